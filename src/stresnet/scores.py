@@ -1,0 +1,383 @@
+"""Video scores: the table every evaluation leaves behind, and the measures taken from it.
+
+N videos, K classes. All accuracies are fractions, 0..1. Videos whose label is -1 (unknown) are scored
+but left out of every measure. Where logits tie, the class that comes first counts as the higher one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.special import bdtr
+
+from stresnet.atomic import replacing
+from stresnet.errors import ScoreError
+
+__all__ = [
+    "Interval",
+    "McNemar",
+    "ScoreTable",
+    "confusion_matrix",
+    "fuse",
+    "mcnemar",
+    "mean_class_accuracy",
+    "per_class_accuracy",
+    "predictions",
+    "top_k_accuracy",
+]
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+RESAMPLES = 2_000
+SEED = 0
+CONFIDENCE = 0.95
+UNKNOWN = -1
+
+_METADATA_KEY = b"stresnet"
+_FORMAT = "stresnet scores 1"
+_STREAMS = ("logits", "appearance", "motion")
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreTable:
+    """The logits of N videos over K classes, as one model gave them under one test protocol.
+
+    Attributes:
+        name: what was evaluated, as it is shown in reports.
+        protocol: how it was evaluated, for instance ``dense25``.
+        classes: K class names, in the order of the columns.
+        video_ids: N ids, each once.
+        labels: (N,) int64, index of the true class, -1 where it is unknown.
+        logits: (N, K) float32, the fused scores; softmax has not been applied.
+        appearance: (N, K) float32 scores of the appearance stream alone, if there are any.
+        motion: (N, K) float32 scores of the motion stream alone, if there are any.
+
+    Raises:
+        ScoreError: shapes disagree, an id or class comes twice, a label is out of range, or a score
+            is not finite.
+    """
+
+    name: str
+    protocol: str
+    classes: tuple[str, ...]
+    video_ids: tuple[str, ...]
+    labels: Ints
+    logits: Floats
+    appearance: Floats | None = None
+    motion: Floats | None = None
+
+    def __post_init__(self) -> None:
+        def put(field: str, value: object) -> None:
+            object.__setattr__(self, field, value)
+
+        put("classes", tuple(self.classes))
+        put("video_ids", tuple(self.video_ids))
+        self._require_unique("class", self.classes)
+        self._require_unique("video", self.video_ids)
+        put("labels", self._checked_labels())
+        for field in _STREAMS:
+            scores = getattr(self, field)
+            if scores is not None:
+                put(field, self._checked_scores(field, scores))
+
+    def _require_unique(self, what: str, names: tuple[str, ...]) -> None:
+        if not names:
+            raise ScoreError(f"scores {self.name!r}: at least one {what} is needed, found none")
+        if len(set(names)) != len(names):
+            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            raise ScoreError(f"scores {self.name!r}: {what} {twice!r} comes twice; each may come once")
+
+    def _checked_labels(self) -> Ints:
+        labels = np.asarray(self.labels, dtype=np.int64)
+        n, k = len(self.video_ids), len(self.classes)
+        if labels.shape != (n,):
+            raise ScoreError(f"scores {self.name!r}: labels must have shape ({n},), found {labels.shape}")
+        if labels.min() < UNKNOWN or labels.max() >= k:
+            raise ScoreError(
+                f"scores {self.name!r}: labels must be -1 (unknown) or 0..{k - 1}, found {labels.min()}..{labels.max()}"
+            )
+        return labels
+
+    def _checked_scores(self, field: str, values: npt.ArrayLike) -> Floats:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
+            scores = np.asarray(values, dtype=np.float32)
+        expected = (len(self.video_ids), len(self.classes))
+        if scores.shape != expected:
+            raise ScoreError(f"scores {self.name!r}: {field} must have shape {expected}, found {scores.shape}")
+        broken = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+        if len(broken):
+            raise ScoreError(
+                f"scores {self.name!r}: {field} must be finite, but {len(broken)} of {len(scores)} videos "
+                f"have NaN or infinite ones, first {self.video_ids[broken[0]]!r}"
+            )
+        return scores
+
+    def write(self, path: str | Path) -> None:
+        """Writes the table as Parquet, in full or not at all.
+
+        Columns: ``video_id`` string, ``label`` int64, ``logits`` and where present ``appearance`` and
+        ``motion`` as float32 lists of length K. The schema's metadata holds under ``stresnet`` a JSON object
+        with ``format`` ("stresnet scores 1"), ``name``, ``protocol`` and ``classes``.
+
+        Raises:
+            ScoreError: the file cannot be written.
+        """
+        columns: dict[str, Any] = {
+            "video_id": pa.array(self.video_ids, pa.string()),
+            "label": pa.array(self.labels),
+        }
+        for field in _STREAMS:
+            scores = getattr(self, field)
+            if scores is not None:
+                flat = pa.array(np.ascontiguousarray(scores).ravel())
+                columns[field] = pa.FixedSizeListArray.from_arrays(flat, len(self.classes))
+        about = {"format": _FORMAT, "name": self.name, "protocol": self.protocol, "classes": self.classes}
+        table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(about).encode()})
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                pq.write_table(table, temporary)
+        except OSError as error:
+            raise ScoreError(f"cannot write scores to {path}: {error.strerror or error}") from error
+
+    @classmethod
+    def read(cls, path: str | Path) -> ScoreTable:
+        """The table that `write` left at ``path``, bit for bit.
+
+        Raises:
+            ScoreError: the file is missing, is no Parquet file, or holds something other than scores.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ScoreError(f"no score file at {path}; expected a Parquet file written by an evaluation")
+        try:
+            table = pq.ParquetFile(path).read()
+        except (OSError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ScoreError(f"{path} cannot be read as Parquet scores: {reason}") from error
+        try:
+            return cls._from_arrow(table)
+        except ScoreError as error:
+            raise ScoreError(f"{path}: {error}") from error
+        except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            needed = "columns video_id, label, logits and 'stresnet' metadata"
+            raise ScoreError(f"{path} is a Parquet file, but not one of scores; expected {needed}") from error
+
+    @classmethod
+    def _from_arrow(cls, table: Any) -> ScoreTable:
+        about = json.loads(table.schema.metadata[_METADATA_KEY])
+        if about["format"] != _FORMAT:
+            raise ScoreError(f"expected format {_FORMAT!r}, found {about['format']!r}; write it anew")
+        shape = (table.num_rows, len(about["classes"]))
+        scores = {
+            field: table.column(field).combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(shape)
+            for field in _STREAMS
+            if field in table.column_names or field == "logits"
+        }
+        return cls(
+            name=about["name"],
+            protocol=about["protocol"],
+            classes=tuple(about["classes"]),
+            video_ids=tuple(table.column("video_id").to_pylist()),
+            labels=table.column("label").to_numpy(),
+            **scores,
+        )
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measure with its 95 % confidence interval, all fractions, 0..1.
+
+    The bounds are the 2.5th and 97.5th percentile of 2,000 bootstrap resamples of the videos, with a fixed
+    seed: they tell what other test videos might have given, not what training again might.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """How many videos only a or only b gets right, and how likely a split as uneven is by chance."""
+
+    only_a: int
+    only_b: int
+    p_value: float
+
+
+def predictions(table: ScoreTable) -> Ints:
+    """(N,) int64 index of the class with the highest logit, for labelled and unlabelled videos alike."""
+    return np.asarray(table.logits.argmax(axis=1), dtype=np.int64)
+
+
+def top_k_accuracy(table: ScoreTable, k: int) -> Interval:
+    """Share of labelled videos whose true class is among the ``min(k, K)`` highest logits.
+
+    Raises:
+        ScoreError: no video has a label, or ``k`` is below 1.
+    """
+    if k < 1:
+        raise ScoreError(f"top-k accuracy needs k of at least 1, found {k}")
+    labels, logits = _labelled(table)
+    true_logit = logits[np.arange(len(labels)), labels][:, None]
+    before = np.arange(logits.shape[1]) < labels[:, None]
+    rank = ((logits > true_logit) | ((logits == true_logit) & before)).sum(axis=1)
+    hits = rank < k
+    resampled = _resampled_cells(labels, hits, len(table.classes))
+    return _interval(float(hits.mean()), resampled[:, :, 1].sum(axis=1) / len(labels))
+
+
+def mean_class_accuracy(table: ScoreTable) -> Interval:
+    """Mean over classes of the share of their videos that are recognised.
+
+    Classes without labelled videos do not count; in a resample, those that are absent from it do not.
+
+    Raises:
+        ScoreError: no video has a label.
+    """
+    labels, logits = _labelled(table)
+    hits = logits.argmax(axis=1) == labels
+    cells = _resampled_cells(labels, hits, len(table.classes))
+    videos = cells.sum(axis=2)
+    shares = cells[:, :, 1] / np.maximum(videos, 1)
+    value = float(np.nanmean(per_class_accuracy(table)))
+    return _interval(value, shares.sum(axis=1) / (videos > 0).sum(axis=1))
+
+
+def per_class_accuracy(table: ScoreTable) -> npt.NDArray[np.float64]:
+    """(K,) float64 share of each class's videos that are recognised; NaN for a class without labelled videos.
+
+    Raises:
+        ScoreError: no video has a label.
+    """
+    confusion = confusion_matrix(table)
+    videos = confusion.sum(axis=1)
+    return np.where(videos > 0, confusion.diagonal() / np.maximum(videos, 1), np.nan)
+
+
+def confusion_matrix(table: ScoreTable) -> Ints:
+    """(K, K) int64 counts of labelled videos, rows by true class, columns by recognised class.
+
+    Raises:
+        ScoreError: no video has a label.
+    """
+    labels, logits = _labelled(table)
+    k = len(table.classes)
+    cells = labels * k + logits.argmax(axis=1)
+    return np.bincount(cells, minlength=k * k).reshape(k, k).astype(np.int64)
+
+
+def fuse(tables: Sequence[ScoreTable], weights: Sequence[float] | None = None, name: str = "fusion") -> ScoreTable:
+    """The weighted mean of the tables' logits, video by video, in the order of the first table.
+
+    Args:
+        tables: at least one; rows are matched by video id.
+        weights: one per table, not negative, not all zero; only their ratios count. Equal if left out.
+        name: the name of the new table. It holds fused logits only, no streams.
+
+    Raises:
+        ScoreError: the tables differ in their classes, their videos or a label, or the weights do not fit.
+    """
+    if not tables:
+        raise ScoreError("fusion needs at least one score table, found none")
+    shares = np.asarray([1.0] * len(tables) if weights is None else weights, dtype=np.float64)
+    if shares.shape != (len(tables),):
+        raise ScoreError(f"fusion needs one weight per table: {len(tables)} tables, {shares.size} weights")
+    if not np.isfinite(shares).all() or shares.min() < 0 or shares.sum() <= 0:
+        raise ScoreError(f"fusion weights must be finite, at least 0 and not all 0, found {shares.tolist()}")
+    first = tables[0]
+    total = np.zeros(first.logits.shape, dtype=np.float64)
+    for table, share in zip(tables, shares / shares.sum(), strict=True):
+        total += share * table.logits[_rows_of(first, table)]
+    return ScoreTable(
+        name=name,
+        protocol=" + ".join(dict.fromkeys(table.protocol for table in tables)),
+        classes=first.classes,
+        video_ids=first.video_ids,
+        labels=first.labels,
+        logits=total.astype(np.float32),
+    )
+
+
+def mcnemar(a: ScoreTable, b: ScoreTable) -> McNemar:
+    """The exact two-sided McNemar test of whether ``a`` and ``b`` are right equally often on the same videos.
+
+    Under that hypothesis a video that just one of them gets right falls to either with probability ½, so
+    p = min(1, 2·P(X ≤ min(only_a, only_b))) with X binomial; 1 where they are right on the same videos.
+
+    Raises:
+        ScoreError: the tables differ in their classes, their videos or a label, or no video has a label.
+    """
+    _labelled(a)
+    rows = _rows_of(a, b)
+    known = a.labels != UNKNOWN
+    a_right = (predictions(a) == a.labels)[known]
+    b_right = (predictions(b)[rows] == a.labels)[known]
+    only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
+    p_value = min(1.0, 2.0 * float(bdtr(float(min(only_a, only_b)), only_a + only_b, 0.5)))
+    return McNemar(only_a, only_b, p_value)
+
+
+def _labelled(table: ScoreTable) -> tuple[Ints, Floats]:
+    """The labels and logits of the videos whose class is known."""
+    known = table.labels != UNKNOWN
+    if not known.any():
+        raise ScoreError(f"scores {table.name!r}: no video has a label, so nothing can be measured")
+    return table.labels[known], table.logits[known]
+
+
+def _resampled_cells(labels: Ints, hits: npt.NDArray[np.bool_], classes: int) -> Ints:
+    """(2000, K, 2) int64: per bootstrap resample, videos per true class that were missed and hit.
+
+    Drawing N videos with replacement only decides how many fall into each of the 2K cells (class, hit),
+    and those numbers are multinomial: the same distribution, without a matrix of 2000·N draws.
+    """
+    observed = np.bincount(labels * 2 + hits, minlength=2 * classes)
+    generator = np.random.default_rng(SEED)
+    drawn = generator.multinomial(len(labels), observed / len(labels), size=RESAMPLES)
+    return drawn.reshape(RESAMPLES, classes, 2).astype(np.int64)
+
+
+def _interval(value: float, resampled: npt.NDArray[np.float64]) -> Interval:
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return Interval(value, float(low), float(high))
+
+
+def _rows_of(reference: ScoreTable, other: ScoreTable) -> Ints:
+    """(N,) int64 row of ``other`` for each row of ``reference``; refuses tables that do not compare."""
+    pair = f"scores {reference.name!r} and {other.name!r}"
+    if reference.classes != other.classes:
+        here, there = len(reference.classes), len(other.classes)
+        raise ScoreError(
+            f"{pair} must have the same classes in the same order, found {here} and {there}"
+            if here != there
+            else f"{pair} must have the same classes in the same order, first difference: "
+            + next(f"{x!r} and {y!r}" for x, y in zip(reference.classes, other.classes, strict=True) if x != y)
+        )
+    row_of = {video: row for row, video in enumerate(other.video_ids)}
+    apart = set(reference.video_ids) ^ set(other.video_ids)
+    if apart:
+        raise ScoreError(
+            f"{pair} must score the same videos, but {len(apart)} are in only one of them, "
+            f"for instance {min(apart)!r}; evaluate both on the same split"
+        )
+    rows = np.array([row_of[video] for video in reference.video_ids], dtype=np.int64)
+    differ = np.flatnonzero(other.labels[rows] != reference.labels)
+    if len(differ):
+        raise ScoreError(
+            f"{pair} must agree on the true classes, but differ on {len(differ)} videos, "
+            f"first {reference.video_ids[differ[0]]!r}"
+        )
+    return rows
