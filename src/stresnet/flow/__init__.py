@@ -1,1 +1,17 @@
+"""Optical flow: how it is specified, computed, stored and shown."""
 
+from stresnet.flow.codec import clipped_share, dequantize_flow, mirror_flow, quantize_flow
+from stresnet.flow.color import flow_to_rgb
+from stresnet.flow.estimate import estimate_flow, iter_flow
+from stresnet.flow.spec import FlowSpec
+
+__all__ = [
+    "FlowSpec",
+    "clipped_share",
+    "dequantize_flow",
+    "estimate_flow",
+    "flow_to_rgb",
+    "iter_flow",
+    "mirror_flow",
+    "quantize_flow",
+]

@@ -1,0 +1,339 @@
+"""Videos in and out: every coded frame once, upright, in the order it is shown.
+
+The only place that imports PyAV. T frames, H height, W width; frames are RGB, uint8, 0 to 255.
+
+Headers are not believed: the number of frames is known only once they are decoded, AVI files carry decoding
+times only, and a file may end anywhere. Pixels are taken as square, as the released data did.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import uuid
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from stresnet.errors import VideoError
+
+VIDEO_EXTENSIONS = frozenset(
+    {".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"}
+    | {".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
+)
+"""File name endings (lower case, with the dot) that a folder of videos is searched for."""
+
+FALLBACK_FPS = 25.0  # for the rare stream whose header names no believable rate
+# Without the last two flags swscale takes short cuts that are off by several levels; they cost nothing
+# measurable once it scales as well.
+_SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the header and the first frame of a video say."""
+
+    width: int
+    """Pixels, as shown: after rotation."""
+    height: int
+    """Pixels, as shown: after rotation."""
+    fps: float
+    """Mean frames per second by the header; `FALLBACK_FPS` where it names none."""
+    codec: str
+    rotation_deg: int
+    """Clockwise turn (0, 90, 180 or 270) that was needed to show the coded picture upright."""
+    header_frames: int
+    """Frames by the header, 0 if it does not say. Often wrong: only decoding tells."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture and the moment it is shown."""
+
+    rgb: NDArray[np.uint8]
+    """(H, W, 3) uint8, C-contiguous."""
+    time_sec: float
+    """Seconds since the first frame, strictly increasing."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """A whole video in memory."""
+
+    frames: NDArray[np.uint8]
+    """(T, H, W, 3) uint8."""
+    times_sec: NDArray[np.float64]
+    """(T,) float64, seconds since the first frame, strictly increasing."""
+    fps: float
+    truncated: bool
+    """Whether some of the file could not be decoded: cut off, or damaged on the way."""
+
+
+class FrameReader(Iterator[Frame]):
+    """Frames of one video, decoded as they are asked for; made by `iter_frames`.
+
+    Attributes:
+        info: what the header and the first frame say.
+        truncated: whether undecodable data was met *so far*; final once the iterator has ended.
+    """
+
+    info: VideoInfo
+    truncated: bool
+
+    def __init__(self, path: str | os.PathLike[str], short_side: int | None) -> None:
+        if short_side is not None and short_side < 1:
+            raise VideoError(f"short_side must be at least 1 pixel, found {short_side}")
+        self.truncated = False
+        self._path = Path(path)
+        self._container, stream = _open(self._path)
+        try:
+            self._coded = self._decode(stream)
+            self._pending = next(self._coded, None)
+            if self._pending is None:
+                raise VideoError(
+                    f"{self._path}: no frame can be decoded ({stream.codec_context.name}); replace the file"
+                )
+            self._turns, self._mirrored = _orientation(self._pending)
+            self.info = self._describe(stream, self._pending)
+        except BaseException:
+            self._container.close()
+            raise
+        # An AVI file stores no presentation times: what FFmpeg fills in runs backwards at every B frame.
+        self._by_decode_time = self._container.format.name == "avi"
+        self._time_base = float(stream.time_base or 0)
+        self._size = _scaled(self.info.width, self.info.height, short_side)
+        self._reformatter = VideoReformatter()
+        self._first_tick: int | None = None
+        self._last_sec = -math.inf
+
+    def __next__(self) -> Frame:
+        coded = self._pending if self._pending is not None else next(self._coded, None)
+        self._pending = None
+        if coded is None:
+            self.close()
+            raise StopIteration
+        return Frame(rgb=self._picture(coded), time_sec=self._time(coded))
+
+    def close(self) -> None:
+        """Releases the file; nothing can be read after. Called at the end of the iteration by itself."""
+        self._coded.close()
+        self._container.close()
+
+    def __enter__(self) -> FrameReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _decode(self, stream: VideoStream) -> Generator[VideoFrame]:
+        """Yields coded frames; skips packets that are damaged, as players do, and remembers that it did."""
+        packets = self._container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                if packet.is_corrupt:  # cut short by the end of the file
+                    self.truncated = True
+                    continue
+                frames = packet.decode()
+            except (av.FFmpegError, EOFError):
+                self.truncated = True
+                continue
+            for frame in frames:
+                self.truncated |= bool(frame.is_corrupt)
+                yield frame
+
+    def _describe(self, stream: VideoStream, first: VideoFrame) -> VideoInfo:
+        turned = self._turns % 2 == 1
+        rate = stream.average_rate or stream.guessed_rate
+        return VideoInfo(
+            width=first.height if turned else first.width,
+            height=first.width if turned else first.height,
+            fps=float(rate) if rate and 0 < rate <= 1000 else FALLBACK_FPS,
+            codec=stream.codec_context.name,
+            rotation_deg=90 * self._turns,
+            header_frames=stream.frames,
+        )
+
+    def _picture(self, coded: VideoFrame) -> NDArray[np.uint8]:
+        width, height = self._size if self._turns % 2 == 0 else self._size[::-1]
+        # One pass over the pixels. All frames take the first one's size, should the stream change it midway.
+        # One thread: a pool of processes already uses the cores.
+        converted = self._reformatter.reformat(
+            coded, width=width, height=height, format="rgb24", interpolation=_SCALING, threads=1
+        )
+        rgb = cast(NDArray[np.uint8], converted.to_ndarray())
+        if self._mirrored:
+            rgb = rgb[:, ::-1]
+        return np.ascontiguousarray(np.rot90(rgb, k=-self._turns))
+
+    def _time(self, coded: VideoFrame) -> float:
+        tick = coded.dts if self._by_decode_time else coded.pts
+        if math.isinf(self._last_sec):
+            self._first_tick, sec = tick, 0.0
+        else:
+            sec = -math.inf
+            if tick is not None and self._first_tick is not None:
+                sec = (tick - self._first_tick) * self._time_base
+            if sec <= self._last_sec:  # missing, or a clock that jumps back
+                sec = self._last_sec + 1.0 / self.info.fps
+        self._last_sec = sec
+        return sec
+
+
+def iter_frames(path: str | os.PathLike[str], *, short_side: int | None = None) -> FrameReader:
+    """Returns an iterator over all frames of a video, each coded frame once, in the order shown.
+
+    Memory is bounded by a few frames, whatever the length. Colour conversion and resizing are one pass, bicubic.
+
+    Args:
+        path: the video file; the first video stream that is no cover picture is read.
+        short_side: pixels of the shorter side, the longer one follows (rounded to nearest); None keeps the size.
+
+    Returns:
+        A `FrameReader`: an iterator of `Frame` which also knows `.info` and `.truncated`, and can be closed.
+
+    Raises:
+        VideoError: no such file, an empty one, not a video, no video stream, or not one decodable frame.
+    """
+    return FrameReader(path, short_side)
+
+
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
+    """Returns what a video's header and first frame say, after decoding that frame.
+
+    Raises:
+        VideoError: as for `iter_frames`.
+    """
+    with iter_frames(path) as reader:
+        return reader.info
+
+
+def read_video(path: str | os.PathLike[str], *, short_side: int | None = None, max_frames: int | None = None) -> Video:
+    """Returns a whole video, or its first `max_frames` frames, in memory.
+
+    Raises:
+        VideoError: as for `iter_frames`.
+    """
+    if max_frames is not None and max_frames < 1:
+        raise VideoError(f"max_frames must be at least 1, found {max_frames}")
+    frames: list[Frame] = []
+    with iter_frames(path, short_side=short_side) as reader:
+        for frame in reader:
+            frames.append(frame)
+            if len(frames) == max_frames:
+                break
+        return Video(
+            frames=np.stack([frame.rgb for frame in frames]),
+            times_sec=np.array([frame.time_sec for frame in frames], dtype=np.float64),
+            fps=reader.info.fps,
+            truncated=reader.truncated,
+        )
+
+
+def write_video(
+    path: str | os.PathLike[str], frames: Iterable[NDArray[np.uint8]], *, fps: float, quality_crf: int = 18
+) -> None:
+    """Writes frames as an H.264 MP4 that any browser plays; odd sizes are padded to even by their last row or column.
+
+    The file appears under its name only when it is whole.
+
+    Args:
+        path: where to write; the content is MP4 whatever the ending.
+        frames: (H, W, 3) uint8 each, all of one size; an array (T, H, W, 3) will do.
+        fps: frames per second, above 0.
+        quality_crf: x264's constant rate factor, 0 (lossless) to 51; 18 is hard to tell from the original.
+
+    Raises:
+        VideoError: no frames, frames of another type or of several sizes, or the file cannot be written.
+    """
+    if not 0 < fps <= 1000:
+        raise VideoError(f"{path}: fps must be above 0 and at most 1000, found {fps}")
+    target = Path(path)
+    unfinished = target.with_name(f".{uuid.uuid4().hex}.mp4")
+    try:
+        _encode(unfinished, target, frames, fps, quality_crf)
+        os.replace(unfinished, target)
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"{target}: cannot be written ({_reason(error)})") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _encode(unfinished: Path, target: Path, frames: Iterable[NDArray[np.uint8]], fps: float, quality_crf: int) -> None:
+    shape: tuple[int, ...] | None = None
+    with av.open(f"file:{unfinished}", "w", format="mp4", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": str(quality_crf)}
+        for index, rgb in enumerate(frames):
+            if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
+                raise VideoError(f"{target}: frame {index} must be (H,W,3) uint8, found {rgb.shape} {rgb.dtype}")
+            if shape is None:
+                shape = rgb.shape
+                stream.height, stream.width = (side + side % 2 for side in shape[:2])
+            if rgb.shape != shape:
+                raise VideoError(f"{target}: frame {index} is {rgb.shape}, the first one {shape}; use one size")
+            even = np.pad(rgb, ((0, rgb.shape[0] % 2), (0, rgb.shape[1] % 2), (0, 0)), mode="edge")
+            container.mux(stream.encode(VideoFrame.from_ndarray(even, format="rgb24")))
+        if shape is None:
+            raise VideoError(f"{target}: there are no frames to write")
+        container.mux(stream.encode(None))
+
+
+def _open(path: Path) -> tuple[InputContainer, VideoStream]:
+    if not path.exists():
+        raise VideoError(f"{path}: no such file")
+    if not path.is_file():
+        raise VideoError(f"{path}: a video file is expected, this is a folder or a device")
+    if path.stat().st_size == 0:
+        raise VideoError(f"{path}: the file is empty (0 bytes); copy or download it again")
+    try:
+        # "file:" because FFmpeg would read a colon in the name as a protocol.
+        container = av.open(f"file:{path}")
+    except (av.FFmpegError, OSError, EOFError) as error:
+        raise VideoError(
+            f"{path}: not a video that can be opened ({_reason(error)}); its end may be missing"
+        ) from error
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            # One thread: as fast at these sizes, and a pool of processes already uses the cores.
+            stream.thread_count = 1
+            return container, stream
+    found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+    container.close()
+    raise VideoError(f"{path}: no video stream in it (found: {found})")
+
+
+def _orientation(frame: VideoFrame) -> tuple[int, bool]:
+    """Returns (clockwise quarter turns, whether to mirror left-right before turning) to show a frame upright."""
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return 0, False
+    # Row-vector convention: (x, y) -> (a x + c y, b x + d y), y down, 16.16 fixed point.
+    a, b, _, c, d = np.frombuffer(bytes(cast(Any, side_data)), np.int32)[:5].astype(np.float64)
+    quarter_turns = round(math.atan2(-c, d) / (math.pi / 2)) % 4
+    return quarter_turns, bool(a * d - b * c < 0)
+
+
+def _scaled(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    if short_side is None:
+        return width, height
+    scale = short_side / min(width, height)
+    return math.floor(width * scale + 0.5), math.floor(height * scale + 0.5)
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split())
