@@ -1,0 +1,208 @@
+"""The prepared store: the videos of a source as clips, and the index of what became of each.
+
+STORE/store.json         what all clips share: how they were made, the source's name and its class names
+STORE/index.parquet      one row per video of the source, with the reason if it could not be used; written last
+STORE/clips/<id>.arrow   the clips, see :mod:`stresnet.data.clip_file`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stresnet.atomic import replacing
+from stresnet.data.clip_file import MIN_FRAMES as MIN_FRAMES
+from stresnet.data.clip_file import Clip as Clip
+from stresnet.data.clip_file import ClipMeta as ClipMeta
+from stresnet.data.clip_file import StoreSpec as StoreSpec
+from stresnet.data.clip_file import cannot_write
+from stresnet.data.clip_file import encode_clip as encode_clip
+from stresnet.data.records import VideoRecord
+from stresnet.errors import StoreError, StresnetError
+
+FORMAT_VERSION = 1
+_RECORD_COLUMNS = ("id", "path", "label", "split", "group")
+_INDEX_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in _RECORD_COLUMNS]
+    + [(name, pa.int64()) for name in ("frames", "height", "width")]
+    + [("fps", pa.float64()), ("bytes", pa.int64()), ("reason", pa.string())]
+)
+
+
+@dataclass(frozen=True)
+class StoreEntry:
+    """One row of the index.
+
+    Attributes:
+        record: the video.
+        frames, height, width, fps: of its clip; 0 if there is none.
+        bytes: size of its clip file.
+        reason: why there is no clip; ``""`` if there is one.
+    """
+
+    record: VideoRecord
+    frames: int = 0
+    height: int = 0
+    width: int = 0
+    fps: float = 0.0
+    bytes: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ClipStore:
+    """A prepared store.
+
+    Attributes:
+        root: its folder.
+        spec: how its clips were made.
+        classes: class names; the position is the class index, 0-based.
+        name: of the source.
+        entries: one per video of the source, usable or not, sorted by id.
+    """
+
+    root: Path
+    spec: StoreSpec
+    classes: tuple[str, ...]
+    name: str
+    entries: tuple[StoreEntry, ...]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> ClipStore:
+        """Returns the store in a folder; no clip is opened.
+
+        Raises:
+            StoreError: the folder holds no store, one of another version, or one that was not finished.
+        """
+        root = Path(path)
+        header = read_header(root)
+        if header is None:
+            raise StoreError(f"{root}: expected a prepared store, found no store.json; make one with stresnet prepare")
+        spec, classes, name = header
+        index = root / "index.parquet"
+        try:
+            rows = pq.read_table(index, schema=_INDEX_SCHEMA, partitioning=None).to_pylist()
+        except FileNotFoundError as error:
+            raise StoreError(f"{root}: preparing was not finished; run the same prepare command again") from error
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise StoreError(f"{index}: expected the index of a store ({error}); run prepare again") from error
+        entries = tuple(_entry(row) for row in rows)
+        if strangers := {e.record.label for e in entries} - set(classes):
+            raise StoreError(
+                f"{root}: the index has classes that store.json lacks, {sorted(strangers)}; run prepare again"
+            )
+        return cls(root, spec, classes, name, entries)
+
+    def save(self) -> None:
+        """Writes ``store.json``, then the index; each is there in full or as it was.
+
+        Raises:
+            StoreError: a file cannot be written.
+        """
+        write_header(self.root, self.spec, self.classes, self.name)
+        rows = [_row(entry) for entry in self.entries]
+        index = self.root / "index.parquet"
+        try:
+            with replacing(index) as temporary:
+                pq.write_table(pa.Table.from_pylist(rows, schema=_INDEX_SCHEMA), temporary)
+        except OSError as error:
+            raise cannot_write(index, error) from error
+
+    def clip(self, record_id: str) -> Clip:
+        """Returns one video's clip, memory-mapped.
+
+        Raises:
+            StoreError: the store has no such video, could not use it, or its file is damaged.
+        """
+        entry = self._by_id.get(record_id)
+        if entry is None:
+            raise StoreError(f"{self.root}: holds no video {record_id}")
+        if entry.reason:
+            raise StoreError(f"{self.root}: {record_id} could not be prepared ({entry.reason})")
+        return Clip.open(clip_path(self.root, record_id))
+
+    def select(self, split: str | None = None) -> tuple[StoreEntry, ...]:
+        """Returns the usable videos of one split, or of all."""
+        return tuple(e for e in self.entries if not e.reason and split in (None, e.record.split))
+
+    def with_test_groups(self, groups: Sequence[str]) -> ClipStore:
+        """Returns the store with these groups for testing and all others for training.
+
+        Raises:
+            StoreError: no video belongs to one of the groups.
+        """
+        known = {entry.record.group for entry in self.entries} - {""}
+        if unknown := sorted(set(groups) - known):
+            listing = ", ".join(sorted(known)) or "none"
+            raise StoreError(f"{self.root}: expected test groups among: {listing}; found {', '.join(unknown)}")
+        entries = []
+        for entry in self.entries:
+            split = "test" if entry.record.group in groups else "train"
+            entries.append(replace(entry, record=replace(entry.record, split=split)))
+        return replace(self, entries=tuple(entries))
+
+    @cached_property
+    def _by_id(self) -> dict[str, StoreEntry]:
+        return {entry.record.id: entry for entry in self.entries}
+
+
+def clip_path(root: Path, record_id: str) -> Path:
+    """Returns where a store keeps the clip of a record."""
+    return root / "clips" / f"{record_id}.arrow"
+
+
+def read_header(root: Path) -> tuple[StoreSpec, tuple[str, ...], str] | None:
+    """Returns spec, classes and name of the store in a folder, or None if there is no ``store.json``.
+
+    Raises:
+        StoreError: the file is not what it should be, or of another version.
+    """
+    path = root / "store.json"
+    try:
+        data: dict[str, Any] = json.loads(path.read_bytes())
+        if data["format"] != FORMAT_VERSION:
+            found = f"format {data['format']}"
+            raise StoreError(f"{root}: expected a store of format {FORMAT_VERSION}, found {found}; prepare it again")
+        return StoreSpec.from_dict(data["spec"]), tuple(data["classes"]), str(data["name"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except StresnetError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{path}: expected the description of a prepared store ({error!r}); prepare it again"
+        ) from error
+
+
+def write_header(root: Path, spec: StoreSpec, classes: Sequence[str], name: str) -> None:
+    """Writes ``store.json``; it is there in full or as it was.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    data = {"format": FORMAT_VERSION, "name": name, "classes": list(classes), "spec": spec.to_dict()}
+    path = root / "store.json"
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _row(entry: StoreEntry) -> dict[str, Any]:
+    row = asdict(entry)
+    record: dict[str, Any] = row.pop("record")
+    return record | row
+
+
+def _entry(row: dict[str, Any]) -> StoreEntry:
+    record = VideoRecord(**{name: row.pop(name) for name in _RECORD_COLUMNS})
+    return StoreEntry(record, **row)
