@@ -1,0 +1,160 @@
+"""Clips as networks read them: frames and flow stacks cut from a prepared video, and the training set made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from stresnet.data.sampling import (
+    Crop,
+    CropRule,
+    Indices,
+    border_crop,
+    corner_crop,
+    sample_centers,
+    spread_centers,
+    stack_around,
+)
+from stresnet.data.store import Clip, ClipStore, StoreEntry
+from stresnet.model.config import STREAMS, Stream
+
+
+class Sample(TypedDict, total=False):
+    """One clip, or a batch of them with a leading B: uint8 frames and flow levels, ready for `Preprocessing`.
+
+    rgb (T,H,W,3) and flow (T,H,W,2L) are uint8, there only for a stream that asked for them; flow_scale (2,) float32
+    holds the factors that resizing and mirroring put on u and v; label is an index into the classes.
+    """
+
+    rgb: Tensor
+    flow: Tensor
+    flow_scale: Tensor
+    label: Tensor
+
+
+def cut(
+    clip: Clip,
+    centers: Indices,
+    crop: Crop,
+    size: tuple[int, int],
+    *,
+    flow_stack: int,
+    streams: Sequence[Stream] = STREAMS,
+) -> Sample:
+    """One clip without its label; each stored picture is decoded and resized once however many stacks share it.
+
+    Args:
+        clip: a prepared video.
+        centers: (T,) frames.
+        crop: the window taken, the same for all frames and both streams.
+        size: (height, width) in px that the window is resized to; flow values are scaled along.
+        flow_stack: L.
+        streams: the streams that will read it.
+    """
+    u_sign = -1.0 if crop.mirror else 1.0
+    sample = Sample(flow_scale=torch.tensor([u_sign * size[1] / crop.width, size[0] / crop.height]))
+    if "appearance" in streams:
+        sample["rgb"] = torch.from_numpy(np.stack([_window(frame, crop, size) for frame in clip.rgb(centers)]))
+    if "motion" in streams:
+        wanted, where = np.unique(stack_around(centers, flow_stack), return_inverse=True)
+        fields = np.stack([_window(field.transpose(1, 2, 0), crop, size) for field in clip.flow(wanted)])
+        stacks = fields[where.reshape(len(centers), flow_stack)]  # (T,L,H,W,2)
+        stacks = stacks.transpose(0, 2, 3, 1, 4).reshape(len(centers), *size, 2 * flow_stack)
+        sample["flow"] = torch.from_numpy(stacks)
+    return sample
+
+
+def _window(picture: NDArray[np.uint8], crop: Crop, size: tuple[int, int]) -> NDArray[np.uint8]:
+    window = picture[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    if window.shape[:2] != size:
+        window = cv2.resize(np.ascontiguousarray(window), size[::-1], interpolation=cv2.INTER_LINEAR)
+    return window[:, ::-1] if crop.mirror else window
+
+
+@dataclass(frozen=True)
+class ClipSampling:
+    """How training cuts a clip from a video: `steps` frames τ apart, cropped by a rule and resized to crop_px²."""
+
+    steps: int
+    tau: tuple[int, int]
+    crop: CropRule
+    jitter: float
+    crop_px: int
+    flow_stack: int
+    mirror: bool
+    streams: tuple[Stream, ...]
+
+
+class TrainingClips(Dataset[Sample]):
+    """Random clips of a store's training videos.
+
+    Item i is a clip of video i mod N drawn with a generator seeded by (seed, i) alone, so neither the number of
+    workers nor an interruption changes what is seen.
+    """
+
+    def __init__(self, store: ClipStore, entries: tuple[StoreEntry, ...], sampling: ClipSampling, seed: int) -> None:
+        self.store = store
+        self.entries = entries
+        self.sampling = sampling
+        self.seed = seed
+        self.class_index = {name: k for k, name in enumerate(store.classes)}
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> Sample:
+        s = self.sampling
+        entry = self.entries[index % len(self.entries)]
+        rng = np.random.default_rng([self.seed, index])
+        centers = sample_centers(entry.frames, s.flow_stack, s.steps, s.tau, rng)
+        if s.crop == "border":
+            crop = border_crop(entry.height, entry.width, s.crop_px, s.jitter, s.mirror, rng)
+        else:
+            crop = corner_crop(entry.height, entry.width, s.crop_px, s.mirror, rng)
+        clip = self.store.clip(entry.record.id)
+        sample = cut(clip, centers, crop, (s.crop_px, s.crop_px), flow_stack=s.flow_stack, streams=s.streams)
+        sample["label"] = torch.tensor(self.class_index[entry.record.label])
+        return sample
+
+
+class CenteredClips(Dataset[Sample]):
+    """One fixed clip of each video: steps spread over its length, the largest centred square."""
+
+    def __init__(
+        self,
+        store: ClipStore,
+        entries: tuple[StoreEntry, ...],
+        steps: int,
+        crop_px: int,
+        flow_stack: int,
+        streams: tuple[Stream, ...],
+    ) -> None:
+        self.store = store
+        self.entries = entries
+        self.steps = steps
+        self.crop_px = crop_px
+        self.flow_stack = flow_stack
+        self.streams = streams
+        self.class_index = {name: k for k, name in enumerate(store.classes)}
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> Sample:
+        entry = self.entries[index]
+        side = min(entry.height, entry.width)
+        crop = Crop((entry.height - side) // 2, (entry.width - side) // 2, side, side)
+        centers = spread_centers(entry.frames, self.flow_stack, self.steps)
+        size = (self.crop_px, self.crop_px)
+        clip = self.store.clip(entry.record.id)
+        sample = cut(clip, centers, crop, size, flow_stack=self.flow_stack, streams=self.streams)
+        sample["label"] = torch.tensor(self.class_index[entry.record.label])
+        return sample

@@ -1,0 +1,71 @@
+"""From stored bytes to what a network reads: the one place where pixels and flow levels are normalised."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FLOW_ZERO = 128.0
+"""The level subtracted from flow bytes (released code)."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How bytes become network input; kept in every checkpoint.
+
+    Attributes:
+        rgb_mean: subtracted from R, G, B levels, 0–255.
+        rgb_std: divides R, G, B after that. The defaults are torchvision's ImageNet values times 255.
+        flow_std: divides flow levels less 128. The default, the mean of `rgb_std`, gives conv1 filters made
+            from image filters inputs of the size they were trained on, as 1 does in the released code.
+        crop_px: side of the square that training crops; testing sees whole frames, each side clamped to
+            crop_px … 2·crop_px (224 … 448 in the released code).
+        mirror: whether an action keeps its name when seen in a mirror. If not, neither training nor testing flips.
+    """
+
+    rgb_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    rgb_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    flow_std: float = 57.63
+    crop_px: int = 224
+    mirror: bool = True
+
+    def normalize(
+        self, rgb: Tensor | None, flow: Tensor | None, flow_scale: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Network inputs (B,3,T,H,W) and (B,2L,T,H,W), float32, as channels-last views; None stays None.
+
+        Args:
+            rgb: (B,T,H,W,3) uint8.
+            flow: (B,T,H,W,2L) uint8 levels, u and v interleaved.
+            flow_scale: (B,2) float32, factors on u and v: what resizing and mirroring did to lengths and signs.
+                As the zero level is taken off first, −1 negates u exactly (the released code's 255 − u is off by
+                one level).
+        """
+        if rgb is not None:
+            mean = torch.tensor(self.rgb_mean, device=rgb.device)
+            std = torch.tensor(self.rgb_std, device=rgb.device)
+            rgb = ((rgb.float() - mean) / std).permute(0, 4, 1, 2, 3)
+        if flow is not None:
+            factors = (flow_scale / self.flow_std).repeat(1, flow.shape[-1] // 2)[:, None, None, None]
+            flow = ((flow.float() - FLOW_ZERO) * factors).permute(0, 4, 1, 2, 3)
+        return rgb, flow
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values as kept in a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
+        """The preprocessing that `to_dict` described.
+
+        Raises:
+            ValueError: if a field is unknown.
+        """
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"not a description of preprocessing: unknown fields {unknown}")
+        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**tuples)

@@ -1,0 +1,238 @@
+"""Weights in and out: from image networks, from stage to stage, and the checkpoint for use."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from stresnet.errors import CheckpointError
+from stresnet.model.config import STResNetConfig
+from stresnet.model.inputs import Preprocessing
+from stresnet.model.stresnet import STResNet, average_taps
+
+FORMAT = 1
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network and its whole story: all that is needed to use it, and to know what it is worth.
+
+    Attributes:
+        model: the network, in evaluation mode.
+        classes: K action names, in the order of the logits.
+        preprocessing: how bytes become its input.
+        flow_spec: the flow it was trained on, as `FlowSpec.to_dict` gives it.
+        jpeg_quality: of the stored frames it was trained on.
+        stage: the stage of the recipe that made it.
+        recipe: the recipe, as plain values.
+        training: on what and for how long: store, videos, steps, minutes.
+        test_groups: the groups held out of training, if the split was made by groups.
+        scores: what it scored and on what, one entry an evaluation.
+        version: of the library that wrote the file.
+    """
+
+    model: STResNet
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    flow_spec: dict[str, Any]
+    jpeg_quality: int = 95
+    stage: str = ""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    test_groups: tuple[str, ...] = ()
+    scores: tuple[dict[str, Any], ...] = ()
+    version: str = ""
+
+
+_STORY = ("classes", "flow_spec", "jpeg_quality", "stage", "recipe", "training", "test_groups", "scores", "version")
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write one `.safetensors` file, whole or not at all."""
+    path = Path(path)
+    story = {name: getattr(checkpoint, name) for name in _STORY}
+    story |= {
+        "format": FORMAT,
+        "config": checkpoint.model.config.to_dict(),
+        "preprocessing": checkpoint.preprocessing.to_dict(),
+    }
+    tensors = {k: v.detach().contiguous().cpu() for k, v in checkpoint.model.state_dict().items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, metadata={"stresnet": json.dumps(story, ensure_ascii=False)})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_story(path: str | Path) -> dict[str, Any]:
+    """The metadata of a checkpoint, without its weights.
+
+    Raises:
+        CheckpointError: if the file is missing, cut short, or not a checkpoint of this library.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("stresnet")
+    except FileNotFoundError:
+        raise CheckpointError(f"no model at {path}: give the .safetensors file that training wrote") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a whole .safetensors file ({error}): copy it again") from None
+    if text is None:
+        raise CheckpointError(
+            f"{path} holds weights but no description of an ST-ResNet: give a file that `stresnet train` wrote"
+        )
+    story: dict[str, Any] = json.loads(text)
+    if story.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has format {story.get('format')}, this library reads {FORMAT}: update stresnet")
+    return story
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """The checkpoint in a file, its network in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: if the file is not a checkpoint, or any weight is missing, superfluous or of another shape.
+    """
+    story = read_story(path)
+    try:
+        model = STResNet(STResNetConfig.from_dict(story["config"]))
+        preprocessing = Preprocessing.from_dict(story["preprocessing"])
+        rest = {name: story[name] for name in _STORY}
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the description in {path} cannot be read ({error}): update stresnet") from None
+    weights = load_file(path)
+    problems = compare(model.state_dict(), weights)
+    if problems:
+        raise CheckpointError(f"{path} does not fit its own description: {summary(problems)}")
+    model.load_state_dict(weights)
+    for name in ("classes", "test_groups", "scores"):
+        rest[name] = tuple(rest[name])
+    return Checkpoint(model=model.eval(), preprocessing=preprocessing, **rest)
+
+
+def load_model(path: str | Path) -> STResNet:
+    """The network in a checkpoint, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`.
+    """
+    return load_checkpoint(path).model
+
+
+def inherit(model: STResNet, sources: Sequence[Weights], *, new_classifier: bool = False) -> None:
+    """Hand weights on from earlier stages to a network that may have grown temporal taps, links or a pool.
+
+    A temporal filter takes an image filter as the average over its taps, and a learned link scale that no
+    source has keeps its initial value; all else must be there in the same shape. A stream that two sources hold is
+    taken from the later one. With `new_classifier`, a classifier of another class count keeps its random start.
+
+    Raises:
+        CheckpointError: naming the weights that are missing or of another shape.
+    """
+    found = {key: value for source in sources for key, value in source.items()}
+    state = model.state_dict()
+    taken: dict[str, Tensor] = {}
+    for key, own in state.items():
+        value = found.get(key)
+        if value is not None and own.ndim == 4 and own.shape[2:] == (3, 1) and value.shape[2:] == (1, 1):
+            value = average_taps(value)
+        if value is None and key.startswith("links."):
+            value = own
+        if value is not None and ".fc." in key and new_classifier and value.shape != own.shape:
+            value = own
+        if value is not None:
+            taken[key] = value
+    problems = compare(state, taken)
+    if problems:
+        raise CheckpointError(f"the earlier stages do not fit this one: {summary(problems)}")
+    model.load_state_dict(taken)
+
+
+def load_image_weights(model: STResNet, path: str | Path) -> None:
+    """Start every stream from a ResNet trained on images; the classifier keeps its random start.
+
+    The motion stream's conv1 is the mean over R, G, B, repeated for all 2L channels and not rescaled (released code).
+
+    Args:
+        model: the network to fill.
+        path: a state dict with torchvision's names, `.safetensors` or `.pth` (read without running pickled code).
+
+    Raises:
+        CheckpointError: if the file cannot be read, or does not hold this depth, width and layout.
+    """
+    image = read_state_dict(path)
+    for stream in model.config.streams:
+        net = model.get_submodule(stream)
+        state = net.state_dict()
+        taken: dict[str, Tensor] = {}
+        for key, own in state.items():
+            value = image.get(key)
+            if key.startswith("fc.") or (value is None and key.endswith("num_batches_tracked")):
+                value = own
+            elif value is not None and key == "conv1.weight" and stream == "motion" and value.ndim == 4:
+                value = value.mean(1, keepdim=True).repeat(1, own.shape[1], 1, 1)
+            elif value is not None and own.shape[2:] == (3, 1) and value.shape[2:] == (1, 1):
+                value = average_taps(value)
+            if value is not None:
+                taken[key] = value
+        extra = {k: v for k, v in image.items() if not k.startswith("fc.") and k not in state}
+        problems = compare(state, taken | extra)
+        if problems:
+            raise CheckpointError(
+                f"{path} does not hold a ResNet-{model.config.depth} of width {model.config.width:g} in the "
+                f"{model.config.layout} layout: {summary(problems)}"
+            )
+        net.load_state_dict(taken)
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """A bare state dict from `.safetensors`, or from `.pth`/`.pt` without running pickled code.
+
+    Raises:
+        CheckpointError: if the file is missing or holds anything but named tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no weights at {path}: give a state dict with torchvision's names (.pth, .safetensors)")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch reports a bad file in many ways
+        raise CheckpointError(f"{path} cannot be read as weights ({first_line(error)})") from None
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise CheckpointError(f"{path} is no bare state dict: save `model.state_dict()` alone")
+    return loaded
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def compare(expected: Weights, found: Weights) -> list[str]:
+    """What keeps `found` from filling `expected`: a line for each weight missing, superfluous or of another shape."""
+    problems = [f"{key} is missing" for key in expected if key not in found]
+    problems += [f"{key} is not expected" for key in found if key not in expected]
+    problems += [
+        f"{key} is {tuple(found[key].shape)}, not {tuple(own.shape)}"
+        for key, own in expected.items()
+        if key in found and found[key].shape != own.shape
+    ]
+    return problems
+
+
+def summary(problems: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(problems) - most} more" if len(problems) > most else ""
+    return "; ".join(problems[:most]) + more

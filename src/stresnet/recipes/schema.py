@@ -1,0 +1,254 @@
+"""Recipes: training as data. A recipe is a network and a list of stages; each stage hands its weights on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stresnet.data.sampling import CropRule
+from stresnet.errors import RecipeError
+from stresnet.model.config import Stream, STResNetConfig
+
+IMAGENET = "imagenet"
+"""What a stage may start from besides earlier stages: a ResNet trained on images, given on the command line."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rate(_Strict):
+    """A learning rate and how long it is held: for so many passes over the training videos, or iterations."""
+
+    rate: float = Field(gt=0)
+    passes: float | None = Field(default=None, gt=0)
+    iterations: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Rate:
+        if (self.passes is None) == (self.iterations is None):
+            raise ValueError("give either `passes` or `iterations`")
+        return self
+
+    def steps(self, videos: int, batch_videos: int) -> int:
+        """Optimiser steps that this rate is held for, over so many training videos."""
+        if self.iterations is not None:
+            return self.iterations
+        assert self.passes is not None
+        return max(1, round(self.passes * videos / batch_videos))
+
+
+class Stage(_Strict):
+    """One training run: which network, from which weights, on which clips, at which rates.
+
+    Attributes:
+        name: of the stage, and of its folder in a run.
+        title: its row in a report.
+        note: what it is, in a few words, for the report.
+        streams: the streams switched on.
+        starts_from: earlier stages whose weights it takes; or `imagenet`; or nothing, for random weights.
+        temporal: whether second units span three time steps.
+        link: `add`, `multiply` or null.
+        temporal_pool: whether features are max-pooled over time before the head.
+        dropout: before the classifier.
+        steps: T, time steps of a clip.
+        tau: least and greatest distance between them, in frames.
+        crop: `border` (spatiotemporal and appearance stages) or `corners` (motion stage).
+        crop_jitter: how far a border crop's sides may depart from the crop size, as a share of it.
+        batch_videos: videos an optimiser step averages over.
+        sub_batch_videos: videos that go through the network at once; batch norm's statistics are theirs.
+        rates: the learning rates in turn.
+        loss: `sum` of both streams' cross entropies, or `joint` of their summed logits (paper: it overfits).
+        ceiling: the best top-1 accuracy that the stage's inputs allow, if known; shown in the report.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    title: str = ""
+    note: str = ""
+    streams: tuple[Stream, ...] = ("appearance", "motion")
+    starts_from: tuple[str, ...] = ()
+    temporal: bool = False
+    link: Literal["add", "multiply"] | None = None
+    temporal_pool: bool = False
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    steps: int = Field(default=1, ge=1)
+    tau: tuple[int, int] = (1, 1)
+    crop: CropRule = "border"
+    crop_jitter: float = Field(default=0.25, ge=0, lt=1)
+    batch_videos: int = Field(ge=1)
+    sub_batch_videos: int = Field(ge=1)
+    rates: tuple[Rate, ...] = Field(min_length=1)
+    loss: Literal["sum", "joint"] = "sum"
+    ceiling: float | None = Field(default=None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Stage:
+        if self.batch_videos % self.sub_batch_videos:
+            raise ValueError(
+                f"batch_videos ({self.batch_videos}) must be a multiple of sub_batch_videos ({self.sub_batch_videos})"
+            )
+        if not 1 <= self.tau[0] <= self.tau[1]:
+            raise ValueError(f"tau must be [least, greatest] with 1 <= least <= greatest, not {list(self.tau)}")
+        if self.temporal_pool and self.steps < 5:
+            raise ValueError(f"temporal pooling needs clips of at least 5 steps, not {self.steps}")
+        if self.link is not None and len(self.streams) < 2:
+            raise ValueError("a link needs both streams")
+        return self
+
+
+class Recipe(_Strict):
+    """A network and the stages that train it.
+
+    Attributes:
+        name: shown in reports.
+        depth: of each stream, see `STResNetConfig`.
+        width: factor on channels.
+        layout: `torchvision` or `caffe`.
+        link_direction: see `STResNetConfig`.
+        link_scale: see `STResNetConfig`.
+        flow_stack: L.
+        crop_px: side of training crops.
+        mirror: whether an action keeps its name in a mirror; if not, nothing is flipped in training or testing.
+        momentum: of SGD, without Nesterov.
+        weight_decay: of filters; biases and batch norm's scale have none.
+        precision: of Lightning's Trainer.
+        seed: of weights, data order, clips and dropout.
+        stages: in the order in which they are trained.
+    """
+
+    name: str
+    depth: Literal[26, 50, 101, 152] = 50
+    width: float = Field(default=1.0, gt=0)
+    layout: Literal["torchvision", "caffe"] = "torchvision"
+    link_direction: Literal["motion_to_appearance", "appearance_to_motion", "both"] = "motion_to_appearance"
+    link_scale: float | None = None
+    flow_stack: int = Field(default=10, ge=1)
+    crop_px: int = Field(default=224, ge=32)
+    mirror: bool = True
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    seed: int = 0
+    stages: tuple[Stage, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Recipe:
+        known = {IMAGENET}
+        for stage in self.stages:
+            unknown = [name for name in stage.starts_from if name not in known]
+            if unknown:
+                raise ValueError(f"stage {stage.name} starts from {unknown[0]!r}, which is no earlier stage")
+            if stage.name in known:
+                raise ValueError(f"two stages are called {stage.name!r}")
+            known.add(stage.name)
+        return self
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name.
+
+        Raises:
+            RecipeError: if there is none.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise RecipeError(f"recipe {self.name} has no stage {name!r}: it has {', '.join(s.name for s in self.stages)}")
+
+    def config(self, stage: Stage, num_classes: int) -> STResNetConfig:
+        """The network that a stage trains."""
+        return STResNetConfig(
+            num_classes=num_classes,
+            depth=self.depth,
+            width=self.width,
+            layout=self.layout,
+            streams=stage.streams,
+            link=stage.link,
+            link_direction=self.link_direction,
+            link_scale=self.link_scale if stage.link else None,
+            temporal=stage.temporal,
+            temporal_pool=stage.temporal_pool,
+            flow_stack=self.flow_stack,
+            dropout=stage.dropout,
+        )
+
+
+def packaged_recipes() -> list[str]:
+    """The names of the recipes that come with the library."""
+    return sorted(
+        f.name.removesuffix(".yaml") for f in resources.files(__package__).iterdir() if f.name.endswith(".yaml")
+    )
+
+
+def load_recipe(name_or_file: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """A packaged recipe by name, or one from a YAML file, with changes applied.
+
+    Args:
+        name_or_file: such as `ucf101`, or a path ending in `.yaml`.
+        changes: `field=value` for the recipe, `stage.field=value` for one stage, `*.field=value` for all of them;
+            values are YAML.
+
+    Raises:
+        RecipeError: naming the field that is wrong and what was expected.
+    """
+    values = _read(name_or_file)
+    for change in changes:
+        _apply(values, change)
+    return parse_recipe(values, str(name_or_file))
+
+
+def parse_recipe(values: Any, source: str) -> Recipe:
+    """The recipe in plain values, such as a checkpoint or a run folder holds.
+
+    Raises:
+        RecipeError: naming `source` and the first field that is wrong.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "recipe"
+        raise RecipeError(f"{source}: {where}: {first['msg']} (found {str(first['input'])[:80]})") from None
+
+
+def _read(name_or_file: str | Path) -> dict[str, Any]:
+    path = Path(name_or_file)
+    if path.suffix not in (".yaml", ".yml"):
+        if str(name_or_file) not in packaged_recipes():
+            raise RecipeError(
+                f"no recipe {str(name_or_file)!r}: give one of {', '.join(packaged_recipes())}, or a .yaml file"
+            )
+        text = (resources.files(__package__) / f"{name_or_file}.yaml").read_text("utf-8")
+    else:
+        try:
+            text = path.read_text("utf-8")
+        except OSError as error:
+            raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from None
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict) or not isinstance(values.get("stages"), list):
+        raise RecipeError(f"{path} is no recipe: it needs a `name` and a list of `stages`")
+    return values
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    key, sign, text = change.partition("=")
+    if not sign:
+        raise RecipeError(f"--set {change}: write field=value or stage.field=value")
+    value = yaml.safe_load(text)
+    stage_name, dot, field = key.strip().rpartition(".")
+    if not dot:
+        values[field] = value
+        return
+    stages = [s for s in values["stages"] if isinstance(s, dict) and stage_name in ("*", s.get("name"))]
+    if not stages:
+        names = ", ".join(str(s.get("name")) for s in values["stages"] if isinstance(s, dict))
+        raise RecipeError(f"--set {change}: no stage {stage_name!r}; the stages are {names}")
+    for stage in stages:
+        stage[field] = value

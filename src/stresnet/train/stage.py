@@ -1,0 +1,159 @@
+"""One stage of training as Lightning sees it: loss, optimiser, data order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any, cast
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from torchmetrics.classification import MulticlassAccuracy
+
+from stresnet.data.clips import Sample
+from stresnet.model import Preprocessing, StreamLogits, STResNet
+from stresnet.recipes import Recipe, Stage
+
+
+class VideoStream(Sampler[int]):
+    """The order of training: all videos in a fresh random order, pass after pass, cut into epochs of whole batches.
+
+    An epoch is the fewest optimiser steps that cover a pass, so no batch is ever short. Item p·N + v is video v in
+    pass p; what follows depends on (seed, epoch) alone, so a restart sees what an unbroken run would have seen.
+    """
+
+    def __init__(self, videos: int, batch_videos: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.videos = videos
+        self.epoch_steps = -(-videos // batch_videos)
+        self.epoch_items = self.epoch_steps * batch_videos
+        self.seed = seed
+        self.rank, self.world = rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next; Lightning does."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.epoch_items // self.world
+
+    def __iter__(self) -> Iterator[int]:
+        start = self.epoch * self.epoch_items
+        for position in range(start + self.rank, start + self.epoch_items, self.world):
+            a_pass, place = divmod(position, self.videos)
+            yield a_pass * self.videos + int(self._order(a_pass)[place])
+
+    def _order(self, a_pass: int) -> np.ndarray:
+        if getattr(self, "_cached", (None,))[0] != a_pass:
+            self._cached = (a_pass, np.random.default_rng([self.seed, a_pass]).permutation(self.videos))
+        return cast(np.ndarray, self._cached[1])
+
+
+def clip_loss(logits: StreamLogits, labels: Tensor, kind: str) -> Tensor:
+    """The training loss, a scalar: over temporal outputs summed, over videos averaged.
+
+    `sum` adds both streams' cross entropies (released code); `joint` takes one softmax of the streams' summed logits.
+
+    Args:
+        logits: (B,T′,K) of each stream.
+        labels: (B,) class indices.
+        kind: `sum` or `joint`.
+    """
+    streams = [s for s in logits if s is not None]
+    if kind == "joint":
+        streams = [torch.stack(streams).sum(0)]
+    per_output = [
+        F.cross_entropy(s.float().transpose(1, 2), labels[:, None].expand(s.shape[:2]), reduction="none")
+        for s in streams
+    ]
+    return torch.stack([loss.sum(1).mean() for loss in per_output]).sum()
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The released code's (rate, decay) multipliers as SGD groups whose `lr` is the multiplier.
+
+    Filters (1, 1); biases (2, 0); batch norm's scale (2, 0) and shift (1, 0); a link's scale as batch norm's.
+    """
+    filters, doubled, shifts = [], [], []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if isinstance(module, nn.BatchNorm2d) and name == "bias":
+                shifts.append(parameter)
+            elif name in ("bias", "scale") or isinstance(module, nn.BatchNorm2d):
+                doubled.append(parameter)
+            else:
+                filters.append(parameter)
+    groups = [(filters, 1.0, weight_decay), (doubled, 2.0, 0.0), (shifts, 1.0, 0.0)]
+    return [{"params": p, "lr": rate, "weight_decay": decay} for p, rate, decay in groups if p]
+
+
+class StageTraining(L.LightningModule):
+    """A network under training in one stage."""
+
+    def __init__(
+        self, model: STResNet, recipe: Recipe, stage: Stage, preprocessing: Preprocessing, videos: int
+    ) -> None:
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.recipe = recipe
+        self.stage = stage
+        self.preprocessing = preprocessing
+        self.boundaries = np.cumsum([rate.steps(videos, stage.batch_videos) for rate in stage.rates])
+        classes = model.config.num_classes
+        self.train_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.val_accuracy = MulticlassAccuracy(classes, average="micro")
+        self._clock = (0.0, 0)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole stage."""
+        return int(self.boundaries[-1])
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of an optimiser step, before the groups' multipliers."""
+        place = int(np.searchsorted(self.boundaries, step, side="right"))
+        return self.stage.rates[min(place, len(self.stage.rates) - 1)].rate
+
+    def configure_optimizers(self) -> Any:
+        """SGD with momentum, without Nesterov, its rate a function of the step."""
+        groups = parameter_groups(self.model, self.recipe.weight_decay)
+        optimizer = torch.optim.SGD(groups, momentum=self.recipe.momentum)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate_at)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def forward(self, batch: Sample) -> StreamLogits:
+        """The logits of a batch of clips."""
+        rgb, flow = self.preprocessing.normalize(batch.get("rgb"), batch.get("flow"), batch["flow_scale"])
+        return cast(StreamLogits, self.model(rgb, flow))
+
+    def on_train_epoch_start(self) -> None:
+        """Seed dropout by epoch, so that a restart draws what an unbroken run would have drawn."""
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.current_epoch)
+        self._clock = (perf_counter(), 0)
+
+    def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
+        """The loss of one sub-batch."""
+        labels = batch["label"]
+        logits = self(batch)
+        loss = clip_loss(logits, labels, self.stage.loss)
+        self.train_accuracy(logits.fused.detach().float(), labels)
+        start, clips = self._clock[0], self._clock[1] + len(labels) * self.trainer.world_size
+        self._clock = (start, clips)
+        size = len(labels)
+        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size)
+        self.log("accuracy", self.train_accuracy, prog_bar=True, on_step=False, on_epoch=True, batch_size=size)
+        self.log("clips_per_sec", clips / (perf_counter() - start), prog_bar=True, on_step=True, batch_size=size)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Note the rate in the logs."""
+        self.log("rate", self.rate_at(max(0, self.global_step - 1)))
+
+    def validation_step(self, batch: Sample, batch_idx: int) -> None:
+        """Count what the centred clip of a validation video is taken for."""
+        self.val_accuracy(self(batch).fused.float(), batch["label"])
+        self.log("val_accuracy", self.val_accuracy, prog_bar=True, on_step=False, on_epoch=True)
