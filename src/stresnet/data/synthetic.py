@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -56,9 +56,9 @@ _MEMORY = np.sin(np.pi * np.arange(1, MEMORY_FRAMES + 1) / (MEMORY_FRAMES + 1))
 _MEMORY /= np.sqrt(np.sum(_MEMORY**2))
 
 _GRAY_RGB = np.array([0.299, 0.587, 0.114])
-_TEXTURE_GRAY = 92.0  # mean level; with the spread below no tinted channel leaves 0..255
+_TEXTURE_GRAY = 96.0  # mean level; with the spread below no tinted channel comes near 0 or 255
 _TEXTURE_STD = 24.0
-_TEXTURE_SPREAD = 50.0
+_TEXTURE_SPREAD = 48.0
 _FINE_SIGMA_PX, _COARSE_SIGMA_PX = 0.9, 2.2
 _PAD_PX = 8  # the blurs above see no border within this distance
 _MARGIN_PX = 4  # what the camera's shake may uncover around the frame
@@ -85,7 +85,7 @@ class SyntheticSpec:
 
     width: int = 80
     height: int = 64
-    frames: int = 48
+    frames: int = 44
     fps: float = 25.0
     train_per_class: int = 100
     test_per_class: int = 40
@@ -100,10 +100,12 @@ class SyntheticSpec:
         """Checks that two windows fit side by side.
 
         Raises:
-            StoreError: The frame is too small for the windows, or a count is not positive.
+            StoreError: The frame is too small for the windows or of odd size, or a count is not positive.
         """
         if min(self.frames, self.window_px, self.drift_px, self.train_per_class, self.test_per_class) < 1:
             raise StoreError("frames, window_px, drift_px and the clips per class must be at least 1")
+        if self.width % 2 or self.height % 2:
+            raise StoreError(f"width and height must be even for the video codec, not {self.width} x {self.height}")
         if self.width < 2 * self.window_px + 8 or self.height < self.window_px + 6:
             raise StoreError(
                 f"two windows of {self.window_px} px need frames of at least {2 * self.window_px + 8} x "
@@ -200,7 +202,7 @@ def _tints(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
     """Returns what is added to gray in the red and in the blue window: (3,) each, without effect on gray."""
     strength = rng.uniform(0.8, 1.0, size=2)
     tints = []
-    for channel, excess in ((0, 105.0 * strength[0]), (2, 120.0 * strength[1])):
+    for channel, excess in ((0, 98.0 * strength[0]), (2, 102.0 * strength[1])):
         others = -excess * _GRAY_RGB[channel] / (1.0 - _GRAY_RGB[channel])
         tint = np.full(3, others, dtype=np.float32)
         tint[channel] = excess
@@ -269,7 +271,7 @@ def _background(rng: np.random.Generator, spec: SyntheticSpec, split: Split) -> 
     plane = (colors[0] + gray[..., None] * (colors[1] - colors[0])).astype(np.float32)
     angle, speed = rng.uniform(0, 2 * np.pi), spec.pan_px * rng.uniform(0.25, 1.0)
     steps = (np.arange(spec.frames) - spec.frames / 2)[:, None] * speed * np.array([np.cos(angle), np.sin(angle)])
-    return np.stack([_shifted(plane, reach - x, reach - y, height, width) for x, y in steps])
+    return _follow([plane] * spec.frames, reach - steps, height, width)
 
 
 def _film(rng: np.random.Generator, scene: Pixels, spec: SyntheticSpec) -> NDArray[np.uint8]:
@@ -279,18 +281,20 @@ def _film(rng: np.random.Generator, scene: Pixels, spec: SyntheticSpec) -> NDArr
     path = np.stack([np.convolve(jolts[:, axis], smooth, mode="valid") for axis in (0, 1)], axis=1)
     path *= spec.shake_px / np.sqrt(np.sum(smooth**2))
     path = np.clip(path, -_MARGIN_PX + 1, _MARGIN_PX - 1) + _MARGIN_PX
-    seen = np.stack([_shifted(frame, x, y, spec.height, spec.width) for frame, (x, y) in zip(scene, path, strict=True)])
+    seen = _follow(scene, path, spec.height, spec.width)
     seen += np.float32(spec.noise_std) * rng.standard_normal((*seen.shape[:3], 1), dtype=np.float32)
-    levels: NDArray[np.uint8] = np.clip(np.rint(seen), 0, 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.clip(np.rint(seen, out=seen), 0, 255, out=seen).astype(np.uint8)
     return levels
 
 
-def _shifted(image: Pixels, x: float, y: float, height: int, width: int) -> Pixels:
-    """Returns the (height, width) part of the image whose corner is at (x, y), between pixels if need be."""
-    move = np.array([[1.0, 0.0, x], [0.0, 1.0, y]])
+def _follow(images: Sequence[Pixels] | Pixels, corners: NDArray[np.float64], height: int, width: int) -> Pixels:
+    """Returns (T, height, width, 3): of each image the part whose corner is at (x, y), between pixels if need be."""
+    parts = np.empty((len(corners), height, width, 3), dtype=np.float32)
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    part = cv2.warpAffine(image, move, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(part, dtype=np.float32)
+    for image, (x, y), part in zip(images, corners, parts, strict=True):
+        move = np.array([[1.0, 0.0, x], [0.0, 1.0, y]])
+        cv2.warpAffine(image, move, (width, height), dst=part, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return parts
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int) -> Pixels:
