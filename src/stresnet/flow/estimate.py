@@ -27,7 +27,7 @@ def estimate_flow(frames: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float
     The result depends on neither the number of OpenCV threads nor on what was computed before.
 
     Args:
-        frames: (T, H, W, 3) uint8 RGB, T at least 2, H and W at least 16.
+        frames: (T, H, W, 3) uint8 RGB, T at least 2, H and W at least 32.
         spec: which flow.
 
     Raises:
@@ -92,20 +92,18 @@ def _dis(spec: FlowSpec) -> _Pair:
 
 def _tvl1(spec: FlowSpec) -> _Pair:
     p = spec.parameters
-    tvl1 = _cv2.optflow.DualTVL1OpticalFlow_create(
-        tau=p["tau"],
-        theta=p["theta"],
-        nscales=p["scales"],
-        warps=p["warps"],
-        epsilon=p["epsilon"],
-        innnerIterations=p["inner_iterations"],  # three n: OpenCV's own name
-        outerIterations=p["outer_iterations"],
-        scaleStep=p["scale_step"],
-        gamma=p["gamma"],
-        medianFiltering=p["median_filter"],
-        useInitialFlow=False,
-        **{"lambda": p["lambda"]},  # a keyword of Python
-    )
+    tvl1 = _cv2.optflow.DualTVL1OpticalFlow_create()
+    tvl1.setTau(p["tau"])
+    tvl1.setLambda(p["lambda"])
+    tvl1.setTheta(p["theta"])
+    tvl1.setScalesNumber(p["scales"])
+    tvl1.setWarpingsNumber(p["warps"])
+    tvl1.setEpsilon(p["epsilon"])
+    tvl1.setInnerIterations(p["inner_iterations"])
+    tvl1.setOuterIterations(p["outer_iterations"])
+    tvl1.setScaleStep(p["scale_step"])
+    tvl1.setGamma(p["gamma"])
+    tvl1.setMedianFiltering(p["median_filter"])
     return lambda first, second: tvl1.calc(first, second, None)
 
 

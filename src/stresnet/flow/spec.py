@@ -64,8 +64,8 @@ PARAMETERS: dict[tuple[str, str], dict[str, float]] = {
 }
 """The OpenCV parameters of each (method, preset)."""
 
-MIN_SIDE_PX = 16
-"""The smallest frame side any method here is asked to work on."""
+MIN_SIDE_PX = 32
+"""The smallest frame side any method is asked to work on: below it OpenCV's DIS writes NaN or crashes."""
 
 
 @dataclass(frozen=True)

@@ -301,7 +301,7 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
         raise VideoError(f"{path}: the file is empty (0 bytes); copy or download it again")
     try:
         # "file:" because FFmpeg would read a colon in the name as a protocol.
-        container = av.open(f"file:{path}")
+        container = av.open(f"file:{path}", metadata_errors="replace")
     except (av.FFmpegError, OSError, EOFError) as error:
         raise VideoError(
             f"{path}: not a video that can be opened ({_reason(error)}); its end may be missing"
