@@ -1,0 +1,385 @@
+"""From a catalog of videos to a prepared store: in parallel, resumable, never half a video.
+
+Each clip file appears whole or not at all, and the index is written last. Whatever stops a run, the same call goes on
+where it was: a clip is kept if it was made from the same file (size and time of change) in the same way.
+No module imported here imports torch: the workers start quickly and stay small.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from stresnet.data.clip_file import cannot_write
+from stresnet.data.records import Catalog, VideoRecord
+from stresnet.data.store import (
+    Clip,
+    ClipMeta,
+    ClipStore,
+    StoreEntry,
+    StoreSpec,
+    clip_path,
+    encode_clip,
+    read_header,
+    write_header,
+)
+from stresnet.errors import StoreError, StresnetError
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows has no flock; there, nobody guards against two runs at once
+    fcntl = None  # type: ignore[assignment]
+
+_UNFINISHED = re.compile(r"\..*\.tmp\.(arrow|json|parquet)")  # names that `atomic.replacing` gives
+_DIED = "the process reading it died, twice: the file crashes the decoder or needs more memory than there is"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        done: videos finished, kept from before, or failed.
+        total: videos in the catalog.
+        failed: how many of those done could not be used.
+        frames: frames of the usable ones.
+        seconds: since the start.
+        eta_seconds: expected until the end, by bytes of video; NaN until a video has been worked on.
+    """
+
+    done: int
+    total: int
+    failed: int
+    frames: int
+    seconds: float
+    eta_seconds: float
+
+
+@dataclass(frozen=True)
+class PrepareSummary:
+    """What a run did.
+
+    Attributes:
+        done: videos prepared in this run.
+        kept: videos already there.
+        failed: (id, reason) of videos that could not be used.
+        empty_classes: classes without any usable video.
+        frames: frames of all usable videos.
+        seconds: of this run.
+        bytes: size of all clip files in the index.
+    """
+
+    done: int
+    kept: int
+    failed: tuple[tuple[str, str], ...]
+    empty_classes: tuple[str, ...]
+    frames: int
+    seconds: float
+    bytes: int
+
+
+def prepare(
+    catalog: Catalog,
+    store: str | os.PathLike[str],
+    spec: StoreSpec,
+    *,
+    workers: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> PrepareSummary:
+    """Returns what was done to make ``store`` hold every usable video of the catalog.
+
+    A video that cannot be read, is too short, or kills the process that reads it is recorded in the index with its
+    reason; the rest goes on. Clips of videos that the catalog does not name stay: another split may want them.
+    Worker processes are spawned, so a script must call this below ``if __name__ == "__main__":``.
+
+    Args:
+        catalog: the videos.
+        store: a folder, new, empty or a store of the same spec.
+        spec: how clips are made.
+        workers: processes; one per usable core by default.
+        on_progress: called in this process once at the start and after every video.
+
+    Raises:
+        FlowSpecError: the store was made with another flow.
+        StoreError: the store cannot be written (full disk, no permission), is in use, or is another folder; nothing
+            half-written is left, and what is finished is kept.
+    """
+    root = Path(os.path.abspath(store))
+    start = time.monotonic()
+    if workers is not None and workers < 1:
+        raise StoreError(f"expected at least 1 worker, found {workers}")
+    with _only_writer(root):
+        _claim(root, catalog, spec)
+        _remove_unfinished(root)
+        kept = [entry for record in catalog.records if (entry := _kept_entry(root, record, spec))]
+        kept_ids = {entry.record.id for entry in kept}
+        todo = [record for record in catalog.records if record.id not in kept_ids]
+        run = _Run(start, list(kept), todo, on_progress)
+        try:
+            with closing(_work(root, spec, todo, workers or usable_cores())) as finished:
+                for entry in finished:
+                    run.add(entry)
+        finally:
+            _remove_unfinished(root)
+        entries = tuple(sorted(run.entries, key=lambda entry: entry.record.id))
+        result = ClipStore(root, spec, catalog.classes, catalog.name, entries)
+        result.save()
+    return _summary(result, len(kept), time.monotonic() - start)
+
+
+def usable_cores() -> int:
+    """Returns how many cores this process may use: containers and clusters often grant fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Run:
+    """The entries so far, and the progress they make."""
+
+    def __init__(
+        self,
+        start: float,
+        entries: list[StoreEntry],
+        todo: Iterable[VideoRecord],
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.entries = entries
+        # Bytes, not videos, foretell the time: videos differ in length by far more than in bytes per frame.
+        self._bytes = {record.id: _source_bytes(record) for record in todo}
+        self._all_bytes = sum(self._bytes.values())
+        self._bytes_left = self._all_bytes
+        self._total = len(entries) + len(self._bytes)
+        self._failed = 0
+        self._frames = sum(entry.frames for entry in entries)
+        self._start = start
+        self._work_start = time.monotonic()
+        self._on_progress = on_progress
+        self._report()
+
+    def add(self, entry: StoreEntry) -> None:
+        self.entries.append(entry)
+        self._failed += bool(entry.reason)
+        self._frames += entry.frames
+        self._bytes_left -= self._bytes[entry.record.id]
+        self._report()
+
+    def _report(self) -> None:
+        if self._on_progress is None:
+            return
+        now = time.monotonic()
+        finished = self._all_bytes - self._bytes_left
+        if len(self.entries) == self._total:
+            eta = 0.0
+        else:
+            eta = (now - self._work_start) * self._bytes_left / finished if finished else math.nan
+        self._on_progress(Progress(len(self.entries), self._total, self._failed, self._frames, now - self._start, eta))
+
+
+@contextmanager
+def _only_writer(root: Path) -> Iterator[None]:
+    """Holds the store's lock. The system lets go of it however this process ends."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = (root / ".lock").open("w")
+    except FileExistsError as error:
+        raise StoreError(f"{root}: expected a folder for the store, found a file") from error
+    except OSError as error:
+        raise cannot_write(root, error) from error
+    with lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StoreError(f"{root}: another prepare is at work on this store; wait for it or stop it") from error
+            except OSError:
+                pass  # some network file systems know no locks
+        yield
+
+
+def _claim(root: Path, catalog: Catalog, spec: StoreSpec) -> None:
+    """Makes a new folder a store, or checks that the store there is of this spec."""
+    header = read_header(root)
+    if header is not None:
+        header[0].require_same(spec, f"the store {root} and this run")
+        return
+    if strangers := sorted(p.name for p in root.iterdir() if not p.name.startswith(".")):
+        raise StoreError(f"{root}: expected a new or empty folder or a store, found a folder with {strangers[0]} in it")
+    write_header(root, spec, catalog.classes, catalog.name)
+
+
+def _remove_unfinished(root: Path) -> None:
+    for folder, _, files in os.walk(root):
+        for name in files:
+            if _UNFINISHED.fullmatch(name):
+                with suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
+
+
+def _kept_entry(root: Path, record: VideoRecord, spec: StoreSpec) -> StoreEntry | None:
+    """Returns the entry of a clip that need not be made again, or None."""
+    path = clip_path(root, record.id)
+    try:
+        meta = Clip.open(path).meta
+        size = path.stat().st_size
+        source = os.stat(record.path)
+    except StresnetError:
+        return None
+    except OSError:
+        # The source is gone, the clip is not: videos may be deleted once they are prepared.
+        return _entry(record, meta, size) if meta.spec == spec else None
+    same_source = (meta.source_bytes, meta.source_mtime_ns) == (source.st_size, source.st_mtime_ns)
+    return _entry(record, meta, size) if same_source and meta.spec == spec else None
+
+
+def _entry(record: VideoRecord, meta: ClipMeta, size: int) -> StoreEntry:
+    return StoreEntry(record, meta.frames, meta.height, meta.width, meta.fps, size)
+
+
+def _source_bytes(record: VideoRecord) -> int:
+    try:
+        return os.stat(record.path).st_size
+    except OSError:
+        return 0
+
+
+def _summary(store: ClipStore, kept: int, seconds: float) -> PrepareSummary:
+    usable = store.select()
+    classes = {entry.record.label for entry in usable}
+    return PrepareSummary(
+        done=len(usable) - kept,
+        kept=kept,
+        failed=tuple((entry.record.id, entry.reason) for entry in store.entries if entry.reason),
+        empty_classes=tuple(name for name in store.classes if name not in classes),
+        frames=sum(entry.frames for entry in usable),
+        seconds=seconds,
+        bytes=sum(entry.bytes for entry in usable),
+    )
+
+
+def _work(root: Path, spec: StoreSpec, todo: Iterable[VideoRecord], workers: int) -> Generator[StoreEntry]:
+    """Yields one entry per video, in the order they finish."""
+    waiting = deque(todo)
+    while waiting:
+        suspects = yield from _until_broken(root, spec, waiting, workers)
+        # A worker died, and any of the videos under way may be the cause. One at a time tells which.
+        while suspects:
+            for culprit in (yield from _until_broken(root, spec, suspects, 1)):
+                yield StoreEntry(culprit, reason=_DIED)
+
+
+def _until_broken(
+    root: Path, spec: StoreSpec, waiting: deque[VideoRecord], workers: int
+) -> Generator[StoreEntry, None, deque[VideoRecord]]:
+    """Yields entries, taking videos from ``waiting`` until there are no more or a worker dies.
+
+    Returns:
+        What was under way when a worker died, at most one video per worker.
+    """
+    running: dict[Future[StoreEntry], VideoRecord] = {}
+    lost: deque[VideoRecord] = deque()
+    broken = False
+    with _pool(min(workers, len(waiting))) as pool:
+        started = _submit(pool, os.getpid)
+        while (waiting or running) and not broken:
+            try:
+                while waiting and len(running) < workers:
+                    future = _submit(pool, _prepare_one, root, waiting[0], spec)
+                    running[future] = waiting.popleft()
+            except BrokenProcessPool:
+                broken = True  # the video at hand was not begun
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                record = running.pop(future)
+                try:
+                    yield future.result()
+                except BrokenProcessPool:
+                    broken = True
+                    lost.append(record)
+        if broken and started.exception() is not None:
+            raise StoreError(
+                "the worker processes cannot start; a script must call prepare below if __name__ == '__main__':"
+            )
+        for future, record in running.items():  # of a broken pool: all over by now, some well
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                lost.append(record)
+    return lost
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool whose processes end at once if the block raises, or if this process is killed."""
+    context = multiprocessing.get_context("spawn")
+    told, tell = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(told,))
+    try:
+        yield pool
+    except BaseException:
+        tell.close()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        tell.close()
+        told.close()
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[..., Any], *arguments: object) -> Future[Any]:
+    """Returns the future of a call; a process that this starts never sees Ctrl-C, only the one in command does."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        return pool.submit(function, *arguments)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(function, *arguments)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker(told: Connection) -> None:
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with, args=(told,), daemon=True).start()
+
+
+def _end_with(told: Connection) -> None:
+    # Nothing is ever sent: the pipe ends when the other side closes it or is killed. Waiting for work, a process of
+    # the pool would not notice the latter, and would stay for good.
+    with suppress(EOFError, OSError):
+        told.recv()
+    os._exit(1)
+
+
+def _prepare_one(root: Path, record: VideoRecord, spec: StoreSpec) -> StoreEntry:
+    """Returns the entry of one video after writing its clip; runs in a worker.
+
+    Raises:
+        StoreError: the clip cannot be written, nor could any other.
+    """
+    path = clip_path(root, record.id)
+    try:
+        clip = encode_clip(record.id, record.path, spec)
+    except StresnetError as error:
+        return StoreEntry(record, reason=str(error).removeprefix(f"{record.path}: "))
+    except Exception as error:  # whatever one bad file brings about, ten thousand good ones go on
+        return StoreEntry(record, reason=" ".join(f"{type(error).__name__}: {error}".split()))
+    try:
+        clip.write(path)
+    except StoreError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG:
+            return StoreEntry(record, reason="the name is too long for this file system")
+        raise
+    return _entry(record, clip.meta, path.stat().st_size)
