@@ -75,7 +75,8 @@ def cut(
 def _window(picture: NDArray[np.uint8], crop: Crop, size: tuple[int, int]) -> NDArray[np.uint8]:
     window = picture[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
     if window.shape[:2] != size:
-        window = cv2.resize(np.ascontiguousarray(window), size[::-1], interpolation=cv2.INTER_LINEAR)
+        resized = cv2.resize(np.ascontiguousarray(window), size[::-1], interpolation=cv2.INTER_LINEAR)
+        window = resized.astype(np.uint8, copy=False)
     return window[:, ::-1] if crop.mirror else window
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from stresnet.atomic import replacing
 from stresnet.errors import CheckpointError
 from stresnet.model.config import STResNetConfig
 from stresnet.model.inputs import Preprocessing
@@ -67,13 +67,9 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "preprocessing": checkpoint.preprocessing.to_dict(),
     }
     tensors = {k: v.detach().contiguous().cpu() for k, v in checkpoint.model.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"stresnet": json.dumps(story, ensure_ascii=False)})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_story(path: str | Path) -> dict[str, Any]:

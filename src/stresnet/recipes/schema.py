@@ -118,6 +118,7 @@ class Recipe(_Strict):
         weight_decay: of filters; biases and batch norm's scale have none.
         precision: of Lightning's Trainer.
         seed: of weights, data order, clips and dropout.
+        late_fusion_ceiling: the best accuracy that averaging the single streams' scores allows, if known.
         stages: in the order in which they are trained.
     """
 
@@ -134,6 +135,7 @@ class Recipe(_Strict):
     weight_decay: float = Field(default=5e-4, ge=0)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     seed: int = 0
+    late_fusion_ceiling: float | None = Field(default=None, ge=0, le=1)
     stages: tuple[Stage, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

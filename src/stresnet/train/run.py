@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 import stresnet
+from stresnet.atomic import replacing
 from stresnet.data.clips import CenteredClips, ClipSampling, Sample, TrainingClips
 from stresnet.data.store import ClipStore
 from stresnet.errors import RecipeError
@@ -84,6 +85,7 @@ def train(
     resume: bool = False,
     workers: int | None = None,
     test_groups: tuple[str, ...] = (),
+    on_stage: Callable[[str], None] | None = None,
 ) -> Run:
     """Train the stages of a recipe that are not trained yet; a stage cut off goes on from its last whole epoch.
 
@@ -95,24 +97,28 @@ def train(
         only: a single stage to train; those it starts from must be trained.
         resume: whether a folder that holds a run is gone on with.
         workers: loader processes; by default one for each core but one, at most eight.
-        test_groups: noted in the checkpoints, for evaluation to hold out the same.
+        test_groups: groups held out of training; noted in the checkpoints, for evaluation to hold out the same.
+        on_stage: told the name of every stage before it is trained.
 
     Raises:
         RecipeError: if the folder holds another run, or a stage lacks what it starts from.
         CheckpointError: if starting weights do not fit.
     """
     run = _open_run(Path(folder), recipe, resume)
-    entries = store.select("train")
-    if not entries:
+    if test_groups:
+        store = store.with_test_groups(test_groups)
+    if not store.select("train"):
         raise RecipeError(f"{store.root} has no training videos: give some a `train` split")
     init = dict(init or {})
     stages = [recipe.stage(only)] if only else list(recipe.stages)
     _check_starts(run, stages, init)
     for stage in stages:
         if not run.model_file(stage.name).is_file():
+            if on_stage:
+                on_stage(stage.name)
             _train_stage(run, stage, store, init, workers, test_groups)
-        shutil.copyfile(run.model_file(stage.name), run.folder / ".model.tmp")
-        os.replace(run.folder / ".model.tmp", run.folder / "model.safetensors")
+        with replacing(run.folder / "model.safetensors") as temporary:
+            shutil.copyfile(run.model_file(stage.name), temporary)
     return run
 
 
@@ -130,9 +136,10 @@ def _open_run(folder: Path, recipe: Recipe, resume: bool) -> Run:
             )
         return found
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".recipe.tmp"
-    temporary.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), "utf-8")
-    os.replace(temporary, file)
+    with replacing(file) as temporary:
+        temporary.write_text(
+            yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), "utf-8"
+        )
     return Run(folder, recipe)
 
 

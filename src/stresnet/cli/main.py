@@ -1,0 +1,302 @@
+"""`stresnet`: every command reads its arguments, shows how far it is, and calls the verb of its name."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import click
+import typer
+
+from stresnet import __version__
+from stresnet.cli.show import Bar, console, errors, show_rows
+from stresnet.errors import StresnetError
+
+if TYPE_CHECKING:
+    from stresnet.data.records import Catalog
+    from stresnet.recognize import Protocol
+
+app = typer.Typer(
+    help="Spatiotemporal residual networks for video action recognition: from a folder of videos to a recogniser.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class _Settings:
+    debug = False
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"stresnet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    _Settings.debug = debug
+
+
+Store = Annotated[Path, typer.Argument(help="A prepared store.", show_default=False)]
+Workers = Annotated[Optional[int], typer.Option(help="Processes; by default one for each core.", min=0)]  # noqa: UP045
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Protocols = Annotated[
+    list[str], typer.Option("--protocol", help="dense25, crop10x25 or center; may be given more than once.")
+]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder for videos, store, run and report.")] = Path("demo-out"),
+    as_json: Json = False,
+) -> None:
+    """Generate videos, prepare, train all stages, evaluate, write the report: the whole road in minutes."""
+    from stresnet.demo import run_demo
+
+    with Bar() as bar:
+        evaluation = run_demo(
+            out,
+            on_videos=lambda done, total: bar.update("generating videos", done, total),
+            on_prepare=bar.prepare,
+            on_stage=bar.stage,
+            on_score=lambda name, done, total: bar.update(f"scoring {name}", done, total),
+        )
+    show_rows(evaluation.rows, as_json=as_json)
+    errors.print(f"report: {evaluation.report}", soft_wrap=True)
+    _exit_with_failures(evaluation.failed)
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        Path,
+        typer.Argument(help="Class folders, {train,test}/class folders, or a CSV path,label[,split][,group]."),
+    ],
+    store: Annotated[Path, typer.Argument(help="The store to make or go on with.")],
+    dataset: Annotated[str, typer.Option(help="ucf101 or hmdb51, whose official lists are in --splits.")] = "",
+    splits: Annotated[Optional[Path], typer.Option(help="Folder of the official lists.")] = None,  # noqa: UP045
+    split: Annotated[int, typer.Option(help="Which of the official splits.", min=1, max=3)] = 1,
+    flow: Annotated[str, typer.Option(help="dis, tvl1 (the paper's) or farneback.")] = "dis",
+    short_side: Annotated[int, typer.Option(help="Stored size in px; flow is computed at it.", min=32)] = 256,
+    bound: Annotated[float, typer.Option(help="Flow is clipped at ± this many px per frame.")] = 20.0,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Decode videos, compute their flow and keep both for random access; can be stopped and gone on with."""
+    from stresnet.data.store import StoreSpec
+    from stresnet.flow import FlowSpec
+    from stresnet.prepare import prepare as run_prepare
+
+    spec = StoreSpec(FlowSpec.from_dict({"method": flow, "short_side": short_side, "bound_px": bound}))
+    catalog = _catalog(source, dataset, splits, split)
+    for note in catalog.notes:
+        errors.print(f"note: {note}", soft_wrap=True, markup=False)
+    with Bar() as bar:
+        summary = run_prepare(catalog, store, spec, workers=workers, on_progress=bar.prepare)
+    if as_json:
+        print(json.dumps({**vars(summary), "failed": dict(summary.failed)}, ensure_ascii=False))
+    else:
+        console.print(
+            f"{summary.done} videos prepared, {summary.kept} kept, {len(summary.failed)} failed; "
+            f"{summary.frames} frames, {summary.bytes / 1e6:.1f} MB, {summary.seconds:.0f} s"
+        )
+    for name in summary.empty_classes:
+        errors.print(f"class {name}: no usable video", soft_wrap=True, markup=False)
+    _exit_with_failures(summary.failed)
+
+
+def _catalog(source: Path, dataset: str, splits: Path | None, split: int) -> Catalog:
+    from stresnet.data.datasets import read_hmdb51, read_ucf101
+    from stresnet.data.records import open_source
+
+    readers = {"ucf101": read_ucf101, "hmdb51": read_hmdb51}
+    if not dataset:
+        return open_source(source)
+    if dataset not in readers:
+        raise click.UsageError(f"--dataset must be one of {', '.join(readers)}, not {dataset!r}")
+    if splits is None:
+        raise click.UsageError(f"--dataset {dataset} needs --splits, the folder of its official lists")
+    return readers[dataset](source, splits, split)
+
+
+@app.command()
+def train(
+    store: Store,
+    run: Annotated[Path, typer.Argument(help="Folder of the run.", show_default=False)],
+    recipe: Annotated[str, typer.Option(help="A packaged recipe, or a .yaml file.")] = "small",
+    changes: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", help="field=value, stage.field=value or *.field=value.", show_default=False),
+    ] = None,
+    stage: Annotated[Optional[str], typer.Option(help="Train this stage only.")] = None,  # noqa: UP045
+    init: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="FILE of image weights, or STAGE=FILE, a model to start a stage from.", show_default=False),
+    ] = None,
+    test_group: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Hold this group out for testing; all others are learnt from.", show_default=False),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in this folder.")] = False,
+    workers: Workers = None,
+) -> None:
+    """Train the stages of a recipe, each from the ones before it."""
+    from stresnet.data.store import ClipStore
+    from stresnet.recipes import IMAGENET, load_recipe
+    from stresnet.train import train as run_train
+
+    starts = {name or IMAGENET: Path(file) for name, _, file in (i.rpartition("=") for i in init or [])}
+    with Bar() as bar:
+        done = run_train(
+            ClipStore.open(store),
+            run,
+            load_recipe(recipe, changes or []),
+            init=starts,
+            only=stage,
+            resume=resume,
+            workers=workers,
+            test_groups=tuple(test_group or ()),
+            on_stage=bar.stage,
+        )
+    console.print(f"trained: {', '.join(s.name for s in done.finished())}; model: {done.folder / 'model.safetensors'}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model, or the folder of a run.", show_default=False)],
+    store: Store,
+    out: Annotated[Optional[Path], typer.Option(help="Folder for scores and report.")] = None,  # noqa: UP045
+    protocol: Protocols = ["dense25"],  # noqa: B006
+    split: Annotated[str, typer.Option(help="The videos scored.")] = "test",
+    device: Annotated[Optional[str], typer.Option(help="cpu, cuda …")] = None,  # noqa: UP045
+    as_json: Json = False,
+) -> None:
+    """Score the test videos; write scores per video, report.json and report.html."""
+    from stresnet.data.store import ClipStore
+    from stresnet.evaluate import evaluate as run_evaluate
+
+    folder = out or (model if model.is_dir() else model.parent) / "report"
+    with Bar() as bar:
+        evaluation = run_evaluate(
+            model,
+            ClipStore.open(store),
+            folder,
+            protocols=_protocols(protocol),
+            split=split,
+            device=device,
+            on_progress=lambda name, done, total: bar.update(f"scoring {name}", done, total),
+        )
+    show_rows(evaluation.rows, as_json=as_json)
+    errors.print(f"report: {evaluation.report}", soft_wrap=True)
+    _exit_with_failures(evaluation.failed)
+
+
+def _protocols(names: Sequence[str]) -> list[Protocol]:
+    from stresnet.recognize import PROTOCOLS
+
+    chosen = [p for name in names for p in PROTOCOLS if p == name]
+    if len(chosen) < len(names):
+        raise click.UsageError(f"--protocol must be one of {', '.join(PROTOCOLS)}, not {', '.join(names)}")
+    return chosen
+
+
+@app.command()
+def fuse(
+    scores: Annotated[list[Path], typer.Argument(help="Parquet files of scores.", show_default=False)],
+    weights: Annotated[str, typer.Option(help="One number for each file, separated by commas.")] = "",
+    out: Annotated[Optional[Path], typer.Option(help="Write the fused scores here.")] = None,  # noqa: UP045
+    as_json: Json = False,
+) -> None:
+    """Average score files, and test each against the average with McNemar's paired test."""
+    from stresnet.report import ReportRow
+    from stresnet.scores import ScoreTable
+    from stresnet.scores import fuse as run_fuse
+
+    try:
+        numbers = [float(w) for w in weights.split(",")] if weights else None
+    except ValueError:
+        raise click.UsageError(f"--weights must be numbers separated by commas, not {weights!r}") from None
+    tables = [ScoreTable.read(file) for file in scores]
+    fused = run_fuse(tables, numbers)
+    if out:
+        fused.write(out)
+    show_rows([*(ReportRow(t) for t in tables), ReportRow(fused, chosen=True)], as_json=as_json)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model.", show_default=False)],
+    videos: Annotated[list[Path], typer.Argument(help="Video files.", show_default=False)],
+    top: Annotated[int, typer.Option(help="How many actions to name.", min=1)] = 5,
+    protocol: Annotated[str, typer.Option(help="dense25, crop10x25 or center (fast).")] = "dense25",
+    device: Annotated[Optional[str], typer.Option(help="cpu, cuda …")] = None,  # noqa: UP045
+    as_json: Json = False,
+) -> None:
+    """Name the action in each video, its flow computed on the way."""
+    from stresnet.recognize import Recognizer
+
+    recognizer = Recognizer(model, device=device)
+    look = _protocols([protocol])[0]
+    failed, results = [], []
+    with Bar() as bar:
+        for done, video in enumerate(videos):
+            bar.update("recognising", done, len(videos))
+            try:
+                found = recognizer.predict(video, protocol=look, top=top)
+            except StresnetError as error:
+                failed.append((str(video), str(error)))
+                continue
+            results.append({"video": str(video), "top": [{"label": n, "probability": p} for n, p in found.top]})
+            if not as_json:
+                names = "  ".join(f"{name} {probability:.1%}" for name, probability in found.top)
+                console.print(f"{video}: {names}", soft_wrap=True, markup=False, highlight=False)
+    if as_json:
+        print(json.dumps(results, ensure_ascii=False))
+    _exit_with_failures(failed)
+
+
+def _exit_with_failures(failed: Sequence[tuple[str, str]]) -> None:
+    for name, reason in failed:
+        errors.print(f"failed: {reason if name in reason else f'{name}: {reason}'}", soft_wrap=True, markup=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 something failed and is named, 2 wrong usage, 130 interrupted."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of a command line, whose errors are printed in one line."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        errors.print("stopped; the same command goes on from here (`train` with --resume)", markup=False)
+        return 130
+    except (ValueError, OSError) as error:
+        if _Settings.debug:
+            traceback.print_exc()
+        errors.print(f"stresnet: {_line(error)}", soft_wrap=True, markup=False, highlight=False)
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'file system'}: {error.strerror}"
+    return " ".join(str(error).split())

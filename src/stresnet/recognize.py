@@ -1,0 +1,185 @@
+"""What a network says of a video: the test protocols, and the recogniser that runs them on any video file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stresnet.data.clip_file import Clip, StoreSpec, encode_clip
+from stresnet.data.clips import Sample, cut
+from stresnet.data.sampling import (
+    Crop,
+    Indices,
+    corner_and_center_crops,
+    spread_centers,
+    valid_centers,
+    whole_frame,
+)
+from stresnet.errors import CheckpointError
+from stresnet.flow import FlowSpec
+from stresnet.model import Checkpoint, load_checkpoint
+from stresnet.recipes import parse_recipe
+
+Protocol = Literal["dense25", "crop10x25", "center"]
+PROTOCOLS: tuple[Protocol, ...] = ("dense25", "crop10x25", "center")
+"""How a video is looked at.
+
+`dense25`: 25 centres spread over the video, whole frames and their mirrors (released code).
+`crop10x25`: the same centres, corners and centre of crop_px² px and their mirrors (released code's alternative).
+`center`: one clip as in training from the middle of the video, one central crop (fast).
+"""
+
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class VideoScores:
+    """Logits (K,) of one video, averaged over views and temporal outputs; None for a stream switched off."""
+
+    appearance: Scores | None
+    motion: Scores | None
+
+    @property
+    def fused(self) -> Scores:
+        """The mean over the streams, (K,) float32."""
+        return _mean([s for s in (self.appearance, self.motion) if s is not None])
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a video shows.
+
+    Attributes:
+        label: the most likely action.
+        probability: its softmax of the fused logits; not calibrated.
+        top: the most likely actions with their probabilities, best first.
+        scores: the logits behind them, in the order of the classes.
+    """
+
+    label: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+    scores: VideoScores
+
+
+class Recognizer:
+    """A trained network, ready for any video.
+
+    Example:
+        >>> recognizer = Recognizer("run/model.safetensors")  # doctest: +SKIP
+        >>> recognizer.predict("holiday.mp4").label  # doctest: +SKIP
+        'Surfing'
+    """
+
+    def __init__(self, model: str | Path | Checkpoint, *, device: str | torch.device | None = None) -> None:
+        """Load a network.
+
+        Args:
+            model: a checkpoint file, or one already loaded.
+            device: where to run; by default CUDA if there is any, else the CPU.
+
+        Raises:
+            CheckpointError: if the file is not a checkpoint.
+        """
+        self.checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._net = self.checkpoint.model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The actions it tells apart, in the order of the logits."""
+        return self.checkpoint.classes
+
+    @property
+    def store_spec(self) -> StoreSpec:
+        """How videos must be prepared for it."""
+        return StoreSpec(FlowSpec.from_dict(self.checkpoint.flow_spec), self.checkpoint.jpeg_quality)
+
+    def predict(self, video: str | Path, *, protocol: Protocol = "dense25", top: int = 5) -> Prediction:
+        """The action in a video file, its flow computed on the way: exactly what evaluation says of it.
+
+        Raises:
+            VideoError: if the file cannot be read, or is too short for a stack of flows.
+        """
+        return self.judge(encode_clip(str(video), video, self.store_spec), protocol=protocol, top=top)
+
+    def judge(self, clip: Clip, *, protocol: Protocol = "dense25", top: int = 5) -> Prediction:
+        """The action in a prepared video.
+
+        Raises:
+            FlowSpecError: if the clip was prepared otherwise than the network was trained.
+        """
+        scores = self.score(clip, protocol)
+        return Prediction(*ranked(self.classes, scores.fused, top), scores=scores)
+
+    @torch.inference_mode()
+    def score(self, clip: Clip, protocol: Protocol = "dense25") -> VideoScores:
+        """The logits of a prepared video under a protocol.
+
+        Raises:
+            FlowSpecError: if the clip was prepared otherwise than the network was trained.
+        """
+        self.store_spec.require_same(clip.meta.spec, f"the flow of {clip.meta.id}")
+        config, preprocessing = self.checkpoint.model.config, self.checkpoint.preprocessing
+        by_stream: dict[str, list[Scores]] = {stream: [] for stream in config.streams}
+        centers, views = self._views(clip, protocol)
+        for crop, size in views:
+            sample = cut(clip, centers, crop, size, flow_stack=config.flow_stack, streams=config.streams)
+            batch = cast(Sample, {name: cast(Tensor, value)[None].to(self.device) for name, value in sample.items()})
+            logits = self._net(*preprocessing.normalize(batch.get("rgb"), batch.get("flow"), batch["flow_scale"]))
+            for stream, view in by_stream.items():
+                view.append(getattr(logits, stream)[0].mean(0).float().cpu().numpy())
+        means = {stream: _mean(values) for stream, values in by_stream.items()}
+        return VideoScores(means.get("appearance"), means.get("motion"))
+
+    def _views(self, clip: Clip, protocol: Protocol) -> tuple[Indices, Sequence[tuple[Crop, tuple[int, int]]]]:
+        """The centres of a protocol, and its crops with the size each is resized to."""
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"no protocol {protocol!r}: give one of {', '.join(PROTOCOLS)}")
+        meta, crop_px = clip.meta, self.checkpoint.preprocessing.crop_px
+        flow_stack = self.checkpoint.model.config.flow_stack
+        if protocol == "center":
+            crop = corner_and_center_crops(meta.height, meta.width, crop_px)[-1]
+            return self._middle_clip(meta.frames), [(crop, (crop_px, crop_px))]
+        if protocol == "crop10x25":
+            crops = [(c, (crop_px, crop_px)) for c in corner_and_center_crops(meta.height, meta.width, crop_px)]
+        else:
+            window = whole_frame(meta.height, meta.width, crop_px)
+            crops = [(window, (max(window.height, crop_px), max(window.width, crop_px)))]
+        if self.checkpoint.preprocessing.mirror:
+            crops += [(Crop(c.top, c.left, c.height, c.width, mirror=True), size) for c, size in crops]
+        return spread_centers(meta.frames, flow_stack, 25), crops
+
+    def _middle_clip(self, frames: int) -> Indices:
+        """The clip of training's length and middle stride around the middle of the video, or as much as fits."""
+        flow_stack = self.checkpoint.model.config.flow_stack
+        if not self.checkpoint.recipe:
+            raise CheckpointError("the checkpoint names no recipe, so the length of its clips is unknown: use dense25")
+        stage = parse_recipe(self.checkpoint.recipe, "the checkpoint's recipe").stage(self.checkpoint.stage)
+        stride_frames = sum(stage.tau) // 2
+        valid = valid_centers(frames, flow_stack)
+        if (stage.steps - 1) * stride_frames >= len(valid):
+            return spread_centers(frames, flow_stack, stage.steps)
+        first = valid[(len(valid) - 1 - (stage.steps - 1) * stride_frames) // 2]
+        return first + stride_frames * np.arange(stage.steps)
+
+
+def _mean(scores: Sequence[Scores]) -> Scores:
+    mean: Scores = np.stack(scores).mean(axis=0, dtype=np.float32)
+    return mean
+
+
+def ranked(classes: Sequence[str], logits: Scores, top: int) -> tuple[str, float, tuple[tuple[str, float], ...]]:
+    """The best class, its softmax probability, and the `top` best with theirs; ties go to the earlier class."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max())
+    probabilities = shifted / shifted.sum()
+    order = np.argsort(-logits, kind="stable")[:top]
+    best = tuple((classes[k], float(probabilities[k])) for k in order)
+    return best[0][0], best[0][1], best
