@@ -19,9 +19,10 @@ from typing import Any, cast
 
 import av
 import numpy as np
+from av.codec.codec import UnknownCodecError
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -143,9 +144,7 @@ class FrameReader(Iterator[Frame]):
                 packet = next(packets, None)
                 if packet is None:
                     return
-                if packet.is_corrupt:  # cut short by the end of the file
-                    self.truncated = True
-                    continue
+                self.truncated |= packet.is_corrupt  # cut short, or a gap in a transport stream
                 frames = packet.decode()
             except (av.FFmpegError, EOFError):
                 self.truncated = True
@@ -265,7 +264,7 @@ def write_video(
     try:
         _encode(unfinished, target, frames, fps, quality_crf)
         os.replace(unfinished, target)
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, OSError, UnknownCodecError) as error:  # a build of FFmpeg may lack x264
         raise VideoError(f"{target}: cannot be written ({_reason(error)})") from error
     finally:
         unfinished.unlink(missing_ok=True)
@@ -277,6 +276,9 @@ def _encode(unfinished: Path, target: Path, frames: Iterable[NDArray[np.uint8]],
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": str(quality_crf)}
+        # What the conversion from RGB makes; without the label a player guesses by the picture's size.
+        stream.codec_context.colorspace = Colorspace.SMPTE170M
+        stream.codec_context.color_range = ColorRange.MPEG
         for index, rgb in enumerate(frames):
             if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
                 raise VideoError(f"{target}: frame {index} must be (H,W,3) uint8, found {rgb.shape} {rgb.dtype}")
