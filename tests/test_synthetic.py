@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -70,9 +71,24 @@ def test_the_class_turns_the_textures_and_changes_nothing_else():
     turns = {"red_down_blue_up": 3, "red_left_blue_right": 2, "red_right_blue_left": 0, "red_up_blue_down": 1}
     for name, clip in zip(CLASSES, clips, strict=True):
         assert np.array_equal(clip[:, outside], reference[:, outside])
+        for mask, expected in zip(color_masks(clip), color_masks(reference), strict=True):
+            assert np.array_equal(mask, expected)
         turned_red, turned_blue = windows(clip)
         assert np.array_equal(turned_red, np.rot90(red, turns[name], axes=(1, 2)))
         assert np.array_equal(turned_blue, np.rot90(blue, turns[name], axes=(1, 2)))
+
+
+def test_camera_and_noise_do_not_depend_on_the_class():
+    spec = SyntheticSpec(frames=8)
+    reference = render_clip(0, 3, spec, split="test")
+    red, blue = color_masks(reference)
+    near_windows = cv2.dilate((red | blue).any(axis=0).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    assert near_windows.mean() < 0.6
+    for label in (1, 2, 3):
+        clip = render_clip(label, 3, spec, split="test")
+        assert np.array_equal(clip[:, ~near_windows], reference[:, ~near_windows])
+        for mask, expected in zip(color_masks(clip), (red, blue), strict=True):
+            assert np.mean(mask != expected) < 0.02
 
 
 @pytest.mark.parametrize("label", range(4))
