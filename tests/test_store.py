@@ -1,0 +1,282 @@
+"""Clips in memory and on disk, and the index of a store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from stresnet.data import clip_file
+from stresnet.data.records import VideoRecord
+from stresnet.data.store import Clip, ClipStore, StoreEntry, StoreSpec, clip_path, encode_clip
+from stresnet.errors import FlowSpecError, StoreError, VideoError
+from stresnet.flow.codec import dequantize_flow
+from stresnet.flow.estimate import estimate_flow
+from stresnet.flow.spec import FlowSpec
+from stresnet.media.video import read_video, write_video
+
+JPEG_START = b"\xff\xd8\xff\xe0"
+SPEC = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))
+
+
+def moving_square(frames: int = 14) -> np.ndarray:
+    video = np.zeros((frames, 48, 64, 3), np.uint8)
+    video += np.random.default_rng(0).integers(0, 8, (6, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1) * 8
+    for t in range(frames):
+        video[t, 10:30, 5 + 2 * t : 25 + 2 * t] = (200, 120, 40)
+    return video
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "a square.mp4"
+    write_video(path, moving_square(), fps=20)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(video: Path) -> Clip:
+    return encode_clip("wave/a square.mp4", video, SPEC)
+
+
+@pytest.fixture
+def clip_path_(clip: Clip, tmp_path: Path) -> Path:
+    clip.write(tmp_path / "deep" / "a.arrow")
+    return tmp_path / "deep" / "a.arrow"
+
+
+def test_clip_holds_the_frames_and_the_flow(clip: Clip, video: Path) -> None:
+    source = read_video(video, short_side=32)
+    meta = clip.meta
+    assert (meta.id, meta.frames, meta.height, meta.width, meta.fps) == ("wave/a square.mp4", 14, 32, 43, 20.0)
+    assert (meta.source_bytes, meta.truncated) == (video.stat().st_size, False)
+    assert 0 <= meta.clipped_share < 0.1
+    np.testing.assert_array_equal(clip.times_sec, source.times_sec)
+    rgb = clip.rgb(range(14))
+    assert rgb.shape == (14, 32, 43, 3)
+    assert np.abs(rgb.astype(int) - source.frames).mean() < 2  # JPEG 95
+    flow = dequantize_flow(clip.flow(range(13)), SPEC.flow.bound_px)
+    expected = estimate_flow(source.frames, SPEC.flow)
+    assert flow.shape == expected.shape
+    # Half a level by rounding and about as much by JPEG; u and v apart tells them from one another.
+    assert np.abs(flow - expected).mean(axis=(0, 2, 3)).max() < 40 / 255
+    assert expected[:, 0].mean() > 4 * abs(expected[:, 1].mean())
+
+
+def test_memory_and_disk_give_the_same_bytes(clip: Clip, clip_path_: Path, video: Path) -> None:
+    mapped = Clip.open(clip_path_)
+    again = encode_clip("wave/a square.mp4", video, SPEC)
+    assert mapped.meta == clip.meta == again.meta
+    for other in (mapped, again):
+        other.verify()
+        np.testing.assert_array_equal(other.times_sec, clip.times_sec)
+        np.testing.assert_array_equal(other.rgb(range(14)), clip.rgb(range(14)))
+        np.testing.assert_array_equal(other.flow(range(13)), clip.flow(range(13)))
+    mapped.write(clip_path_.with_name("b.arrow"))
+    assert clip_path_.with_name("b.arrow").read_bytes() == clip_path_.read_bytes()
+    assert sorted(p.name for p in clip_path_.parent.iterdir()) == ["a.arrow", "b.arrow"]
+
+
+def test_any_order_and_each_picture_decoded_once(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = clip.rgb(range(14)), clip.flow(range(13))
+    decoded = []
+    decode = simplejpeg.decode_jpeg
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        decoded.append(1)
+        return decode(*args, **kwargs)
+
+    monkeypatch.setattr(clip_file.simplejpeg, "decode_jpeg", counting)
+    wanted = [7, 2, 7, 12, 2, 2]
+    np.testing.assert_array_equal(clip.rgb(wanted), everything[0][wanted])
+    assert len(decoded) == 3
+    np.testing.assert_array_equal(clip.flow(np.array(wanted)), everything[1][wanted])
+    assert len(decoded) == 6
+    assert clip.rgb([]).shape == (0, 32, 43, 3)
+    assert clip.flow([]).shape == (0, 2, 32, 43)
+
+
+def test_indices_out_of_range(clip: Clip) -> None:
+    for read, index in ((clip.rgb, 14), (clip.rgb, -1), (clip.flow, 13), (clip.flow, -1)):
+        with pytest.raises(IndexError, match=str(index)):
+            read([0, index])
+
+
+def test_frames_are_not_gathered(monkeypatch: pytest.MonkeyPatch, video: Path) -> None:
+    alive = 0
+    most = 0
+
+    class Reader:
+        info = SimpleNamespace(fps=25.0)
+        truncated = True
+
+        def __enter__(self) -> Reader:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def __iter__(self) -> Iterator[SimpleNamespace]:
+            nonlocal alive, most
+            for t in range(60):
+                rgb = np.full((32, 40, 3), t, np.uint8)
+                weakref.finalize(rgb, gone)
+                alive += 1
+                most = max(most, alive)
+                yield SimpleNamespace(rgb=rgb, time_sec=t / 25)
+
+    def gone() -> None:
+        nonlocal alive
+        alive -= 1
+
+    monkeypatch.setattr(clip_file, "iter_frames", lambda path, short_side: Reader())
+    clip = encode_clip("x", video, SPEC)
+    assert clip.meta.frames == 60
+    assert clip.meta.truncated
+    assert most <= 3
+
+
+def test_too_short(tmp_path: Path) -> None:
+    path = tmp_path / "short.mp4"
+    write_video(path, moving_square(10), fps=20)
+    with pytest.raises(VideoError, match="10 frames decoded; at least 11 needed"):
+        encode_clip("short", path, SPEC)
+    with pytest.raises(VideoError, match=r"none\.mp4: "):
+        encode_clip("none", tmp_path / "none.mp4", SPEC)
+    write_video(path, moving_square(11), fps=20)
+    assert encode_clip("short", path, SPEC).meta.frames == 11
+
+
+def test_checksum_catches_a_flipped_byte(clip: Clip, clip_path_: Path) -> None:
+    good = clip_path_.read_bytes()
+    rgb, flow = (good.index(JPEG_START, start) for start in (0, len(good) * 3 // 4))
+    times = good.index(clip.times_sec[1:].tobytes())
+    fps = good.rindex(b'"fps": 20.0') + len(b'"fps": ')
+    # The offsets of the pictures stand before the first one: a wild one must not take the process along.
+    for position in (rgb + 300, flow + 200, times, fps, *range(rgb - 64, rgb, 3)):
+        damaged = bytearray(good)
+        damaged[position] ^= 0x10
+        clip_path_.write_bytes(damaged)
+        with pytest.raises(StoreError, match="damaged"):
+            Clip.open(clip_path_).verify()
+
+
+@pytest.mark.parametrize("kept", [0, 7, 5000])
+def test_a_cut_file_is_no_clip(clip_path_: Path, kept: int) -> None:
+    clip_path_.write_bytes(clip_path_.read_bytes()[:kept])
+    with pytest.raises(StoreError, match="damaged"):
+        Clip.open(clip_path_)
+
+
+def test_a_damaged_picture_is_named(clip_path_: Path) -> None:
+    good = bytearray(clip_path_.read_bytes())
+    start = good.index(JPEG_START)
+    good[start : start + 64] = bytes(64)
+    clip_path_.write_bytes(good)
+    with pytest.raises(StoreError, match=r"a square\.mp4: this clip is damaged"):
+        Clip.open(clip_path_).rgb([0])
+
+
+def test_a_full_disk_leaves_nothing(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    target = tmp_path / "a.arrow"
+    target.write_text("what was there")
+    monkeypatch.setattr(clip_file.os, "fsync", full)
+    with pytest.raises(StoreError, match=r"a\.arrow: cannot be written \(No space left on device\)"):
+        clip.write(target)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.arrow"]
+    assert target.read_text() == "what was there"
+
+
+def test_a_spec_of_other_flow_parameters_is_refused() -> None:
+    data = SPEC.to_dict()
+    assert StoreSpec.from_dict(json.loads(json.dumps(data))) == SPEC
+    with pytest.raises(FlowSpecError, match="prepare again"):
+        StoreSpec.from_dict(data | {"flow_digest": "0" * 12})
+    with pytest.raises(StoreError, match="jpeg_quality 95, found 90"):
+        SPEC.require_same(StoreSpec(SPEC.flow, 90), "here")
+    with pytest.raises(StoreError, match="found 0"):
+        StoreSpec(SPEC.flow, 0)
+
+
+@pytest.fixture
+def store(clip: Clip, tmp_path: Path) -> ClipStore:
+    root = tmp_path / "store"
+    root.mkdir()
+    entries = []
+    for name, label, split, group in (
+        ("jump/Grüße, du & [ich].avi", "jump", "train", "g1"),
+        ("wave/a square.mp4", "wave", "test", "g2"),
+        ("wave/b.avi", "wave", "train", "g2"),
+    ):
+        record = VideoRecord(name, f"/videos/{name}", label, split, group)
+        if name.endswith("b.avi"):
+            entries.append(StoreEntry(record, reason="no frame decodes"))
+            continue
+        clip.write(clip_path(root, name))
+        entries.append(StoreEntry(record, 14, 32, 43, 20.0, clip_path(root, name).stat().st_size))
+    made = ClipStore(root, SPEC, ("jump", "wave"), "three", tuple(entries))
+    made.save()
+    return made
+
+
+def test_store_round_trip(store: ClipStore) -> None:
+    opened = ClipStore.open(store.root)
+    assert opened == store
+    assert [e.record.id for e in opened.select()] == ["jump/Grüße, du & [ich].avi", "wave/a square.mp4"]
+    assert [e.record.id for e in opened.select("train")] == ["jump/Grüße, du & [ich].avi"]
+    assert opened.select("val") == ()
+    assert opened.clip("jump/Grüße, du & [ich].avi").meta.frames == 14
+    with pytest.raises(StoreError, match="could not be prepared \\(no frame decodes\\)"):
+        opened.clip("wave/b.avi")
+    with pytest.raises(StoreError, match="holds no video nobody"):
+        opened.clip("nobody")
+    clip_path(store.root, "wave/a square.mp4").unlink()
+    with pytest.raises(StoreError, match="expected a prepared clip, found no file"):
+        opened.clip("wave/a square.mp4")
+
+
+def test_test_groups(store: ClipStore) -> None:
+    changed = store.with_test_groups(["g1"])
+    assert [e.record.split for e in changed.entries] == ["test", "train", "train"]
+    assert [e.record.split for e in store.entries] == ["train", "test", "train"]
+    with pytest.raises(StoreError, match="expected test groups among: g1, g2; found g3"):
+        store.with_test_groups(["g1", "g3"])
+
+
+def test_what_is_no_store(store: ClipStore, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"found no store\.json"):
+        ClipStore.open(tmp_path)
+    with pytest.raises(StoreError, match=r"found no store\.json"):
+        ClipStore.open(store.root / "store.json")
+    header = json.loads((store.root / "store.json").read_text(encoding="utf-8"))
+    (store.root / "store.json").write_text(json.dumps(header | {"format": 99}))
+    with pytest.raises(StoreError, match="expected a store of format 1, found format 99"):
+        ClipStore.open(store.root)
+    (store.root / "store.json").write_text(json.dumps(header | {"classes": ["jump"]}))
+    with pytest.raises(StoreError, match=r"classes that store\.json lacks, \['wave'\]"):
+        ClipStore.open(store.root)
+    (store.root / "store.json").write_text("{")
+    with pytest.raises(StoreError, match="expected the description of a prepared store"):
+        ClipStore.open(store.root)
+
+
+def test_unfinished_or_damaged_index(store: ClipStore, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(store.root, copy)
+    (copy / "index.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(StoreError, match="expected the index of a store"):
+        ClipStore.open(copy)
+    (copy / "index.parquet").unlink()
+    with pytest.raises(StoreError, match="preparing was not finished"):
+        ClipStore.open(copy)
