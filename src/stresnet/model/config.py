@@ -52,6 +52,8 @@ class STResNetConfig:
         Raises:
             ValueError: if a field is out of range; the line names it and what is allowed.
         """
+        if unknown := [s for s in self.streams if s not in STREAMS]:
+            raise ValueError(f"streams must be among {STREAMS}, not {unknown[0]!r}")
         object.__setattr__(self, "streams", tuple(s for s in STREAMS if s in self.streams))
         if self.depth not in UNITS_PER_STAGE:
             raise ValueError(f"depth must be one of {sorted(UNITS_PER_STAGE)}, not {self.depth}")

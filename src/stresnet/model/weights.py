@@ -58,7 +58,11 @@ _STORY = ("classes", "flow_spec", "jpeg_quality", "stage", "recipe", "training",
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write one `.safetensors` file, whole or not at all."""
+    """Write one `.safetensors` file, whole or not at all.
+
+    Raises:
+        CheckpointError: if it cannot be written, such as on a full disk.
+    """
     path = Path(path)
     story = {name: getattr(checkpoint, name) for name in _STORY}
     story |= {
@@ -67,9 +71,13 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "preprocessing": checkpoint.preprocessing.to_dict(),
     }
     tensors = {k: v.detach().contiguous().cpu() for k, v in checkpoint.model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"stresnet": json.dumps(story, ensure_ascii=False)})
+    metadata = {"stresnet": json.dumps(story, ensure_ascii=False)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be written ({first_line(error)}): mend that and save again") from None
 
 
 def read_story(path: str | Path) -> dict[str, Any]:
@@ -89,7 +97,10 @@ def read_story(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} holds weights but no description of an ST-ResNet: give a file that `stresnet train` wrote"
         )
-    story: dict[str, Any] = json.loads(text)
+    try:
+        story: dict[str, Any] = dict(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the description in {path} is damaged ({error}): copy the file again") from None
     if story.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {story.get('format')}, this library reads {FORMAT}: update stresnet")
     return story
@@ -106,6 +117,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         model = STResNet(STResNetConfig.from_dict(story["config"]))
         preprocessing = Preprocessing.from_dict(story["preprocessing"])
         rest = {name: story[name] for name in _STORY}
+        if len(rest["classes"]) != model.config.num_classes:
+            raise ValueError(f"{len(rest['classes'])} class names for {model.config.num_classes} logits")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the description in {path} cannot be read ({error}): update stresnet") from None
     weights = load_file(path)
@@ -131,11 +144,12 @@ def inherit(model: STResNet, sources: Sequence[Weights], *, new_classifier: bool
     """Hand weights on from earlier stages to a network that may have grown temporal taps, links or a pool.
 
     A temporal filter takes an image filter as the average over its taps, and a learned link scale that no
-    source has keeps its initial value; all else must be there in the same shape. A stream that two sources hold is
-    taken from the later one. With `new_classifier`, a classifier of another class count keeps its random start.
+    source has keeps its initial value; all else must be there in the same shape, and nothing more in the streams
+    that the network has. A stream that two sources hold is taken from the later one. With `new_classifier`, a
+    classifier of another class count keeps its random start.
 
     Raises:
-        CheckpointError: naming the weights that are missing or of another shape.
+        CheckpointError: naming the weights that are missing, superfluous or of another shape.
     """
     found = {key: value for source in sources for key, value in source.items()}
     state = model.state_dict()
@@ -150,7 +164,9 @@ def inherit(model: STResNet, sources: Sequence[Weights], *, new_classifier: bool
             value = own
         if value is not None:
             taken[key] = value
-    problems = compare(state, taken)
+    streams = tuple(f"{stream}." for stream in model.config.streams)
+    extra = {k: v for k, v in found.items() if k.startswith(streams) and k not in state}
+    problems = compare(state, taken | extra)
     if problems:
         raise CheckpointError(f"the earlier stages do not fit this one: {summary(problems)}")
     model.load_state_dict(taken)

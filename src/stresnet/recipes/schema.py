@@ -19,7 +19,7 @@ IMAGENET = "imagenet"
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Rate(_Strict):
@@ -96,6 +96,10 @@ class Stage(_Strict):
             raise ValueError(f"tau must be [least, greatest] with 1 <= least <= greatest, not {list(self.tau)}")
         if self.temporal_pool and self.steps < 5:
             raise ValueError(f"temporal pooling needs clips of at least 5 steps, not {self.steps}")
+        if not self.streams or len(set(self.streams)) < len(self.streams):
+            raise ValueError(f"streams must name one stream or both, each once, not {list(self.streams)}")
+        if IMAGENET in self.starts_from and len(self.starts_from) > 1:
+            raise ValueError(f"starts_from must be {IMAGENET} alone or earlier stages, not {list(self.starts_from)}")
         if self.link is not None and len(self.streams) < 2:
             raise ValueError("a link needs both streams")
         return self
@@ -134,20 +138,27 @@ class Recipe(_Strict):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     late_fusion_ceiling: float | None = Field(default=None, ge=0, le=1)
     stages: tuple[Stage, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _in_order(self) -> Recipe:
-        known = {IMAGENET}
+        known: dict[str, Stage] = {}
         for stage in self.stages:
-            unknown = [name for name in stage.starts_from if name not in known]
+            unknown = [name for name in stage.starts_from if name != IMAGENET and name not in known]
             if unknown:
                 raise ValueError(f"stage {stage.name} starts from {unknown[0]!r}, which is no earlier stage")
-            if stage.name in known:
+            if stage.name in known or stage.name == IMAGENET:
                 raise ValueError(f"two stages are called {stage.name!r}")
-            known.add(stage.name)
+            # Found out only by training, this would cost the days that the earlier stages take.
+            sources = [known[name] for name in stage.starts_from if name != IMAGENET]
+            without = sorted(set(stage.streams) - {stream for source in sources for stream in source.streams})
+            if sources and without:
+                raise ValueError(f"stage {stage.name} starts from no stage that has its {without[0]} stream")
+            if not stage.temporal and any(source.temporal for source in sources):
+                raise ValueError(f"stage {stage.name} starts from a temporal stage, so it must be temporal too")
+            known[stage.name] = stage
         return self
 
     def stage(self, name: str) -> Stage:
@@ -214,7 +225,7 @@ def parse_recipe(values: Any, source: str) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "recipe"
-        raise RecipeError(f"{source}: {where}: {first['msg']} (found {str(first['input'])[:80]})") from None
+        raise RecipeError(f"{source}: {where}: {first['msg']} (found {repr(first['input'])[:80]})") from None
 
 
 def _read(name_or_file: str | Path) -> dict[str, Any]:
@@ -230,6 +241,8 @@ def _read(name_or_file: str | Path) -> dict[str, Any]:
             text = path.read_text("utf-8")
         except OSError as error:
             raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise RecipeError(f"recipe {path} is no text in UTF-8: give a .yaml file") from None
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -243,7 +256,10 @@ def _apply(values: dict[str, Any], change: str) -> None:
     key, sign, text = change.partition("=")
     if not sign:
         raise RecipeError(f"--set {change}: write field=value or stage.field=value")
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {change}: the value is no valid YAML: {' '.join(str(error).split())}") from None
     stage_name, dot, field = key.strip().rpartition(".")
     if not dot:
         values[field] = value

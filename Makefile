@@ -1,0 +1,37 @@
+# Everything runs in .venv, which the targets make for themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: setup demo test check format coverage clean
+
+setup: $(INSTALLED)
+
+# torch first and pinned: without the pin, pip would fetch the newest build with all of CUDA.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup  ## generate videos, prepare, train all stages, evaluate, write demo-out/report/report.html
+	$(BIN)/stresnet demo demo-out
+
+test: setup  ## all tests, warnings as errors
+	$(BIN)/python -m pytest
+
+check: setup  ## lint, formatting, types
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
+
+coverage: setup  ## which lines of src the tests reach
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+clean:
+	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache
