@@ -1,0 +1,326 @@
+"""Preparing a store: bad videos, crashes, interruptions, full disks, and going on afterwards.
+
+Worker processes start by importing the script that was started, so a script that spoils a function when it is
+imported spoils it in the workers too: that is how the failures here are made.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stresnet.data.records import Catalog, VideoRecord, open_source
+from stresnet.data.store import ClipStore, StoreSpec, clip_path
+from stresnet.errors import FlowSpecError, StoreError
+from stresnet.flow.spec import FlowSpec
+from stresnet.media.video import write_video
+from stresnet.prepare import PrepareSummary, Progress, prepare
+
+SPEC = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))
+GOOD = [f"{label}/Vidéo {n} & [{label}].mp4" for label in ("jump", "wave") for n in range(4)]
+
+SCRIPT = """
+    import os, signal, sys, time
+    from pathlib import Path
+
+    import stresnet.data.clip_file
+    import stresnet.prepare
+    from stresnet.data.records import open_source
+    from stresnet.data.store import StoreSpec
+    from stresnet.errors import StresnetError
+    from stresnet.flow.spec import FlowSpec
+
+    mode, source, store, log = sys.argv[1:]
+    encode, sync = stresnet.prepare.encode_clip, os.fsync
+
+    def note(line):
+        with open(log, "a") as stream:
+            stream.write(line + "\\n")
+
+    def encode_or_die(record_id, path, spec):
+        note(f"{os.getpid()} {'torch' in sys.modules}")
+        if mode == "crash" and "2" in record_id:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return encode(record_id, path, spec)
+
+    def slow_or_full_disk(descriptor):
+        time.sleep(0.15)  # most of a video's time is spent here, with a half-finished file on the disk
+        if mode == "full" and len(list(Path(store).rglob("*.arrow"))) > 2:
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
+
+    stresnet.prepare.encode_clip = encode_or_die
+    stresnet.data.clip_file.os.fsync = slow_or_full_disk
+
+    def main():
+        spec = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))
+        try:
+            stresnet.prepare.prepare(
+                open_source(source), store, spec, workers=2, on_progress=lambda p: print(p.done, flush=True)
+            )
+        except StresnetError as error:
+            print(error)
+            sys.exit(1)
+
+    GUARD
+        main()
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight good videos in two classes; a third class with one too short, one that is none and one broken off."""
+    root = tmp_path_factory.mktemp("source") / "Quelle mit Leerzeichen"
+    for seed, name in enumerate([*GOOD, "bad/short.mp4"]):
+        rng = np.random.default_rng(seed)
+        frames = np.zeros((10 if "short" in name else 14, 48, 64, 3), np.uint8)
+        for t, frame in enumerate(frames):
+            x = 2 * t + seed
+            frame[10:34, x : x + 20] = rng.integers(100, 255, 3, np.uint8)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(root / name, frames, fps=20)
+    (root / "bad/none.avi").write_text("not a video")
+    (root / "bad/empty.avi").touch()
+    return root
+
+
+@pytest.fixture(scope="module")
+def prepared(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PrepareSummary, list[Progress]]:
+    store = tmp_path_factory.mktemp("prepared") / "a store"
+    steps: list[Progress] = []
+    return store, prepare(open_source(source), store, SPEC, workers=2, on_progress=steps.append), steps
+
+
+@pytest.fixture
+def copy(prepared: tuple[Path, PrepareSummary, list[Progress]], tmp_path: Path) -> Path:
+    """A copy of the prepared store that a test may change."""
+    shutil.copytree(prepared[0], tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def start(tmp_path: Path, mode: str, source: Path, guard: str = 'if __name__ == "__main__":') -> subprocess.Popen[str]:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT).replace("GUARD", guard))
+    command = [sys.executable, script, mode, source, tmp_path / "store", tmp_path / "log"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    return {p.relative_to(store).as_posix(): p.read_bytes() for p in store.rglob("*") if p.is_file()}
+
+
+def half_written(store: Path) -> list[Path]:
+    return [path for path in store.rglob(".*") if path.name != ".lock"]
+
+
+def finished(store: Path) -> int:
+    return sum(1 for path in store.rglob("*.arrow") if not path.name.startswith("."))
+
+
+def test_good_and_bad_videos(prepared: tuple[Path, PrepareSummary, list[Progress]], source: Path) -> None:
+    root, summary, steps = prepared
+    assert (summary.done, summary.kept, summary.frames) == (8, 0, 8 * 14)
+    failed = dict(summary.failed)
+    assert sorted(failed) == ["bad/empty.avi", "bad/none.avi", "bad/short.mp4"]
+    assert failed["bad/short.mp4"] == "10 frames decoded; at least 11 needed"
+    assert failed["bad/empty.avi"].startswith("the file is empty")
+    assert "not a video" in failed["bad/none.avi"]
+    assert summary.empty_classes == ("bad",)
+    store = ClipStore.open(root)
+    assert store.classes == ("bad", "jump", "wave")
+    assert store.name == source.name
+    assert [e.record.id for e in store.select()] == GOOD
+    assert {e.record.id: e.reason for e in store.entries if e.reason} == failed
+    assert summary.bytes == sum(path.stat().st_size for path in root.rglob("*.arrow"))
+    for entry in store.select():
+        clip = store.clip(entry.record.id)
+        clip.verify()
+        assert clip.meta.id == entry.record.id
+        assert (entry.frames, entry.height, entry.width, entry.fps) == (14, 32, 43, 20.0)
+    assert half_written(root) == []
+    assert [step.done for step in steps] == list(range(12))
+    assert {step.total for step in steps} == {11}
+    assert (steps[-1].failed, steps[-1].frames, steps[-1].eta_seconds) == (3, 112, 0.0)
+    assert steps[5].eta_seconds > 0
+
+
+def test_killed_at_any_moment_it_goes_on(
+    source: Path, tmp_path: Path, prepared: tuple[Path, PrepareSummary, list[Progress]]
+) -> None:
+    rng = random.Random(20161107)
+    run = start(tmp_path, "slow", source)
+    assert run.stdout is not None
+    for _ in range(rng.randrange(5, 9)):
+        run.stdout.readline()
+    time.sleep(rng.uniform(0, 0.15))
+    run.kill()
+    run.communicate()
+    store = tmp_path / "store"
+    before = finished(store)
+    assert 1 <= before < 8, "the kill came too early or too late to mean anything"
+    with pytest.raises(StoreError, match="preparing was not finished"):
+        ClipStore.open(store)
+    workers = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert {torch for _, torch in workers} == {"False"}, "workers must not import torch"
+    deadline = time.monotonic() + 10
+    while any(alive(int(pid)) for pid, _ in workers):
+        assert time.monotonic() < deadline, "workers outlive the process that started them"
+        time.sleep(0.05)
+    summary = prepare(open_source(source), store, SPEC, workers=2)
+    assert summary.kept >= before
+    assert summary.kept + summary.done == 8
+    assert contents(store) == contents(prepared[0])
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_interrupted_it_stops_at_once_and_cleans_up(source: Path, tmp_path: Path) -> None:
+    run = start(tmp_path, "slow", source)
+    assert run.stdout is not None
+    for _ in range(6):
+        run.stdout.readline()
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to every process of the command
+    _, errors = run.communicate(timeout=20)
+    assert run.returncode != 0
+    assert errors.count("Traceback") == 1, errors
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    store = tmp_path / "store"
+    assert 1 <= finished(store) < 8
+    assert half_written(store) == []
+
+
+def test_a_video_that_kills_its_process(source: Path, tmp_path: Path) -> None:
+    run = start(tmp_path, "crash", source)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 0, errors
+    store = ClipStore.open(tmp_path / "store")
+    reasons = {e.record.id: e.reason for e in store.entries if e.reason}
+    died = [record_id for record_id, reason in reasons.items() if "the process reading it died" in reason]
+    assert died == [name for name in GOOD if "2" in name]
+    assert len(store.select()) == 6
+    assert half_written(store.root) == []
+
+
+def test_a_full_disk_stops_the_run(source: Path, tmp_path: Path) -> None:
+    run = start(tmp_path, "full", source)
+    output, errors = run.communicate(timeout=60)
+    assert run.returncode == 1, errors
+    message = output.splitlines()[-1]
+    assert "cannot be written (No space left on device)" in message
+    assert "what is finished is kept" in message
+    store = tmp_path / "store"
+    assert half_written(store) == []
+    assert 1 <= finished(store) < 8
+
+
+def test_a_script_without_guard_is_told(source: Path, tmp_path: Path) -> None:
+    run = start(tmp_path, "plain", source, guard="if True:")
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "the worker processes cannot start" in output.splitlines()[-1]
+
+
+def test_another_split_only_rewrites_the_index(copy: Path, source: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*.arrow")}
+    catalog = good_only(open_source(source))
+    records = tuple(replace(r, split="test" if "3" in r.id else "train", group=r.id[-9:]) for r in catalog.records)
+    summary = prepare(Catalog("other", ("wave", "jump"), records), copy, SPEC, workers=1)
+    assert (summary.done, summary.kept, summary.failed) == (0, 8, ())
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*.arrow")} == before
+    store = ClipStore.open(copy)
+    assert (store.name, store.classes) == ("other", ("wave", "jump"))
+    assert [e.record.id for e in store.select("test")] == [name for name in GOOD if "3" in name]
+
+
+def good_only(catalog: Catalog) -> Catalog:
+    records = tuple(r for r in catalog.records if r.label != "bad")
+    return Catalog(catalog.name, ("jump", "wave"), records)
+
+
+def test_only_what_changed_is_done_again(copy: Path, source: Path, tmp_path: Path) -> None:
+    catalog = good_only(open_source(source))
+    changed, damaged, gone = (tmp_path / name for name in ("changed.mp4", "damaged.mp4", "gone.mp4"))
+    shutil.copy2(catalog.records[0].path, changed)
+    os.utime(changed, ns=(1, 1))
+    shutil.copy2(catalog.records[1].path, damaged)
+    clip_path(copy, catalog.records[1].id).write_bytes(b"ARROW1")
+    paths = [str(changed), str(damaged), str(gone), *(r.path for r in catalog.records[3:])]
+    records = tuple(replace(r, path=path) for r, path in zip(catalog.records, paths, strict=True))
+    missing = VideoRecord("jump/never there.mp4", str(tmp_path / "never there.mp4"), "jump")
+    summary = prepare(Catalog(catalog.name, catalog.classes, (*records, missing)), copy, SPEC, workers=1)
+    assert (summary.done, summary.kept) == (2, 6)
+    assert summary.failed == ((missing.id, "cannot be read (No such file or directory)"),)
+    store = ClipStore.open(copy)
+    assert store.clip(records[0].id).meta.source_mtime_ns == 1
+    for entry in store.select():
+        store.clip(entry.record.id).verify()
+
+
+def test_another_spec_is_refused_with_both_printed(copy: Path, source: Path) -> None:
+    before = contents(copy)
+    other = StoreSpec(FlowSpec(preset="fast", short_side=64))
+    with pytest.raises(FlowSpecError) as error:
+        prepare(open_source(source), copy, other)
+    for spec in (SPEC, other):
+        assert str(spec.flow) in str(error.value)
+    with pytest.raises(StoreError, match="expected jpeg_quality 95, found 90"):
+        prepare(open_source(source), copy, StoreSpec(SPEC.flow, 90))
+    assert contents(copy) == before
+
+
+def test_stale_files_go_and_others_stay(copy: Path, source: Path) -> None:
+    stale = copy / "clips" / "jump" / ".x.mp4.4242.tmp.arrow"
+    stale.touch()
+    kept = copy / "clips" / "jump" / ".mine.tmp.txt"
+    kept.touch()
+    prepare(good_only(open_source(source)), copy, SPEC, workers=1)
+    assert not stale.exists()
+    assert kept.exists()
+
+
+def test_what_cannot_become_a_store(source: Path, tmp_path: Path, copy: Path) -> None:
+    catalog = open_source(source)
+    with pytest.raises(StoreError, match="expected a new or empty folder or a store, found a folder with bad in it"):
+        prepare(catalog, source, SPEC)
+    (source / ".lock").unlink()
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(StoreError, match="found a file"):
+        prepare(catalog, file, SPEC)
+    with pytest.raises(StoreError, match="at least 1 worker, found 0"):
+        prepare(catalog, tmp_path / "new", SPEC, workers=0)
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_at_once_are_kept_apart(copy: Path, source: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    with (copy / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="another prepare is at work on this store"):
+            prepare(good_only(open_source(source)), copy, SPEC)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_no_permission(source: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(StoreError, match=r"cannot be written \(Permission denied\)"):
+            prepare(open_source(source), tmp_path / "store", SPEC)
+    finally:
+        tmp_path.chmod(0o700)
