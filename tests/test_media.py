@@ -544,3 +544,11 @@ def test_real_damaged_and_reordered_files(shared: Path) -> None:
     reordered = read_video(shared / "clips" / "odd" / "unordered.mov")
     np.testing.assert_allclose(reordered.times_sec, np.arange(4) / 32)
     assert not reordered.truncated
+
+
+def test_the_same_frames_give_the_same_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (24, 64, 80, 3), dtype=np.uint8)
+    for number in range(4):
+        write_video(tmp_path / f"{number}.mp4", frames, fps=25)
+    assert len({(tmp_path / f"{number}.mp4").read_bytes() for number in range(4)}) == 1
