@@ -290,3 +290,32 @@ def test_nan_on_disk_is_refused_with_the_file_named(tmp_path: Path) -> None:
     pq.write_table(pa.table(columns).replace_schema_metadata({b"stresnet": about}), tmp_path / "idt.parquet")
     with pytest.raises(ScoreError, match=r"idt\.parquet: .*must be finite"):
         ScoreTable.read(tmp_path / "idt.parquet")
+
+
+def test_concatenation_of_parts_is_the_whole() -> None:
+    table = replace(table_of(LABELS, PREDICTED), motion=np.arange(24, dtype=np.float32).reshape(8, 3))
+    parts = [
+        replace(
+            table,
+            video_ids=table.video_ids[a:b],
+            labels=table.labels[a:b],
+            logits=table.logits[a:b],
+            motion=None if table.motion is None else table.motion[a:b],
+        )
+        for a, b in ((0, 3), (3, 8))
+    ]
+    whole = scores.concatenate(parts, "whole")
+    assert whole.name == "whole"
+    assert whole.video_ids == table.video_ids
+    assert whole.appearance is None
+    for field in ("labels", "logits", "motion"):
+        np.testing.assert_array_equal(getattr(whole, field), getattr(table, field))
+
+
+def test_concatenation_refuses_a_video_twice_and_streams_that_some_lack() -> None:
+    table = table_of((0, 1), (0, 1))
+    with pytest.raises(ScoreError, match="comes twice"):
+        scores.concatenate([table, table], "twice")
+    other = replace(table, video_ids=("a", "b"), motion=table.logits)
+    with pytest.raises(ScoreError, match="others lack"):
+        scores.concatenate([table, other], "mixed")

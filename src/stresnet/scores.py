@@ -25,6 +25,7 @@ __all__ = [
     "Interval",
     "McNemar",
     "ScoreTable",
+    "concatenate",
     "confusion_matrix",
     "fuse",
     "mcnemar",
@@ -307,6 +308,33 @@ def fuse(tables: Sequence[ScoreTable], weights: Sequence[float] | None = None, n
         video_ids=first.video_ids,
         labels=first.labels,
         logits=total.astype(np.float32),
+    )
+
+
+def concatenate(tables: Sequence[ScoreTable], name: str) -> ScoreTable:
+    """The scores of several tables over different videos, one below the other: parts of a split, or folds.
+
+    Raises:
+        ScoreError: no tables, their classes or streams differ, or a video is in two of them.
+    """
+    if not tables or len({t.classes for t in tables}) > 1:
+        raise ScoreError(f"scores {name!r}: at least one table is needed, and all must have the same classes")
+    if len({(t.appearance is None, t.motion is None) for t in tables}) > 1:
+        raise ScoreError(f"scores {name!r}: some tables have scores of a stream that others lack")
+
+    def joined(field: str) -> Floats | None:
+        arrays = [getattr(t, field) for t in tables]
+        return None if arrays[0] is None else np.concatenate(arrays)
+
+    return ScoreTable(
+        name=name,
+        protocol=tables[0].protocol,
+        classes=tables[0].classes,
+        video_ids=tuple(video for t in tables for video in t.video_ids),
+        labels=np.concatenate([t.labels for t in tables]),
+        logits=np.concatenate([t.logits for t in tables]),
+        appearance=joined("appearance"),
+        motion=joined("motion"),
     )
 
 
