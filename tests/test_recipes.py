@@ -1,0 +1,280 @@
+"""Recipes: the packaged ones against the published schedules, and every way to get one wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stresnet.errors import RecipeError
+from stresnet.model import STResNetConfig
+from stresnet.recipes import IMAGENET, Rate, Recipe, load_recipe, packaged_recipes, parse_recipe
+
+UCF101_VIDEOS = 9537  # training videos of split 1, by which the released code counts its epochs
+
+
+def refusal(action: Any, *args: Any) -> str:
+    with pytest.raises(RecipeError) as found:
+        action(*args)
+    assert "\n" not in str(found.value)
+    return str(found.value)
+
+
+def values(**changes: Any) -> dict[str, Any]:
+    """A recipe of two stages as plain values."""
+    rates = [{"rate": 0.1, "passes": 2}]
+    single = {"name": "first", "streams": ["motion"], "batch_videos": 8, "sub_batch_videos": 4, "rates": rates}
+    fused = {"name": "second", "batch_videos": 8, "sub_batch_videos": 4, "rates": rates}
+    return {"name": "mine", "stages": [single, fused], **changes}
+
+
+def with_stage(number: int = 1, **changes: Any) -> dict[str, Any]:
+    recipe = values()
+    recipe["stages"][number].update(changes)
+    return recipe
+
+
+# What comes with the library
+
+
+def test_every_packaged_recipe_loads_and_describes_networks() -> None:
+    names = packaged_recipes()
+    assert {"ucf101", "ucf101-paper", "hmdb51"} <= set(names)
+    for name in names:
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        for stage in recipe.stages:
+            assert recipe.config(stage, 7).num_classes == 7
+            assert stage.title
+            assert stage.note
+
+
+def schedule(recipe: Recipe, stage: str) -> list[tuple[float, float | None, int | None]]:
+    return [(r.rate, r.passes, r.iterations) for r in recipe.stage(stage).rates]
+
+
+def check_table(recipe: Recipe) -> None:
+    """All of the published table that holds for the released code and the paper alike."""
+    assert (recipe.depth, recipe.width, recipe.flow_stack, recipe.crop_px) == (50, 1.0, 10, 224)
+    assert (recipe.momentum, recipe.weight_decay, recipe.mirror) == (0.9, 5e-4, True)
+    assert recipe.link_direction == "motion_to_appearance"
+    assert recipe.link_scale is None
+    found = {}
+    for s in recipe.stages:
+        found[s.name] = (s.streams, s.starts_from, s.batch_videos, s.sub_batch_videos, s.steps, s.tau, s.crop)
+    both = ("appearance", "motion")
+    assert found == {
+        "appearance": (("appearance",), (IMAGENET,), 256, 32, 1, (1, 1), "border"),
+        "motion": (("motion",), (IMAGENET,), 128, 32, 1, (1, 1), "corners"),
+        "st-resnet": (both, ("appearance", "motion"), 128, 4, 5, (5, 15), "border"),
+        "st-resnet-star": (both, ("st-resnet",), 128, 4, 11, (1, 15), "border"),
+    }
+    design = [(s.temporal, s.link, s.temporal_pool, s.dropout, s.crop_jitter, s.loss) for s in recipe.stages]
+    assert design == [
+        (False, None, False, 0.0, 0.25, "sum"),
+        (False, None, False, 0.8, 0.25, "sum"),
+        (True, "add", False, 0.0, 0.25, "sum"),
+        (True, "add", True, 0.0, 0.25, "sum"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["ucf101", "hmdb51"])
+def test_released_codes_schedule(name: str) -> None:
+    recipe = load_recipe(name)
+    check_table(recipe)
+    # (rate, epochs) and k, an epoch being 9537·k videos
+    released = {
+        "appearance": ([(1e-2, 2), (1e-3, 2), (1e-4, 2)], 10),
+        "motion": ([(1e-2, 1), (1e-3, 1), (1e-4, 1), (1e-5, 1)], 100),
+        "st-resnet": ([(1e-3, 3), (1e-4, 3), (1e-5, 2)], 10),
+        "st-resnet-star": ([(1e-4, 1), (1e-5, 1)], 1),
+    }
+    for stage, (rates, k) in released.items():
+        assert schedule(recipe, stage) == [(rate, epochs * k, None) for rate, epochs in rates]
+    if name == "ucf101":
+        first = recipe.stage("appearance")
+        assert first.rates[0].steps(UCF101_VIDEOS, first.batch_videos) == round(20 * 9537 / 256) == 745
+
+
+def test_papers_schedule() -> None:
+    recipe = load_recipe("ucf101-paper")
+    check_table(recipe)
+    iterations = {
+        "appearance": [(1e-2, 10_000), (1e-3, 10_000)],
+        "motion": [(1e-2, 30_000), (1e-3, 10_000)],
+        "st-resnet": [(1e-3, 30_000), (1e-4, 30_000), (1e-5, 20_000)],
+        "st-resnet-star": [(1e-4, 2_000), (1e-5, 2_000)],
+    }
+    for stage, rates in iterations.items():
+        assert schedule(recipe, stage) == [(rate, None, count) for rate, count in rates]
+
+
+# From recipe to network and steps
+
+
+def test_steps_of_a_rate() -> None:
+    assert Rate(rate=1, passes=2.5).steps(100, 8) == 31
+    assert Rate(rate=1, passes=0.01).steps(10, 8) == 1
+    assert Rate(rate=1, iterations=17).steps(10**6, 8) == 17
+
+
+def test_every_choice_reaches_the_network() -> None:
+    recipe = parse_recipe(
+        values(
+            depth=26,
+            width=0.5,
+            layout="caffe",
+            link_direction="both",
+            link_scale=0.1,
+            flow_stack=3,
+            stages=[
+                {**values()["stages"][0], "dropout": 0.3},
+                {**values()["stages"][1], "link": "multiply", "temporal": True, "temporal_pool": True, "steps": 5},
+            ],
+        ),
+        "mine",
+    )
+    first, second = (recipe.config(stage, 9) for stage in recipe.stages)
+    shared = {"num_classes": 9, "depth": 26, "width": 0.5, "layout": "caffe", "flow_stack": 3}
+    shared["link_direction"] = "both"
+    single = {"streams": ("motion",), "link": None, "link_scale": None, "temporal": False, "temporal_pool": False}
+    assert first == STResNetConfig(**shared, **single, dropout=0.3)
+    fused = {"streams": ("appearance", "motion"), "link": "multiply", "link_scale": 0.1, "temporal": True}
+    assert second == STResNetConfig(**shared, **fused, temporal_pool=True, dropout=0.0)
+
+
+@pytest.mark.parametrize("name", packaged_recipes())
+def test_dumped_recipe_parses_to_itself(name: str) -> None:
+    recipe = load_recipe(name, ["*.dropout=0.123456789", "seed=3"])
+    dumped = recipe.model_dump(mode="json")
+    assert parse_recipe(dumped, "dump") == recipe
+    assert parse_recipe(yaml.safe_load(yaml.safe_dump(dumped, allow_unicode=True)), "dump") == recipe
+
+
+# Changes
+
+
+def test_changes_of_the_recipe_of_one_stage_and_of_all() -> None:
+    changes = ["depth=26", "width = 0.25", "*.batch_videos=32", "*.sub_batch_videos=8", "st-resnet.batch_videos=16"]
+    changes += ["motion.rates=[{rate: 1e-3, iterations: 5}]", "appearance.starts_from=[]", "st-resnet.link=null"]
+    recipe = load_recipe("ucf101", changes)
+    assert (recipe.depth, recipe.width) == (26, 0.25)
+    assert [s.batch_videos for s in recipe.stages] == [32, 32, 16, 32]
+    assert recipe.stage("motion").rates == (Rate(rate=1e-3, iterations=5),)
+    assert recipe.stage("appearance").starts_from == ()
+    assert recipe.stage("st-resnet").link is None
+    untouched = load_recipe("ucf101")
+    assert untouched.depth == 50
+    assert recipe.stage("st-resnet-star").rates == untouched.stage("st-resnet-star").rates
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("depth", "write field=value"),
+        ("colour=red", "colour"),
+        ("*.colour=red", "colour"),
+        ("motion.colour=red", "stages.1.colour"),
+        ("audio.dropout=0.5", "no stage 'audio'; the stages are appearance, motion"),
+        ("depth=34", "depth"),
+        ("motion.dropout=lots", "stages.1.dropout"),
+        ("motion.rates=[", "no valid YAML"),
+        ("stages=3", "stages"),
+        ("=3", "Extra inputs"),
+    ],
+)
+def test_wrong_changes_are_refused_in_one_line(change: str, said: str) -> None:
+    assert said in refusal(load_recipe, "ucf101", [change])
+
+
+# Mistakes
+
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"stages": values()["stages"]}, "name"),
+    (values(colour="red"), "colour"),
+    (values(depth=34), "depth"),
+    (values(width=0), "width"),
+    (values(width=float("inf")), "width"),
+    (values(layout="keras"), "layout"),
+    (values(link_direction="up"), "link_direction"),
+    (values(flow_stack=0), "flow_stack"),
+    (values(crop_px=31), "crop_px"),
+    (values(momentum=1.0), "momentum"),
+    (values(weight_decay=-1), "weight_decay"),
+    (values(precision="8"), "precision"),
+    (values(seed=-1), "seed"),
+    (values(name="a\nb", seed="a\nb"), "seed"),
+    (values(stages=[]), "stages"),
+    (values(stages=[3]), "stages.0"),
+    (with_stage(name="A b"), "stages.1.name"),
+    (with_stage(name="a\nb"), "stages.1.name"),
+    (with_stage(name="first"), "two stages are called 'first'"),
+    (with_stage(name="imagenet"), "'imagenet'"),
+    (with_stage(streams=["audio"]), "stages.1.streams.0"),
+    (with_stage(streams=[]), "streams"),
+    (with_stage(streams=["motion", "motion"], link="add"), "streams"),
+    (with_stage(starts_from=["third"]), "second starts from 'third'"),
+    (with_stage(starts_from=["second"]), "second starts from 'second'"),
+    (with_stage(0, starts_from=["second"]), "first starts from 'second'"),
+    (with_stage(starts_from=["first", "imagenet"]), "starts_from"),
+    (with_stage(starts_from=["first"]), "second starts from no stage that has its appearance stream"),
+    (with_stage(link="concat"), "stages.1.link"),
+    (with_stage(0, link="add"), "link needs both streams"),
+    (with_stage(temporal_pool=True, steps=4), "temporal pooling needs clips of at least 5 steps"),
+    (with_stage(dropout=1.0), "stages.1.dropout"),
+    (with_stage(steps=0), "stages.1.steps"),
+    (with_stage(tau=[5]), "stages.1.tau"),
+    (with_stage(tau=[5, 4]), "tau"),
+    (with_stage(tau=[0, 4]), "tau"),
+    (with_stage(crop="middle"), "stages.1.crop"),
+    (with_stage(crop_jitter=1.0), "stages.1.crop_jitter"),
+    (with_stage(batch_videos=6), "batch_videos (6) must be a multiple of sub_batch_videos (4)"),
+    (with_stage(sub_batch_videos=0), "stages.1.sub_batch_videos"),
+    (with_stage(rates=[]), "stages.1.rates"),
+    (with_stage(rates=[{"rate": 0, "passes": 1}]), "stages.1.rates.0.rate"),
+    (with_stage(rates=[{"rate": float("inf"), "passes": 1}]), "stages.1.rates.0.rate"),
+    (with_stage(rates=[{"rate": 1}]), "stages.1.rates.0: Value error, give either `passes` or `iterations`"),
+    (with_stage(rates=[{"rate": 1, "passes": 1, "iterations": 1}]), "either `passes` or `iterations`"),
+    (with_stage(rates=[{"rate": 1, "passes": float("inf")}]), "stages.1.rates.0.passes"),
+    (with_stage(rates=[{"rate": 1, "iterations": 1.5}]), "stages.1.rates.0.iterations"),
+    (with_stage(loss="mean"), "stages.1.loss"),
+    (with_stage(ceiling=1.1), "stages.1.ceiling"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "said"), MISTAKES, ids=[said for _, said in MISTAKES])
+def test_mistakes_are_named_in_one_line(mistake: dict[str, Any], said: str) -> None:
+    message = refusal(parse_recipe, mistake, "mine.yaml")
+    assert message.startswith("mine.yaml: ")
+    assert said in message
+
+
+def test_values_without_a_mistake_are_taken() -> None:
+    assert parse_recipe(values(), "mine").stage("second").streams == ("appearance", "motion")
+    assert parse_recipe(with_stage(0, streams=["appearance", "motion"], temporal=True), "mine")
+
+
+def test_image_taps_cannot_be_had_back_from_a_temporal_stage() -> None:
+    recipe = with_stage(streams=["motion"], starts_from=["first"])
+    recipe["stages"][0]["temporal"] = True
+    assert "second starts from a temporal stage" in refusal(parse_recipe, recipe, "mine")
+
+
+def test_files(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(values()), "utf-8")
+    assert load_recipe(file) == load_recipe(str(file)) == parse_recipe(values(), "mine")
+    assert "cannot be read" in refusal(load_recipe, tmp_path / "none.yaml")
+    assert "give one of" in refusal(load_recipe, "ucf102")
+    wrong = [(b"a: [", "YAML"), (b"- 1", "list of `stages`"), (b"", "`stages`"), (b"\xff\xfe\x80", "UTF-8")]
+    for content, said in wrong:
+        file.write_bytes(content)
+        message = refusal(load_recipe, file)
+        assert said in message
+        assert str(file) in message
+
+
+def test_unknown_stage_is_named() -> None:
+    assert "has no stage 'third': it has first, second" in refusal(parse_recipe(values(), "mine").stage, "third")
