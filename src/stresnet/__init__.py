@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stresnet.flow import FlowSpec as FlowSpec
     from stresnet.flow import estimate_flow as estimate_flow
+    from stresnet.media import read_video as read_video
     from stresnet.model import STResNet as STResNet
     from stresnet.model import STResNetConfig as STResNetConfig
     from stresnet.model import load_model as load_model
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 _HOME = {
     "FlowSpec": "stresnet.flow",
     "estimate_flow": "stresnet.flow",
+    "read_video": "stresnet.media",
     "STResNet": "stresnet.model",
     "STResNetConfig": "stresnet.model",
     "load_model": "stresnet.model",
