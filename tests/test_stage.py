@@ -264,3 +264,12 @@ def test_sub_batches_add_up_to_the_step_of_the_whole_batch() -> None:
         assert (whole[name] - expected).abs().max() < 1e-6, name
         moved = max(moved, (expected - before[name]).abs().max().item())
     assert moved > 1e-3
+
+
+def test_consensus_judges_the_mean_over_time_as_testing_does() -> None:
+    labels = torch.tensor([0, 2])
+    logits = StreamLogits(torch.randn(2, 4, 3), torch.randn(2, 4, 3))
+    means = [s.mean(1) for s in logits if s is not None]
+    expected = sum(torch.nn.functional.cross_entropy(m, labels) for m in means)
+    torch.testing.assert_close(clip_loss(logits, labels, "sum", consensus=True), expected)
+    assert not torch.isclose(clip_loss(logits, labels, "sum"), torch.as_tensor(expected))

@@ -64,6 +64,9 @@ class Stage(_Strict):
         sub_batch_videos: videos that go through the network at once; batch norm's statistics are theirs.
         rates: the learning rates in turn.
         loss: `sum` of both streams' cross entropies, or `joint` of their summed logits (paper: it overfits).
+        consensus: whether a clip's temporal outputs are averaged before the loss, as testing averages them, rather
+            than judged one by one (released code). Where most moments of a video say nothing of its action, judging
+            each is mostly noise (Wang et al., Temporal Segment Networks, 2016).
         ceiling: the best top-1 accuracy that the stage's inputs allow, if known; shown in the report.
     """
 
@@ -84,6 +87,7 @@ class Stage(_Strict):
     sub_batch_videos: int = Field(ge=1)
     rates: tuple[Rate, ...] = Field(min_length=1)
     loss: Literal["sum", "joint"] = "sum"
+    consensus: bool = False
     ceiling: float | None = Field(default=None, ge=0, le=1)
 
     @model_validator(mode="after")

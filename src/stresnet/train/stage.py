@@ -53,7 +53,7 @@ class VideoStream(Sampler[int]):
         return cast(np.ndarray, self._cached[1])
 
 
-def clip_loss(logits: StreamLogits, labels: Tensor, kind: str) -> Tensor:
+def clip_loss(logits: StreamLogits, labels: Tensor, kind: str, *, consensus: bool = False) -> Tensor:
     """The training loss, a scalar: over temporal outputs summed, over videos averaged.
 
     `sum` adds both streams' cross entropies (released code); `joint` takes one softmax of the streams' summed logits.
@@ -62,10 +62,13 @@ def clip_loss(logits: StreamLogits, labels: Tensor, kind: str) -> Tensor:
         logits: (B,T′,K) of each stream.
         labels: (B,) class indices.
         kind: `sum` or `joint`.
+        consensus: whether the temporal outputs are averaged first and judged as one, as in testing.
     """
     streams = [s for s in logits if s is not None]
     if kind == "joint":
         streams = [torch.stack(streams).sum(0)]
+    if consensus:
+        streams = [s.float().mean(1, keepdim=True) for s in streams]
     per_output = [
         F.cross_entropy(s.float().transpose(1, 2), labels[:, None].expand(s.shape[:2]), reduction="none")
         for s in streams
@@ -107,6 +110,7 @@ class StageTraining(L.LightningModule):
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
         self._clock = (0.0, 0)
+        self._started, self._seconds_before = perf_counter(), 0.0
 
     @property
     def total_steps(self) -> int:
@@ -117,6 +121,19 @@ class StageTraining(L.LightningModule):
         """The learning rate of an optimiser step, before the groups' multipliers."""
         place = int(np.searchsorted(self.boundaries, step, side="right"))
         return self.stage.rates[min(place, len(self.stage.rates) - 1)].rate
+
+    @property
+    def seconds(self) -> float:
+        """How long this stage has been trained, attempts that were cut off included."""
+        return self._seconds_before + perf_counter() - self._started
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the time spent."""
+        checkpoint["seconds"] = self.seconds
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting from the time spent."""
+        self._seconds_before = checkpoint.get("seconds", 0.0)
 
     def configure_optimizers(self) -> Any:
         """SGD with momentum, without Nesterov, its rate a function of the step."""
@@ -139,7 +156,7 @@ class StageTraining(L.LightningModule):
         """The loss of one sub-batch."""
         labels = batch["label"]
         logits = self(batch)
-        loss = clip_loss(logits, labels, self.stage.loss)
+        loss = clip_loss(logits, labels, self.stage.loss, consensus=self.stage.consensus)
         self.train_accuracy(logits.fused.detach().float(), labels)
         start, clips = self._clock[0], self._clock[1] + len(labels) * self.trainer.world_size
         self._clock = (start, clips)
