@@ -30,15 +30,12 @@ class TemporalConv(nn.Module):
     the folded (B·T,C,H,W), so nothing is copied.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.stride = stride  # over space only
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 1))
 
     def forward(self, x: Tensor, steps: int) -> Tensor:
-        """The convolved clip: (B·T,C,H,W) to (B·T,C',H/stride,W/stride), with T = `steps`."""
-        if self.stride > 1:
-            x = x[:, :, :: self.stride, :: self.stride]
+        """The convolved clip: (B·T,C,H,W) to (B·T,C',H,W), with T = `steps`."""
         frames, c, h, w = x.shape
         plane = x.permute(0, 2, 3, 1).reshape(frames // steps, steps, h * w, c).permute(0, 3, 1, 2)  # (B,C,T,HW)
         out = F.conv2d(plane, self.weight, padding=(1, 0))
@@ -67,12 +64,11 @@ class Unit(nn.Module):
         super().__init__()
         out = inner * EXPANSION
         first, second = (stride, 1) if layout == "caffe" else (1, stride)
-        reduce_or_expand = TemporalConv if temporal else Pointwise
-        self.conv1 = reduce_or_expand(channels, inner, first)
+        self.conv1 = TemporalConv(channels, inner) if temporal else Pointwise(channels, inner, first)
         self.bn1 = batch_norm(inner)
         self.conv2 = nn.Conv2d(inner, inner, kernel_size=3, stride=second, padding=1, bias=False)
         self.bn2 = batch_norm(inner)
-        self.conv3 = reduce_or_expand(inner, out)
+        self.conv3 = TemporalConv(inner, out) if temporal else Pointwise(inner, out)
         self.bn3 = batch_norm(out)
         self.downsample: nn.Sequential | None = None
         if stride != 1 or channels != out:
