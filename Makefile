@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MODULES := $(addprefix stresnet.,media flow model data recipes scores prepare train recognize evaluate report)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test check format coverage clean
+.PHONY: setup demo test check format coverage docs clean
 
 setup: $(INSTALLED)
 
@@ -33,5 +34,8 @@ format: setup
 coverage: setup  ## which lines of src the tests reach
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
+docs: setup  ## the Python reference, in site/
+	$(BIN)/pdoc --docformat google --output-directory site $(MODULES)
+
 clean:
-	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo-out site .pytest_cache .mypy_cache .ruff_cache
