@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from stresnet.data.store import ClipStore
+    from stresnet.train import Run
+
+# Read when torch is loaded. Tests use tiny tensors, for which several threads only wait for each other: where other
+# programs are at work too, forty times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The fixtures import what they need themselves: most tests can do without torch, which takes seconds to load.
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +26,29 @@ def shared() -> Path:
     if not (folder / "clips" / "index.csv").is_file():
         pytest.skip(f"no real clips at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve generated videos, {train,test}/class; to be read only."""
+    import tiny
+
+    return tiny.write_videos(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="session")
+def store(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
+    """The store of those videos; to be read only."""
+    import tiny
+    from stresnet.data.records import open_source
+
+    return tiny.prepared(open_source(videos), tmp_path_factory.mktemp("prepared") / "a store")
+
+
+@pytest.fixture(scope="session")
+def run(store: ClipStore, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """All stages of the tiny recipe, trained on that store; to be read only."""
+    import tiny
+    from stresnet.train import train
+
+    return train(store, tmp_path_factory.mktemp("trained") / "ein Lauf", tiny.tiny_recipe(), workers=0)

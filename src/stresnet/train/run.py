@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import logging
 import os
 import shutil
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 import stresnet
 from stresnet.atomic import replacing
 from stresnet.data.clips import CenteredClips, ClipSampling, Sample, TrainingClips
 from stresnet.data.store import ClipStore
-from stresnet.errors import RecipeError
+from stresnet.errors import CheckpointError, RecipeError
 from stresnet.model import Checkpoint, Preprocessing, STResNet, load_checkpoint, save_checkpoint
 from stresnet.model.weights import inherit, load_image_weights
 from stresnet.recipes import IMAGENET, Recipe, Stage, parse_recipe
 from stresnet.train.stage import StageTraining, VideoStream
+from stresnet.train.trainer import make_trainer, plain_errors, quiet_lightning
 
 
 @dataclass(frozen=True)
@@ -52,11 +45,26 @@ class Run:
         file = folder / "recipe.yaml"
         if not file.is_file():
             raise RecipeError(f"{folder} is no training run: it has no recipe.yaml; `stresnet train` makes one")
-        return cls(folder, parse_recipe(yaml.safe_load(file.read_text("utf-8")), str(file)))
+        return cls(folder, parse_recipe(_read_yaml(file), str(file)))
 
     def model_file(self, stage: str) -> Path:
         """Where a finished stage's model lies."""
         return self.folder / stage / "model.safetensors"
+
+    @property
+    def data_file(self) -> Path:
+        """Where it is written what the run learns from."""
+        return self.folder / "data.yaml"
+
+    def unfinished_file(self, stage: str) -> Path:
+        """Where a stage under training keeps its last whole epoch."""
+        return self.folder / stage / "last.ckpt"
+
+    def begun(self) -> bool:
+        """Whether the folder holds a run in which anything has been trained."""
+        return (self.folder / "recipe.yaml").is_file() and any(
+            (self.folder / stage.name).exists() for stage in Run.open(self.folder).recipe.stages
+        )
 
     def finished(self) -> list[Stage]:
         """The stages that have a model, in order."""
@@ -65,7 +73,8 @@ class Run:
     def curves(self, stage: str) -> dict[str, list[float]]:
         """The learning curves of a stage: lists of equal length, `epoch` among them; later attempts win."""
         rows: dict[int, dict[str, float]] = {}
-        for file in sorted((self.folder / stage / "logs").glob("*/metrics.csv")):
+        logs = (self.folder / stage / "logs").glob("attempt_*/metrics.csv")
+        for file in sorted(logs, key=lambda file: int(file.parent.name.removeprefix("attempt_"))):
             with file.open(newline="", encoding="utf-8") as lines:
                 for row in csv.DictReader(lines):
                     values = {k: float(v) for k, v in row.items() if v}
@@ -104,52 +113,83 @@ def train(
         RecipeError: if the folder holds another run, or a stage lacks what it starts from.
         CheckpointError: if starting weights do not fit.
     """
-    run = _open_run(Path(folder), recipe, resume)
     if test_groups:
         store = store.with_test_groups(test_groups)
     if not store.select("train"):
         raise RecipeError(f"{store.root} has no training videos: give some a `train` split")
     init = dict(init or {})
     stages = [recipe.stage(only)] if only else list(recipe.stages)
+    run = Run(Path(folder), recipe)
     _check_starts(run, stages, init)
+    _claim(run, _data_story(store, test_groups), resume)
     for stage in stages:
         if not run.model_file(stage.name).is_file():
             if on_stage:
                 on_stage(stage.name)
             _train_stage(run, stage, store, init, workers, test_groups)
-        with replacing(run.folder / "model.safetensors") as temporary:
-            shutil.copyfile(run.model_file(stage.name), temporary)
     return run
 
 
-def _open_run(folder: Path, recipe: Recipe, resume: bool) -> Run:
-    file = folder / "recipe.yaml"
-    if file.is_file():
+def _claim(run: Run, data: dict[str, Any], resume: bool) -> None:
+    """Make a folder the run's, or check that the one in it is of this recipe and data."""
+    later_process = int(os.environ.get("LOCAL_RANK", 0)) > 0  # the first of the machine has been here
+    if run.begun() and not later_process:
         if not resume:
-            raise RecipeError(f"{folder} holds a run already: pass --resume to go on with it, or name another folder")
-        found = Run.open(folder)
-        if found.recipe != recipe:
-            differing = [f for f in Recipe.model_fields if getattr(found.recipe, f) != getattr(recipe, f)]
             raise RecipeError(
-                f"{folder} was started with another recipe ({', '.join(differing)} differ): "
-                "resume with the same one, or name another folder"
+                f"{run.folder} holds a run already: pass --resume to go on with it, or name another folder"
             )
-        return found
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as temporary:
-        temporary.write_text(
-            yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), "utf-8"
+        _require_same(run, data)
+    for file, values in ((run.folder / "recipe.yaml", run.recipe.model_dump(mode="json")), (run.data_file, data)):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as temporary:
+            temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "utf-8")
+
+
+def _require_same(run: Run, data: dict[str, Any]) -> None:
+    found = Run.open(run.folder).recipe
+    if found != run.recipe:
+        differing = [f for f in Recipe.model_fields if getattr(found, f) != getattr(run.recipe, f)]
+        raise RecipeError(
+            f"{run.folder} was started with another recipe ({', '.join(differing)} differ): "
+            "resume with the same one, or name another folder"
         )
-    return Run(folder, recipe)
+    there = _read_yaml(run.data_file) if run.data_file.is_file() else data
+    differing = [name for name in data if not isinstance(there, dict) or there.get(name) != data[name]]
+    if differing:
+        raise RecipeError(
+            f"{run.folder} was started on other data ({', '.join(differing)} differ): "
+            "resume with the same store and test groups, or name another folder"
+        )
+
+
+def _data_story(store: ClipStore, test_groups: tuple[str, ...]) -> dict[str, Any]:
+    """What all stages of a run must have in common: else a later one learns from what an earlier one is tested on."""
+    return {
+        "classes": list(store.classes),
+        "flow": store.spec.flow.to_dict(),
+        "jpeg_quality": store.spec.jpeg_quality,
+        "test_groups": sorted(test_groups),
+    }
+
+
+def _read_yaml(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file} is damaged ({' '.join(str(error).split())}): name another folder") from None
 
 
 def _check_starts(run: Run, stages: list[Stage], init: Mapping[str, Path]) -> None:
     unknown = [name for name in init if name != IMAGENET and name not in {s.name for s in run.recipe.stages}]
     if unknown:
         raise RecipeError(f"--init {unknown[0]}=…: no such stage in recipe {run.recipe.name}")
+    for file in init.values():
+        if not file.is_file():
+            raise CheckpointError(f"no weights at {file}: give --init an existing file")
     trained = {s.name for s in run.finished()}
     for stage in stages:
-        for source in stage.starts_from if stage.name not in init else ():
+        has_start = stage.name in init or stage.name in trained or run.unfinished_file(stage.name).is_file()
+        for source in () if has_start else stage.starts_from:
             if source == IMAGENET and IMAGENET not in init:
                 raise RecipeError(
                     f"stage {stage.name} starts from image weights: give them with --init FILE (a state dict with "
@@ -168,48 +208,50 @@ def _train_stage(
     workers: int | None,
     test_groups: tuple[str, ...],
 ) -> None:
-    recipe = run.recipe
-    folder = run.folder / stage.name
-    entries = store.select("train")
-    preprocessing = Preprocessing(crop_px=recipe.crop_px, mirror=recipe.mirror)
+    recipe, videos = run.recipe, len(store.select("train"))
     L.seed_everything(recipe.seed, workers=False, verbose=False)
     model = STResNet(recipe.config(stage, len(store.classes)))
-    _start(model, run, stage, init)
-    module = StageTraining(model, recipe, stage, preprocessing, len(entries))
-    started = perf_counter()
-    with _quiet_lightning():
-        trainer = _trainer(folder, recipe, stage, module.total_steps)
-        last = folder / "last.ckpt"
-        trainer.fit(
-            module,
-            _training_loader(store, recipe, stage, trainer, workers),
-            _validation_loader(store, recipe, stage, workers),
-            ckpt_path=last if last.is_file() else None,
-        )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    last = run.unfinished_file(stage.name)
+    if not last.is_file():
+        _start(model, run, stage, init)
+    preprocessing = Preprocessing(crop_px=recipe.crop_px, mirror=recipe.mirror)
+    module = StageTraining(model, recipe, stage, preprocessing, videos)
+    with quiet_lightning():
+        trainer = make_trainer(run.folder / stage.name, recipe, stage, module.epochs)
+        order = VideoStream(videos, stage.batch_videos, recipe.seed, trainer.global_rank, trainer.world_size)
+        module.order = order
+        training = _training_loader(store, recipe, stage, order, workers)
+        validation = _validation_loader(store, recipe, stage, workers)
+        with plain_errors(trainer):
+            trainer.fit(module, training, validation, ckpt_path=last if last.is_file() else None)
     if trainer.is_global_zero:
-        save_checkpoint(
-            run.model_file(stage.name),
-            Checkpoint(
-                model=model,
-                classes=store.classes,
-                preprocessing=preprocessing,
-                flow_spec=store.spec.flow.to_dict(),
-                jpeg_quality=store.spec.jpeg_quality,
-                stage=stage.name,
-                recipe=recipe.model_dump(mode="json"),
-                training={
-                    "store": store.name,
-                    "videos": len(entries),
-                    "steps": module.total_steps,
-                    "minutes": round((perf_counter() - started) / 60, 2),
-                },
-                test_groups=test_groups,
-                version=stresnet.__version__,
-            ),
-        )
+        _save(run, module, store, test_groups)
         last.unlink(missing_ok=True)
+    trainer.strategy.barrier()  # the next stage starts from the file just written
+
+
+def _save(run: Run, module: StageTraining, store: ClipStore, test_groups: tuple[str, ...]) -> None:
+    stage = module.stage
+    checkpoint = Checkpoint(
+        model=module.model,
+        classes=store.classes,
+        preprocessing=module.preprocessing,
+        flow_spec=store.spec.flow.to_dict(),
+        jpeg_quality=store.spec.jpeg_quality,
+        stage=stage.name,
+        recipe=run.recipe.model_dump(mode="json"),
+        training={
+            "store": store.name,
+            "videos": len(store.select("train")),
+            "steps": module.total_steps,
+            "minutes": round(module.seconds / 60, 2),
+        },
+        test_groups=test_groups,
+        version=stresnet.__version__,
+    )
+    save_checkpoint(run.model_file(stage.name), checkpoint)
+    with replacing(run.folder / "model.safetensors") as temporary:
+        shutil.copyfile(run.model_file(run.finished()[-1].name), temporary)
 
 
 def _start(model: STResNet, run: Run, stage: Stage, init: Mapping[str, Path]) -> None:
@@ -222,38 +264,8 @@ def _start(model: STResNet, run: Run, stage: Stage, init: Mapping[str, Path]) ->
         inherit(model, [load_checkpoint(run.model_file(name)).model.state_dict() for name in stage.starts_from])
 
 
-def _trainer(folder: Path, recipe: Recipe, stage: Stage, total_steps: int) -> L.Trainer:
-    attempt = f"attempt_{len(list((folder / 'logs').glob('attempt_*')))}"
-    loggers: list[Logger] = [CSVLogger(folder, name="logs", version=attempt)]
-    if importlib.util.find_spec("tensorboard") is not None:
-        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=attempt))
-    checkpoints = ModelCheckpoint(dirpath=folder, filename="last", save_top_k=1, enable_version_counter=False)
-    progress: Callback = RichProgressBar(leave=True) if sys.stderr.isatty() else _EpochLines(stage)
-    trainer = L.Trainer(
-        max_steps=total_steps,
-        max_epochs=-1,
-        precision=recipe.precision,
-        logger=loggers,
-        callbacks=[checkpoints, progress],
-        enable_model_summary=False,
-        enable_progress_bar=sys.stderr.isatty(),
-        log_every_n_steps=10,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        accumulate_grad_batches=1,
-    )
-    sub_batches, rest = divmod(stage.batch_videos, stage.sub_batch_videos * trainer.world_size)
-    if rest:
-        raise RecipeError(
-            f"stage {stage.name}: a batch of {stage.batch_videos} cannot be shared by {trainer.world_size} devices in "
-            f"sub-batches of {stage.sub_batch_videos}: change batch_videos or the number of devices"
-        )
-    trainer.accumulate_grad_batches = sub_batches
-    return trainer
-
-
 def _training_loader(
-    store: ClipStore, recipe: Recipe, stage: Stage, trainer: L.Trainer, workers: int | None
+    store: ClipStore, recipe: Recipe, stage: Stage, order: VideoStream, workers: int | None
 ) -> DataLoader[Sample]:
     sampling = ClipSampling(
         steps=stage.steps,
@@ -265,9 +277,7 @@ def _training_loader(
         mirror=recipe.mirror,
         streams=stage.streams,
     )
-    entries = store.select("train")
-    order = VideoStream(len(entries), stage.batch_videos, recipe.seed, trainer.global_rank, trainer.world_size)
-    clips = TrainingClips(store, entries, sampling, recipe.seed)
+    clips = TrainingClips(store, store.select("train"), sampling, recipe.seed)
     return _loader(clips, stage.sub_batch_videos, workers, order)
 
 
@@ -292,35 +302,3 @@ def _loader(clips: Any, batch: int, workers: int | None, order: VideoStream | No
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
-
-
-class _EpochLines(Callback):
-    """A line an epoch where there is no terminal for a bar."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        nan = torch.tensor(float("nan"))
-        loss, accuracy, speed = (trainer.callback_metrics.get(k, nan) for k in ("loss", "accuracy", "clips_per_sec"))
-        print(
-            f"{self.stage.name}: step {trainer.global_step}/{trainer.max_steps}  "
-            f"loss {loss:.3f}  accuracy {accuracy:.3f}  {speed:.1f} clips/s",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's advice to developers from users; what concerns them is said by this library."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning.*")
-        warnings.filterwarnings("ignore", message=".*num_workers.*|.*does not have many workers.*")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)

@@ -109,6 +109,9 @@ class StageTraining(L.LightningModule):
         classes = model.config.num_classes
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
+        self._epoch_steps = -(-videos // stage.batch_videos)
+        self.epochs = -(-self.total_steps // self._epoch_steps)
+        self.order: VideoStream | None = None
         self._clock = (0.0, 0)
         self._started, self._seconds_before = perf_counter(), 0.0
 
@@ -132,8 +135,11 @@ class StageTraining(L.LightningModule):
         checkpoint["seconds"] = self.seconds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting from the time spent."""
+        """Go on counting from the time spent, and with the videos that come next."""
         self._seconds_before = checkpoint.get("seconds", 0.0)
+        if self.order is not None:
+            # Lightning names the epoch to the sampler too late: its loader processes have begun to read by then.
+            self.order.set_epoch(checkpoint["global_step"] // self._epoch_steps)
 
     def configure_optimizers(self) -> Any:
         """SGD with momentum, without Nesterov, its rate a function of the step."""
@@ -148,9 +154,13 @@ class StageTraining(L.LightningModule):
         return cast(StreamLogits, self.model(rgb, flow))
 
     def on_train_epoch_start(self) -> None:
-        """Seed dropout by epoch, so that a restart draws what an unbroken run would have drawn."""
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.current_epoch)
+        """Start the clock."""
         self._clock = (perf_counter(), 0)
+
+    def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
+        """Seed dropout, so that neither a restart nor the number of loader processes changes what is dropped."""
+        place = [self.recipe.seed, self.current_epoch, batch_idx, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """The loss of one sub-batch."""
@@ -165,6 +175,11 @@ class StageTraining(L.LightningModule):
         self.log("accuracy", self.train_accuracy, prog_bar=True, on_step=False, on_epoch=True, batch_size=size)
         self.log("clips_per_sec", clips / (perf_counter() - start), prog_bar=True, on_step=True, batch_size=size)
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
+        """End the stage after its last step, be it in the midst of an epoch."""
+        if self.global_step >= self.total_steps:
+            self.trainer.should_stop = True
 
     def on_train_epoch_end(self) -> None:
         """Note the rate in the logs."""

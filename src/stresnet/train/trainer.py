@@ -1,0 +1,147 @@
+"""Lightning, set up for a stage: logs, checkpoints that are whole or absent, and errors that are this library's."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+import os
+import pickle
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from stresnet.atomic import replacing
+from stresnet.errors import CheckpointError, RecipeError, StresnetError
+from stresnet.recipes import Recipe, Stage
+
+
+def make_trainer(folder: Path, recipe: Recipe, stage: Stage, epochs: int) -> L.Trainer:
+    """The trainer of a stage, which keeps logs and its last whole epoch, `last.ckpt`, in the stage's folder.
+
+    The stage itself says when to stop. Lightning's `max_steps` must stay unset: with it, a training gone on with
+    begins with a step of a part of a batch (Lightning 2.6).
+
+    Raises:
+        RecipeError: if the batch cannot be shared by the devices.
+    """
+    attempt = f"attempt_{len(list((folder / 'logs').glob('attempt_*')))}"
+    # Flushed at once: what a killed attempt logged belongs to the learning curves of the one that goes on.
+    loggers: list[Logger] = [CSVLogger(folder, name="logs", version=attempt, flush_logs_every_n_steps=1)]
+    if importlib.util.find_spec("tensorboard") is not None:
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=attempt))
+    checkpoints = ModelCheckpoint(dirpath=folder, filename="last", save_top_k=1, enable_version_counter=False)
+    progress: Callback = RichProgressBar(leave=True) if sys.stderr.isatty() else _EpochLines(stage)
+    trainer = L.Trainer(
+        max_epochs=epochs,
+        precision=recipe.precision,
+        logger=loggers,
+        callbacks=[checkpoints, progress],
+        plugins=[_WholeCheckpoints()],
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(),
+        log_every_n_steps=10,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        accumulate_grad_batches=1,
+    )
+    sub_batches, rest = divmod(stage.batch_videos, stage.sub_batch_videos * trainer.world_size)
+    if rest:
+        raise RecipeError(
+            f"stage {stage.name}: a batch of {stage.batch_videos} cannot be shared by {trainer.world_size} devices in "
+            f"sub-batches of {stage.sub_batch_videos}: change batch_videos or the number of devices"
+        )
+    trainer.accumulate_grad_batches = sub_batches
+    return trainer
+
+
+class _WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that replace the one before only when they are whole, and say what is wrong with them.
+
+    Lightning's own passes over a missing permission in silence, and moves the file from another file system.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint, whole or not at all."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise CheckpointError(
+                f"{path} cannot be written ({error.strerror or error}): mend that and go on with --resume"
+            ) from error
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint."""
+        try:
+            return super().load_checkpoint(path, *args, **kwargs)
+        except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            raise CheckpointError(f"{path} is damaged: delete it to train this stage from its start") from error
+
+
+class _EpochLines(Callback):
+    """A line an epoch where there is no terminal for a bar."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        nan = torch.tensor(float("nan"))
+        loss, accuracy, speed = (trainer.callback_metrics.get(k, nan) for k in ("loss", "accuracy", "clips_per_sec"))
+        print(
+            f"{self.stage.name}: step {trainer.global_step}/{pl_module.total_steps}  "
+            f"loss {loss:.3f}  accuracy {accuracy:.3f}  {speed:.1f} clips/s",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+@contextmanager
+def plain_errors(trainer: L.Trainer) -> Iterator[None]:
+    """Undo what Lightning and PyTorch's loader processes make of Ctrl-C and of this library's errors."""
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        # Ctrl-C: Lightning leaves it switched off, and the program with another code than users expect.
+        signal.signal(signal.SIGINT, on_interrupt)
+        raise KeyboardInterrupt from None
+    except StresnetError as error:
+        # Out of a loader process comes the text of a whole traceback, our line being its last.
+        kind = type(error)
+        line = str(error).rstrip().splitlines()[-1]
+        raise kind(line.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")) from error
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's advice to developers from users; what concerns them is said by this library."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning.*")
+        warnings.filterwarnings("ignore", message=".*num_workers.*|.*does not have many workers.*")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
