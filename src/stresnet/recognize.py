@@ -18,13 +18,14 @@ from stresnet.data.sampling import (
     Crop,
     Indices,
     corner_and_center_crops,
+    middle_centers,
     spread_centers,
-    valid_centers,
     whole_frame,
 )
-from stresnet.errors import CheckpointError
+from stresnet.errors import CheckpointError, StresnetError
 from stresnet.flow import FlowSpec
 from stresnet.model import Checkpoint, load_checkpoint
+from stresnet.model.weights import first_line
 from stresnet.recipes import parse_recipe
 
 Protocol = Literal["dense25", "crop10x25", "center"]
@@ -87,10 +88,15 @@ class Recognizer:
 
         Raises:
             CheckpointError: if the file is not a checkpoint.
+            StresnetError: if the device is not there.
         """
         self.checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._net = self.checkpoint.model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            net = self.checkpoint.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        except (RuntimeError, AssertionError) as error:  # an unknown name, or a torch without CUDA
+            raise StresnetError(f"device {str(device)!r} cannot be used ({first_line(error)}): give cpu") from error
+        self._net = net.eval()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -126,7 +132,7 @@ class Recognizer:
         Raises:
             FlowSpecError: if the clip was prepared otherwise than the network was trained.
         """
-        self.store_spec.require_same(clip.meta.spec, f"the flow of {clip.meta.id}")
+        self.store_spec.require_same(clip.meta.spec, f"the model and {clip.meta.id}")
         config, preprocessing = self.checkpoint.model.config, self.checkpoint.preprocessing
         by_stream: dict[str, list[Scores]] = {stream: [] for stream in config.streams}
         centers, views = self._views(clip, protocol)
@@ -158,17 +164,11 @@ class Recognizer:
         return spread_centers(meta.frames, flow_stack, 25), crops
 
     def _middle_clip(self, frames: int) -> Indices:
-        """The clip of training's length and middle stride around the middle of the video, or as much as fits."""
-        flow_stack = self.checkpoint.model.config.flow_stack
+        """The clip of training's length and middle stride around the middle of the video."""
         if not self.checkpoint.recipe:
             raise CheckpointError("the checkpoint names no recipe, so the length of its clips is unknown: use dense25")
         stage = parse_recipe(self.checkpoint.recipe, "the checkpoint's recipe").stage(self.checkpoint.stage)
-        stride_frames = sum(stage.tau) // 2
-        valid = valid_centers(frames, flow_stack)
-        if (stage.steps - 1) * stride_frames >= len(valid):
-            return spread_centers(frames, flow_stack, stage.steps)
-        first = valid[(len(valid) - 1 - (stage.steps - 1) * stride_frames) // 2]
-        return first + stride_frames * np.arange(stage.steps)
+        return middle_centers(frames, self.checkpoint.model.config.flow_stack, stage.steps, stage.tau)
 
 
 def _mean(scores: Sequence[Scores]) -> Scores:

@@ -86,6 +86,8 @@ def read_story(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if the file is missing, cut short, or not a checkpoint of this library.
     """
+    if Path(path).is_dir():
+        raise CheckpointError(f"{path} is a folder: give the .safetensors file in it")
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("stresnet")
