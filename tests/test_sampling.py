@@ -22,6 +22,7 @@ from stresnet.data.sampling import (
     border_crop,
     corner_and_center_crops,
     corner_crop,
+    middle_centers,
     sample_centers,
     spread_centers,
     stack_around,
@@ -371,8 +372,29 @@ def test_training_clips_honour_mirror_and_streams(store: ClipStore, crop: str) -
 
 
 def test_centered_clip_is_the_middle_square_unmirrored(store: ClipStore) -> None:
-    clips = CenteredClips(store, store.entries, 2, 32, 10, ("appearance", "motion"))
+    clips = CenteredClips(store, store.entries, 2, (9, 9), 32, 10, ("appearance", "motion"))
     sample, clip = clips[1], store.clip("1.avi")
     assert int(sample["label"]) == 0
     assert np.array_equal(sample["rgb"], clip.rgb([5, 14])[:, :, 4:36])
     assert sample["flow_scale"].tolist() == [1.0, 1.0]
+
+
+def test_the_middle_clip_lies_in_the_middle_at_the_middle_stride() -> None:
+    centers = middle_centers(101, 10, 5, (5, 15))
+    assert np.diff(centers).tolist() == [10, 10, 10, 10]
+    valid = valid_centers(101, 10)
+    assert abs((centers[0] - valid[0]) - (valid[-1] - centers[-1])) <= 1
+    assert middle_centers(101, 10, 1, (1, 1)).tolist() == spread_centers(101, 10, 1).tolist()
+    assert middle_centers(30, 10, 5, (5, 15)).tolist() == spread_centers(30, 10, 5).tolist()
+
+
+def test_caffe_weights_see_levels_less_a_mean_and_flow_less_128() -> None:
+    caffe = Preprocessing.of_layout("caffe", crop_px=224, mirror=True)
+    rgb = torch.full((1, 1, 2, 2, 3), 200, dtype=torch.uint8)
+    flow = torch.full((1, 1, 2, 2, 4), 130, dtype=torch.uint8)
+    frames, stacks = caffe.normalize(rgb, flow, torch.ones(1, 2))
+    assert frames is not None
+    assert stacks is not None
+    assert frames[0, :, 0, 0, 0].tolist() == pytest.approx([200 - m for m in caffe.rgb_mean], abs=1e-4)
+    assert stacks.unique().tolist() == [2.0]
+    assert Preprocessing.of_layout("torchvision", crop_px=224, mirror=True) == Preprocessing()

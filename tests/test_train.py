@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 import stresnet.train.run as run_module
-from stresnet.data.clips import CenteredClips, ClipSampling, TrainingClips
+from stresnet.data.clips import ClipSampling, TrainingClips
 from stresnet.data.store import ClipStore
-from stresnet.errors import CheckpointError, RecipeError
+from stresnet.errors import CheckpointError, FlowSpecError, RecipeError
 from stresnet.model import Preprocessing, STResNet, load_checkpoint
 from stresnet.model.weights import read_story
 from stresnet.train import Run, train
@@ -163,6 +163,17 @@ def test_missing_starts_are_named_and_leave_no_run(tmp_path: Path, store: ClipSt
     with pytest.raises(RecipeError, match="no stage 'flow': it has appearance, motion, st-resnet"):
         train(store, folder, tiny_recipe(), only="flow")
     assert not folder.exists()
+
+
+def test_a_model_of_another_flow_is_no_start(tmp_path: Path, run: Run, store: ClipStore) -> None:
+    other = replace(store, spec=replace(store.spec, flow=replace(store.spec.flow, bound_px=10.0)))
+    with pytest.raises(FlowSpecError, match=r"bound_px.*10.0.*20.0|bound_px.*20.0.*10.0|10.*20|20.*10"):
+        train(other, tmp_path / "run", tiny_recipe({"motion": {}}), init={"motion": run.model_file("motion")})
+
+
+def test_a_video_shorter_than_a_stack_is_named_before_training(tmp_path: Path, store: ClipStore) -> None:
+    with pytest.raises(RecipeError, match="has 26 frames, but a stack of 30 flows needs 31"):
+        train(store, tmp_path / "run", tiny_recipe({"motion": {}}, flow_stack=30))
 
 
 def test_no_training_videos(tmp_path: Path, store: ClipStore) -> None:
@@ -386,13 +397,11 @@ def test_validation_videos_are_watched_not_learnt_from(tmp_path: Path, store: Cl
     assert len(curves["val_accuracy"]) == len(curves["loss"]) == 2
     checkpoint = load_checkpoint(done.model_file("st-resnet"))
     assert checkpoint.training["videos"] == 8
+    recognizer = Recognizer(checkpoint)
     right = 0
-    for sample in CenteredClips(watched, watched.select("val"), 5, 32, 10, ("appearance", "motion")):
-        inputs = checkpoint.preprocessing.normalize(
-            sample["rgb"][None], sample["flow"][None], sample["flow_scale"][None]
-        )
-        with torch.no_grad():
-            right += int(checkpoint.model(*inputs).fused.argmax() == sample["label"])
+    for entry in watched.select("val"):
+        scores = recognizer.score(watched.clip(entry.record.id), "center")
+        right += watched.classes[int(scores.fused.argmax())] == entry.record.label
     assert curves["val_accuracy"][-1] == pytest.approx(right / 4)
 
 

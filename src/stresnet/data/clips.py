@@ -18,9 +18,10 @@ from stresnet.data.sampling import (
     CropRule,
     Indices,
     border_crop,
+    corner_and_center_crops,
     corner_crop,
+    middle_centers,
     sample_centers,
-    spread_centers,
     stack_around,
 )
 from stresnet.data.store import Clip, ClipStore, StoreEntry
@@ -127,13 +128,14 @@ class TrainingClips(Dataset[Sample]):
 
 
 class CenteredClips(Dataset[Sample]):
-    """One fixed clip of each video: steps spread over its length, the largest centred square."""
+    """The one clip of each video that the `center` protocol looks at."""
 
     def __init__(
         self,
         store: ClipStore,
         entries: tuple[StoreEntry, ...],
         steps: int,
+        tau: tuple[int, int],
         crop_px: int,
         flow_stack: int,
         streams: tuple[Stream, ...],
@@ -141,6 +143,7 @@ class CenteredClips(Dataset[Sample]):
         self.store = store
         self.entries = entries
         self.steps = steps
+        self.tau = tau
         self.crop_px = crop_px
         self.flow_stack = flow_stack
         self.streams = streams
@@ -151,9 +154,8 @@ class CenteredClips(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         entry = self.entries[index]
-        side = min(entry.height, entry.width)
-        crop = Crop((entry.height - side) // 2, (entry.width - side) // 2, side, side)
-        centers = spread_centers(entry.frames, self.flow_stack, self.steps)
+        crop = corner_and_center_crops(entry.height, entry.width, self.crop_px)[-1]
+        centers = middle_centers(entry.frames, self.flow_stack, self.steps, self.tau)
         size = (self.crop_px, self.crop_px)
         clip = self.store.clip(entry.record.id)
         sample = cut(clip, centers, crop, size, flow_stack=self.flow_stack, streams=self.streams)

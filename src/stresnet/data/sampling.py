@@ -62,6 +62,19 @@ def sample_centers(frames: int, flow_stack: int, steps: int, tau: tuple[int, int
     return candidates[start : start + steps]
 
 
+def middle_centers(frames: int, flow_stack: int, steps: int, tau: tuple[int, int]) -> Indices:
+    """`steps` centres around the middle of the video, (steps,), as far apart as the middle of `tau`.
+
+    A video too short for that gets centres spread over its valid range.
+    """
+    valid = valid_centers(frames, flow_stack)
+    stride_frames = sum(tau) // 2
+    free = len(valid) - 1 - (steps - 1) * stride_frames
+    if free < 0:
+        return spread_centers(frames, flow_stack, steps)
+    return valid[free // 2] + stride_frames * np.arange(steps)
+
+
 @dataclass(frozen=True)
 class Crop:
     """A window of the stored frame, in px, seen in a mirror or not; the same for all frames and streams of a clip."""

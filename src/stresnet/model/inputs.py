@@ -32,6 +32,13 @@ class Preprocessing:
     crop_px: int = 224
     mirror: bool = True
 
+    @classmethod
+    def of_layout(cls, layout: str, *, crop_px: int, mirror: bool) -> Preprocessing:
+        """What image weights of a layout were trained on: `caffe` takes a mean off the levels and scales nothing."""
+        if layout == "caffe":
+            return cls(rgb_std=(1.0, 1.0, 1.0), flow_std=1.0, crop_px=crop_px, mirror=mirror)
+        return cls(crop_px=crop_px, mirror=mirror)
+
     def normalize(
         self, rgb: Tensor | None, flow: Tensor | None, flow_scale: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:

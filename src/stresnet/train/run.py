@@ -20,6 +20,7 @@ from stresnet.atomic import replacing
 from stresnet.data.clips import CenteredClips, ClipSampling, Sample, TrainingClips
 from stresnet.data.store import ClipStore
 from stresnet.errors import CheckpointError, RecipeError
+from stresnet.flow import FlowSpec
 from stresnet.model import Checkpoint, Preprocessing, STResNet, load_checkpoint, save_checkpoint
 from stresnet.model.weights import inherit, load_image_weights
 from stresnet.recipes import IMAGENET, Recipe, Stage, parse_recipe
@@ -115,8 +116,7 @@ def train(
     """
     if test_groups:
         store = store.with_test_groups(test_groups)
-    if not store.select("train"):
-        raise RecipeError(f"{store.root} has no training videos: give some a `train` split")
+    _check_videos(store, recipe)
     init = dict(init or {})
     stages = [recipe.stage(only)] if only else list(recipe.stages)
     run = Run(Path(folder), recipe)
@@ -128,6 +128,18 @@ def train(
                 on_stage(stage.name)
             _train_stage(run, stage, store, init, workers, test_groups)
     return run
+
+
+def _check_videos(store: ClipStore, recipe: Recipe) -> None:
+    entries = store.select("train")
+    if not entries:
+        raise RecipeError(f"{store.root} has no training videos: give some a `train` split")
+    shortest = min((*entries, *store.select("val")), key=lambda entry: entry.frames)
+    if shortest.frames < recipe.flow_stack + 1:
+        raise RecipeError(
+            f"{shortest.record.id} has {shortest.frames} frames, but a stack of {recipe.flow_stack} flows needs "
+            f"{recipe.flow_stack + 1}: leave such videos out, or lower flow_stack"
+        )
 
 
 def _claim(run: Run, data: dict[str, Any], resume: bool) -> None:
@@ -213,8 +225,8 @@ def _train_stage(
     model = STResNet(recipe.config(stage, len(store.classes)))
     last = run.unfinished_file(stage.name)
     if not last.is_file():
-        _start(model, run, stage, init)
-    preprocessing = Preprocessing(crop_px=recipe.crop_px, mirror=recipe.mirror)
+        _start(model, run, stage, init, store)
+    preprocessing = Preprocessing.of_layout(recipe.layout, crop_px=recipe.crop_px, mirror=recipe.mirror)
     module = StageTraining(model, recipe, stage, preprocessing, videos)
     with quiet_lightning():
         trainer = make_trainer(run.folder / stage.name, recipe, stage, module.epochs)
@@ -254,10 +266,12 @@ def _save(run: Run, module: StageTraining, store: ClipStore, test_groups: tuple[
         shutil.copyfile(run.model_file(run.finished()[-1].name), temporary)
 
 
-def _start(model: STResNet, run: Run, stage: Stage, init: Mapping[str, Path]) -> None:
+def _start(model: STResNet, run: Run, stage: Stage, init: Mapping[str, Path], store: ClipStore) -> None:
     """Fill a network with what its stage starts from; nothing leaves it random."""
     if stage.name in init:
-        inherit(model, [load_checkpoint(init[stage.name]).model.state_dict()], new_classifier=True)
+        start = load_checkpoint(init[stage.name])
+        store.spec.flow.require_same(FlowSpec.from_dict(start.flow_spec), f"the flow of {init[stage.name]}")
+        inherit(model, [start.model.state_dict()], new_classifier=True)
     elif IMAGENET in stage.starts_from:
         load_image_weights(model, init[IMAGENET])
     elif stage.starts_from:
@@ -287,7 +301,7 @@ def _validation_loader(
     entries = store.select("val")
     if not entries:
         return None
-    clips = CenteredClips(store, entries, stage.steps, recipe.crop_px, recipe.flow_stack, stage.streams)
+    clips = CenteredClips(store, entries, stage.steps, stage.tau, recipe.crop_px, recipe.flow_stack, stage.streams)
     return _loader(clips, stage.sub_batch_videos, workers, None)
 
 
