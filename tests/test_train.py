@@ -22,6 +22,7 @@ from stresnet.data.store import ClipStore
 from stresnet.errors import CheckpointError, FlowSpecError, RecipeError
 from stresnet.model import Preprocessing, STResNet, load_checkpoint
 from stresnet.model.weights import read_story
+from stresnet.recognize import Recognizer
 from stresnet.train import Run, train
 from stresnet.train.stage import StageTraining, VideoStream
 from tiny import SPEC, STAGES, grouped, prepared, tiny_recipe
