@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stresnet.data.store import ClipStore, StoreEntry
+from stresnet.atomic import replacing
+from stresnet.data.store import ClipStore, StoreEntry, StoreSpec
 from stresnet.errors import RecipeError, StoreError
-from stresnet.flow import dequantize_flow
+from stresnet.flow import FlowSpec, dequantize_flow
 from stresnet.model import Checkpoint, load_checkpoint, save_checkpoint
 from stresnet.recipes import Stage
 from stresnet.recognize import Protocol, Recognizer, ranked
@@ -92,16 +93,22 @@ def evaluate(
     if first.test_groups:
         store = store.with_test_groups(first.test_groups)
     entries = _check(store, split, first)
-    rows: list[ReportRow] = []
     failed: dict[str, str] = {}
+    tables: dict[tuple[Protocol, Path], ScoreTable] = {}
+    for protocol in protocols:
+        for subject in subjects:
+            recognizer = Recognizer(subject.file, device=device)
+            name = subject.title if protocol == protocols[0] else f"{subject.title} ({protocol})"
+            tables[protocol, subject.file] = _score(
+                recognizer, store, entries, protocol, name, out, failed, on_progress
+            )
+    rows: list[ReportRow] = []
     for protocol in protocols:
         rows_here: list[ReportRow] = []
         for subject in subjects:
             checkpoint = load_checkpoint(subject.file)
-            name = subject.title if protocol == protocols[0] else f"{subject.title} ({protocol})"
-            table = _score(
-                Recognizer(checkpoint, device=device), store, entries, protocol, name, out, failed, on_progress
-            )
+            # All rows tell of the same videos: those that none of the models failed on.
+            table = _without(tables[protocol, subject.file], failed)
             rows_here.append(_row(table, checkpoint, subject))
             if run is not None:
                 _note_score(subject.file, checkpoint, table, store, split)
@@ -109,7 +116,8 @@ def evaluate(
     chosen = max(i for i, row in enumerate(rows) if row.table.protocol == protocols[0])
     rows[chosen] = replace(rows[chosen], chosen=True)
     if run is not None:
-        shutil.copyfile(subjects[-1].file, run.folder / "model.safetensors")
+        with replacing(run.folder / "model.safetensors") as temporary:
+            shutil.copyfile(subjects[-1].file, temporary)
     for row in rows:
         row.table.write(out / f"scores-{_slug(row.table.name)}.parquet")
     report = Report(
@@ -141,6 +149,8 @@ def _check(store: ClipStore, split: str, checkpoint: Checkpoint) -> tuple[StoreE
             f"{store.root} has {len(store.classes)} classes ({', '.join(store.classes[:3])} …), but the model "
             f"{len(checkpoint.classes)} ({', '.join(checkpoint.classes[:3])} …): give a store of the model's classes"
         )
+    spec = StoreSpec(FlowSpec.from_dict(checkpoint.flow_spec), checkpoint.jpeg_quality)
+    spec.require_same(store.spec, f"the model and {store.root}")
     entries = store.select(split)
     if not entries:
         found = sorted({e.record.split for e in store.entries})
@@ -159,8 +169,9 @@ def _score(
     on_progress: OnProgress | None,
 ) -> ScoreTable:
     """The scores of one model, video by video, kept on disk in parts until the report is written."""
-    ids = "\n".join(e.record.id for e in entries)
-    key = hashlib.blake2b((_digest(recognizer.checkpoint) + protocol + ids).encode(), digest_size=8).hexdigest()
+    content = [(e.record.id, e.record.label, e.frames, e.bytes) for e in entries]
+    story = f"{_digest(recognizer.checkpoint)} {protocol} {store.spec} {content}"
+    key = hashlib.blake2b(story.encode(), digest_size=8).hexdigest()
     parts: list[ScoreTable] = []
     for start in range(0, len(entries), PART_VIDEOS):
         chunk = entries[start : start + PART_VIDEOS]
@@ -170,9 +181,9 @@ def _score(
         else:
             part = _score_part(recognizer, store, chunk, protocol, name, failed, on_progress, (start, len(entries)))
             if part is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                part.write(file)
                 parts.append(part)
+                if len(part.video_ids) == len(chunk):  # else the one who goes on would not learn what failed
+                    part.write(file)
         if on_progress:
             on_progress(name, min(start + PART_VIDEOS, len(entries)), len(entries))
     if not parts:
@@ -195,7 +206,9 @@ def _score_part(
         if on_progress:
             on_progress(name, place[0] + done, place[1])
         try:
-            scored.append((entry, recognizer.score(store.clip(entry.record.id), protocol)))
+            clip = store.clip(entry.record.id)
+            clip.verify()  # a damaged picture may well be decoded, to something else
+            scored.append((entry, recognizer.score(clip, protocol)))
         except StoreError as error:  # a damaged clip: named at the end, the rest goes on
             failed[entry.record.id] = str(error)
     if not scored:
@@ -212,6 +225,22 @@ def _score_part(
         labels=np.array([store.classes.index(e.record.label) for e, _ in scored], dtype=np.int64),
         logits=np.stack([x.fused for _, x in scored]),
         **streams,
+    )
+
+
+def _without(table: ScoreTable, failed: Mapping[str, str]) -> ScoreTable:
+    keep = [i for i, video_id in enumerate(table.video_ids) if video_id not in failed]
+    if len(keep) == len(table.video_ids):
+        return table
+    if not keep:
+        raise StoreError(f"none of the videos could be scored by all models, first: {next(iter(failed.values()))}")
+    return replace(
+        table,
+        video_ids=tuple(table.video_ids[i] for i in keep),
+        labels=table.labels[keep],
+        logits=table.logits[keep],
+        appearance=None if table.appearance is None else table.appearance[keep],
+        motion=None if table.motion is None else table.motion[keep],
     )
 
 
@@ -239,6 +268,7 @@ def _digest(checkpoint: Checkpoint) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for value in checkpoint.model.state_dict().values():
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    digest.update(repr((checkpoint.preprocessing, checkpoint.recipe, checkpoint.stage)).encode())
     return digest.hexdigest()
 
 
