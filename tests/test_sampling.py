@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stresnet.data import clip_file
 from stresnet.data.clip_file import Clip, ClipMeta, StoreSpec
-from stresnet.data.clips import CenteredClips, ClipSampling, TrainingClips, cut
+from stresnet.data.clips import CenteredClips, ClipSampling, TrainingClips, cut, recolor
 from stresnet.data.records import VideoRecord
 from stresnet.data.sampling import (
     Crop,
@@ -344,7 +344,9 @@ def store(tmp_path: Path) -> ClipStore:
 
 def sampling(**changes: object) -> ClipSampling:
     values = {"steps": 2, "tau": (1, 3), "crop": "border", "jitter": 0.25, "crop_px": 24, "flow_stack": 10}
-    return ClipSampling(**{**values, "mirror": True, "streams": ("appearance", "motion"), **changes})
+    return ClipSampling(
+        **{**values, "color_jitter": 0.0, "mirror": True, "streams": ("appearance", "motion"), **changes}
+    )
 
 
 def test_training_clip_depends_on_seed_and_item_alone(store: ClipStore) -> None:
@@ -398,3 +400,17 @@ def test_caffe_weights_see_levels_less_a_mean_and_flow_less_128() -> None:
     assert frames[0, :, 0, 0, 0].tolist() == pytest.approx([200 - m for m in caffe.rgb_mean], abs=1e-4)
     assert stacks.unique().tolist() == [2.0]
     assert Preprocessing.of_layout("torchvision", crop_px=224, mirror=True) == Preprocessing()
+
+
+def test_recolouring_keeps_the_picture_and_changes_its_light(store: ClipStore) -> None:
+    frames = torch.from_numpy(store.clip("1.avi").rgb([5, 9]))
+    assert torch.equal(recolor(frames, 0.0, generator()), frames)
+    other = recolor(frames, 0.4, generator(1))
+    assert other.shape == frames.shape
+    assert other.dtype == torch.uint8
+    assert not torch.equal(other, frames)
+    gray = torch.tensor([0.299, 0.587, 0.114])
+    before, after = ((f.float() @ gray).flatten() for f in (frames, other))
+    assert torch.corrcoef(torch.stack([before, after]))[0, 1] > 0.98
+    spread = [f.float().std(-1).mean() for f in (frames, other)]
+    assert spread[1] < 1.5 * spread[0]  # colours fade, or gain no more than contrast does

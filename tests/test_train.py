@@ -337,7 +337,7 @@ def test_a_batch_is_the_mean_of_its_sub_batches(
     model = STResNet(recipe.config(recipe.stages[0], 4))
     model.load_state_dict(start)
     model.train()
-    sampling = ClipSampling(1, (1, 1), "border", 0.25, 32, 10, True, ("appearance",))
+    sampling = ClipSampling(1, (1, 1), "border", 0.25, 0.0, 32, 10, True, ("appearance",))
     clips = TrainingClips(store, store.select("train"), sampling, recipe.seed)
     order = list(VideoStream(8, 4, recipe.seed))[:4]
     assert len({i % 8 for i in order}) == 4

@@ -81,14 +81,35 @@ def _window(picture: NDArray[np.uint8], crop: Crop, size: tuple[int, int]) -> ND
     return window[:, ::-1] if crop.mirror else window
 
 
+def recolor(frames: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    """Frames in another light, (T,H,W,3) uint8, the same for all of a clip.
+
+    Contrast and brightness vary by ±strength, and colours fade towards gray by up to twice that.
+
+    Args:
+        frames: (T,H,W,3) uint8 RGB.
+        strength: 0 … 1.
+        rng: where the light is drawn from.
+    """
+    contrast, brightness = 1 + rng.uniform(-strength, strength, 2)
+    fade = rng.uniform(0, min(1.0, 2 * strength))
+    levels = frames.float()
+    gray = levels @ torch.tensor([[0.299], [0.587], [0.114]])  # (T,H,W,1)
+    levels = torch.lerp(levels, gray.expand_as(levels), fade)
+    mean = gray.mean()
+    recolored: Tensor = (levels - mean) * contrast + mean * brightness
+    return recolored.clamp(0, 255).round().to(torch.uint8)
+
+
 @dataclass(frozen=True)
 class ClipSampling:
-    """How training cuts a clip from a video: `steps` frames τ apart, cropped by a rule and resized to crop_px²."""
+    """How training cuts a clip from a video; the fields are those of `Stage` and `Recipe`."""
 
     steps: int
     tau: tuple[int, int]
     crop: CropRule
     jitter: float
+    color_jitter: float
     crop_px: int
     flow_stack: int
     mirror: bool
@@ -123,6 +144,8 @@ class TrainingClips(Dataset[Sample]):
             crop = corner_crop(entry.height, entry.width, s.crop_px, s.mirror, rng)
         clip = self.store.clip(entry.record.id)
         sample = cut(clip, centers, crop, (s.crop_px, s.crop_px), flow_stack=s.flow_stack, streams=s.streams)
+        if s.color_jitter and "rgb" in sample:
+            sample["rgb"] = recolor(sample["rgb"], s.color_jitter, rng)
         sample["label"] = torch.tensor(self.class_index[entry.record.label])
         return sample
 

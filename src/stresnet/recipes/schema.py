@@ -60,6 +60,7 @@ class Stage(_Strict):
         tau: least and greatest distance between them, in frames.
         crop: `border` (spatiotemporal and appearance stages) or `corners` (motion stage).
         crop_jitter: how far a border crop's sides may depart from the crop size, as a share of it.
+        color_jitter: how far contrast, brightness and colour of a clip's frames may vary, 0 … 1 (released code: not).
         batch_videos: videos an optimiser step averages over.
         sub_batch_videos: videos that go through the network at once; batch norm's statistics are theirs.
         rates: the learning rates in turn.
@@ -83,6 +84,7 @@ class Stage(_Strict):
     tau: tuple[int, int] = (1, 1)
     crop: CropRule = "border"
     crop_jitter: float = Field(default=0.25, ge=0, lt=1)
+    color_jitter: float = Field(default=0.0, ge=0, le=1)
     batch_videos: int = Field(ge=1)
     sub_batch_videos: int = Field(ge=1)
     rates: tuple[Rate, ...] = Field(min_length=1)

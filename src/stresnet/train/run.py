@@ -286,6 +286,7 @@ def _training_loader(
         tau=stage.tau,
         crop=stage.crop,
         jitter=stage.crop_jitter,
+        color_jitter=stage.color_jitter,
         crop_px=recipe.crop_px,
         flow_stack=recipe.flow_stack,
         mirror=recipe.mirror,
