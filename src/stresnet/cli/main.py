@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
-import click
 import typer
 
 from stresnet import __version__
@@ -26,6 +26,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+# Typer comes with a click of its own, or uses the one installed, depending on its version: this is either's.
+_UsageError: Any = typer.BadParameter.__base__
+INTERRUPTED = 130
+"""The exit code that Typer makes of Ctrl-C, as shells do."""
 
 
 class _Settings:
@@ -101,7 +106,7 @@ def prepare(
     spec = StoreSpec(FlowSpec.from_dict({"method": flow, "short_side": short_side, "bound_px": bound}))
     catalog = _catalog(source, dataset, splits, split)
     for note in catalog.notes:
-        errors.print(f"note: {note}", soft_wrap=True, markup=False)
+        errors.print(f"note: {note}", soft_wrap=True)
     with Bar() as bar:
         summary = run_prepare(catalog, store, spec, workers=workers, on_progress=bar.prepare)
     if as_json:
@@ -109,10 +114,11 @@ def prepare(
     else:
         console.print(
             f"{summary.done} videos prepared, {summary.kept} kept, {len(summary.failed)} failed; "
-            f"{summary.frames} frames, {summary.bytes / 1e6:.1f} MB, {summary.seconds:.0f} s"
+            f"{summary.frames} frames, {summary.bytes / 1e6:.1f} MB, {summary.seconds:.0f} s",
+            soft_wrap=True,
         )
     for name in summary.empty_classes:
-        errors.print(f"class {name}: no usable video", soft_wrap=True, markup=False)
+        errors.print(f"class {name}: no usable video", soft_wrap=True)
     _exit_with_failures(summary.failed)
 
 
@@ -124,9 +130,9 @@ def _catalog(source: Path, dataset: str, splits: Path | None, split: int) -> Cat
     if not dataset:
         return open_source(source)
     if dataset not in readers:
-        raise click.UsageError(f"--dataset must be one of {', '.join(readers)}, not {dataset!r}")
+        raise typer.BadParameter(f"--dataset must be one of {', '.join(readers)}, not {dataset!r}")
     if splits is None:
-        raise click.UsageError(f"--dataset {dataset} needs --splits, the folder of its official lists")
+        raise typer.BadParameter(f"--dataset {dataset} needs --splits, the folder of its official lists")
     return readers[dataset](source, splits, split)
 
 
@@ -153,10 +159,10 @@ def train(
 ) -> None:
     """Train the stages of a recipe, each from the ones before it."""
     from stresnet.data.store import ClipStore
-    from stresnet.recipes import IMAGENET, load_recipe
+    from stresnet.recipes import load_recipe
     from stresnet.train import train as run_train
 
-    starts = {name or IMAGENET: Path(file) for name, _, file in (i.rpartition("=") for i in init or [])}
+    starts = dict(_start(text) for text in init or [])
     with Bar() as bar:
         done = run_train(
             ClipStore.open(store),
@@ -169,7 +175,16 @@ def train(
             test_groups=tuple(test_group or ()),
             on_stage=bar.stage,
         )
-    console.print(f"trained: {', '.join(s.name for s in done.finished())}; model: {done.folder / 'model.safetensors'}")
+    names = ", ".join(s.name for s in done.finished())
+    console.print(f"trained: {names}; model: {done.folder / 'model.safetensors'}", soft_wrap=True)
+
+
+def _start(text: str) -> tuple[str, Path]:
+    """The stage and the file of FILE or STAGE=FILE; a file's own name may hold a =."""
+    from stresnet.recipes import IMAGENET
+
+    stage, sign, file = text.partition("=")
+    return (stage, Path(file)) if sign and not Path(text).exists() else (IMAGENET, Path(text))
 
 
 @app.command()
@@ -186,13 +201,14 @@ def evaluate(
     from stresnet.data.store import ClipStore
     from stresnet.evaluate import evaluate as run_evaluate
 
+    protocols = _protocols(protocol)
     folder = out or (model if model.is_dir() else model.parent) / "report"
     with Bar() as bar:
         evaluation = run_evaluate(
             model,
             ClipStore.open(store),
             folder,
-            protocols=_protocols(protocol),
+            protocols=protocols,
             split=split,
             device=device,
             on_progress=lambda name, done, total: bar.update(f"scoring {name}", done, total),
@@ -205,10 +221,9 @@ def evaluate(
 def _protocols(names: Sequence[str]) -> list[Protocol]:
     from stresnet.recognize import PROTOCOLS
 
-    chosen = [p for name in names for p in PROTOCOLS if p == name]
-    if len(chosen) < len(names):
-        raise click.UsageError(f"--protocol must be one of {', '.join(PROTOCOLS)}, not {', '.join(names)}")
-    return chosen
+    if unknown := [name for name in names if name not in PROTOCOLS]:
+        raise typer.BadParameter(f"--protocol must be one of {', '.join(PROTOCOLS)}, not {unknown[0]!r}")
+    return [p for name in dict.fromkeys(names) for p in PROTOCOLS if p == name]
 
 
 @app.command()
@@ -226,7 +241,7 @@ def fuse(
     try:
         numbers = [float(w) for w in weights.split(",")] if weights else None
     except ValueError:
-        raise click.UsageError(f"--weights must be numbers separated by commas, not {weights!r}") from None
+        raise typer.BadParameter(f"--weights must be numbers separated by commas, not {weights!r}") from None
     tables = [ScoreTable.read(file) for file in scores]
     fused = run_fuse(tables, numbers)
     if out:
@@ -246,8 +261,8 @@ def predict(
     """Name the action in each video, its flow computed on the way."""
     from stresnet.recognize import Recognizer
 
-    recognizer = Recognizer(model, device=device)
     look = _protocols([protocol])[0]
+    recognizer = Recognizer(model, device=device)
     failed, results = [], []
     with Bar() as bar:
         for done, video in enumerate(videos):
@@ -260,7 +275,7 @@ def predict(
             results.append({"video": str(video), "top": [{"label": n, "probability": p} for n, p in found.top]})
             if not as_json:
                 names = "  ".join(f"{name} {probability:.1%}" for name, probability in found.top)
-                console.print(f"{video}: {names}", soft_wrap=True, markup=False, highlight=False)
+                console.print(f"{video}: {names}", soft_wrap=True)
     if as_json:
         print(json.dumps(results, ensure_ascii=False))
     _exit_with_failures(failed)
@@ -268,13 +283,16 @@ def predict(
 
 def _exit_with_failures(failed: Sequence[tuple[str, str]]) -> None:
     for name, reason in failed:
-        errors.print(f"failed: {reason if name in reason else f'{name}: {reason}'}", soft_wrap=True, markup=False)
+        errors.print(f"failed: {reason if name in reason else f'{name}: {reason}'}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 something failed and is named, 2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     sys.exit(run(arguments))
 
 
@@ -282,21 +300,29 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """The exit code of a command line, whose errors are printed in one line."""
     try:
         code = app(arguments, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        errors.print("stopped; the same command goes on from here (`train` with --resume)", markup=False)
-        return 130
-    except (ValueError, OSError) as error:
+    except _UsageError as error:
+        return _show_usage(error)
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        # Out of memory is the user's affair too, but torch gives it no common base; loading it only to ask takes long.
+        if isinstance(error, RuntimeError) and type(error).__name__ != "OutOfMemoryError":
+            raise
         if _Settings.debug:
             traceback.print_exc()
-        errors.print(f"stresnet: {_line(error)}", soft_wrap=True, markup=False, highlight=False)
+        errors.print(f"stresnet: {_line(error)}", soft_wrap=True)
         return 1
+    if code == INTERRUPTED:
+        errors.print("stopped; the same command goes on from here (`train` with --resume)", soft_wrap=True)
     return code if isinstance(code, int) else 0
+
+
+def _show_usage(error: Any) -> int:
+    command = error.ctx.command_path if error.ctx else "stresnet"
+    if text := " ".join(error.format_message().split()).rstrip("."):  # none where the help is shown instead
+        errors.print(f"stresnet: {text}; see {command} --help", soft_wrap=True)
+    return int(error.exit_code)
 
 
 def _line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'file system'}: {error.strerror}"
-    return " ".join(str(error).split())
+    return " ".join(str(error).split()) or type(error).__name__

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from stresnet.prepare import Progress as PrepareProgress
     from stresnet.report import ReportRow
 
-console = Console()
-errors = Console(stderr=True)
+# Names of files, classes and videos are shown as they are: brackets and colons mean nothing here.
+console = Console(markup=False, emoji=False, highlight=False)
+errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 class Bar:
@@ -52,12 +53,12 @@ class Bar:
         if not errors.is_terminal:
             tenth = 10 * done // max(total, 1)
             if tenth != self._tenth:
-                errors.print(f"{label}: {done}/{total}", markup=False, highlight=False)
+                errors.print(f"{label}: {done}/{total}", soft_wrap=True)
                 self._tenth = tenth
             return
         if self._progress is None:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
@@ -81,7 +82,7 @@ class Bar:
     def stage(self, name: str) -> None:
         """Announce a stage of training, which brings its own bar."""
         self._close()
-        errors.print(f"training {name}", markup=False, highlight=False)
+        errors.print(f"training {name}", soft_wrap=True)
 
     def _close(self) -> None:
         if self._progress is not None:
@@ -93,7 +94,7 @@ def show_rows(rows: Sequence[ReportRow], *, as_json: bool) -> None:
     """Print the table of an evaluation, or the same as JSON."""
     chosen = next((r for r in rows if r.chosen), rows[-1])
     if as_json:
-        print(json.dumps([_as_values(r) for r in rows], ensure_ascii=False))
+        print(json.dumps([_as_values(r, chosen) for r in rows], ensure_ascii=False))
         return
     table = Table("", "top-1", "95 %", "mean class", "ceiling", "p", "minutes", box=None, pad_edge=False)
     for row in rows:
@@ -110,7 +111,7 @@ def show_rows(rows: Sequence[ReportRow], *, as_json: bool) -> None:
     console.print(table)
 
 
-def _as_values(row: ReportRow) -> dict[str, object]:
+def _as_values(row: ReportRow, chosen: ReportRow) -> dict[str, object]:
     def values(interval: Interval) -> list[float]:
         return [interval.value, interval.low, interval.high]
 
@@ -120,6 +121,7 @@ def _as_values(row: ReportRow) -> dict[str, object]:
         "videos": len(row.table.video_ids),
         "top1": values(top_k_accuracy(row.table, 1)),
         "mean_class": values(mean_class_accuracy(row.table)),
+        "p_value": None if row is chosen else mcnemar(row.table, chosen.table).p_value,
     }
 
 
