@@ -11,6 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from stresnet.data.store import ClipStore
     from stresnet.train import Run
+    from tiny import Command
 
 # Read when torch is loaded. Tests use tiny tensors, for which several threads only wait for each other: where other
 # programs are at work too, forty times as long.
@@ -52,3 +53,28 @@ def run(store: ClipStore, tmp_path_factory: pytest.TempPathFactory) -> Run:
     from stresnet.train import train
 
     return train(store, tmp_path_factory.mktemp("trained") / "ein Lauf", tiny.tiny_recipe(), workers=0)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command line in this process: its exit code, stdout and stderr."""
+    from stresnet.cli.main import run
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run([str(a) for a in arguments])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """The tiny recipe as a file."""
+    import yaml
+
+    import tiny
+
+    path = tmp_path / "récipe [1].yaml"
+    path.write_text(yaml.safe_dump(tiny.VALUES), "utf-8")
+    return path

@@ -7,48 +7,23 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 import stresnet
 import stresnet.demo
-from stresnet.cli.main import run as stresnet_command
 from stresnet.data.store import ClipStore
 from stresnet.data.synthetic import SyntheticSpec
 from stresnet.model.weights import read_story
 from stresnet.scores import ScoreTable, mcnemar, top_k_accuracy
 from stresnet.train import Run
-from tiny import STAGES, VALUES, grouped, prepared
+from tiny import STAGES, Command, grouped, one_line, prepared
 
 COMMANDS = ["demo", "prepare", "train", "evaluate", "fuse", "predict"]
 ONE_STEP = ["--set", "*.rates=[{rate: 0.01, iterations: 1}]", "--workers", "0"]
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command line in this process: its exit code, stdout and stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = stresnet_command([str(a) for a in arguments])
-        return code, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    """The tiny recipe as a file."""
-    path = tmp_path / "récipe [1].yaml"
-    path.write_text(yaml.safe_dump(VALUES), "utf-8")
-    return path
 
 
 @pytest.fixture
@@ -69,12 +44,6 @@ def scores(tmp_path: Path) -> list[Path]:
         files.append(tmp_path / f"{name}.parquet")
         table.write(files[-1])
     return files
-
-
-def one_line(text: str) -> str:
-    """The only line of an error message."""
-    assert text.count("\n") == 1, text
-    return text.strip()
 
 
 # ---------------------------------------------------------------- help, and how long it takes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,9 @@ VALUES: dict[str, Any] = {
         {"name": "st-resnet", "title": "ST-ResNet", "starts_from": ["appearance", "motion"], **JOINT},
     ],
 }
+Command = Callable[..., tuple[int, str, str]]
+"""A command line's exit code, stdout and stderr."""
+
 STAGES = [stage["name"] for stage in VALUES["stages"]]
 
 
@@ -73,3 +76,9 @@ def grouped(source: Path) -> Catalog:
         replace(r, split="train", group="g3" if r.split == "test" else f"g{r.id[-5]}") for r in catalog.records
     )
     return replace(catalog, name="grouped", records=records)
+
+
+def one_line(text: str) -> str:
+    """The only line that was printed."""
+    assert text.count("\n") == 1, text
+    return text.strip()
