@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-import stresnet.evaluate as evaluate_module
+import stresnet.evaluate.scoring as scoring_module
 from stresnet.data.clip_file import Clip
 from stresnet.data.store import ClipStore, clip_path
 from stresnet.errors import FlowSpecError, RecipeError, StoreError
@@ -197,7 +197,7 @@ def test_groups_held_out_of_training_are_the_test_videos(videos: Path, tmp_path:
 def test_cut_off_it_goes_on_with_what_is_scored(
     evaluation: Evaluation, out: Path, copy: Path, store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate_module, "PART_VIDEOS", 2)
+    monkeypatch.setattr(scoring_module, "PART_VIDEOS", 2)
     with pytest.raises(StoppedError):
         evaluate(copy, store, tmp_path / "report", on_progress=stop_at("Motion", 3), examples=0)
     assert len(list((tmp_path / "report" / "parts").iterdir())) == 3
@@ -247,7 +247,7 @@ def damage_flow(store: ClipStore, record_id: str) -> None:
 def test_damaged_clips_are_named_and_the_rest_is_scored(
     evaluation: Evaluation, copy: Path, store_copy: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate_module, "PART_VIDEOS", 2)
+    monkeypatch.setattr(scoring_module, "PART_VIDEOS", 2)
     ids = [e.record.id for e in store_copy.select("test")]
     clip_path(store_copy.root, ids[0]).unlink()
     damage_flow(store_copy, ids[2])  # the appearance stream could still read it
