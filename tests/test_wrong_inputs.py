@@ -178,6 +178,17 @@ def test_a_list_names_a_missing_file(command: Command, clip: Path, tmp_path: Pat
     assert err.splitlines()[-1] == "failed: gone.mp4: cannot be read (No such file or directory)"
 
 
+def test_of_many_missing_files_the_first_are_named(command: Command, clip: Path, tmp_path: Path) -> None:
+    rows = [f"gone{n}.mp4,a" for n in range(30)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", f"{clip},a", *rows]), "utf-8")
+    code, _, err = command("prepare", tmp_path / "list.csv", tmp_path / "store", *TINY)
+    assert code == 1
+    assert sum(line.startswith("failed: ") for line in err.splitlines()) == 20
+    assert f"and 10 more failed; all reasons are in {tmp_path / 'store' / 'index.parquet'}" in err
+    reasons = [entry.reason for entry in ClipStore.open(tmp_path / "store").entries]
+    assert sum(bool(reason) for reason in reasons) == 30
+
+
 def test_labels_numbered_from_1(command: Command, clip: Path, tmp_path: Path) -> None:
     for name in ("a.mp4", "b.mp4"):
         shutil.copyfile(clip, tmp_path / name)

@@ -29,6 +29,7 @@ app = typer.Typer(
 
 # Typer comes with a click of its own, or uses the one installed, depending on its version: this is either's.
 _UsageError: Any = typer.BadParameter.__base__
+MOST_NAMED = 20
 INTERRUPTED = 130
 """The exit code that Typer makes of Ctrl-C, as shells do."""
 
@@ -119,7 +120,7 @@ def prepare(
         )
     for name in summary.empty_classes:
         errors.print(f"class {name}: no usable video", soft_wrap=True)
-    _exit_with_failures(summary.failed)
+    _exit_with_failures(summary.failed, store / "index.parquet")
 
 
 def _catalog(source: Path, dataset: str, splits: Path | None, split: int) -> Catalog:
@@ -281,9 +282,13 @@ def predict(
     _exit_with_failures(failed)
 
 
-def _exit_with_failures(failed: Sequence[tuple[str, str]]) -> None:
-    for name, reason in failed:
+def _exit_with_failures(failed: Sequence[tuple[str, str]], all_in: Path | None = None) -> None:
+    """Name what failed and exit with 1; where a file holds all reasons, the first ones do."""
+    named = failed[:MOST_NAMED] if all_in else failed
+    for name, reason in named:
         errors.print(f"failed: {reason if name in reason else f'{name}: {reason}'}", soft_wrap=True)
+    if len(named) < len(failed):
+        errors.print(f"and {len(failed) - len(named)} more failed; all reasons are in {all_in}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 
