@@ -68,7 +68,7 @@ def write_source(name: str, clips: Path, target: Path) -> None:
 def stresnet(*words: object) -> None:
     command = [sys.executable, "-m", "stresnet", *map(str, words)]
     print("$ stresnet", *map(str, words), file=sys.stderr, flush=True)
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, stdout=sys.stderr)  # the tables alone go to standard output
 
 
 def print_table(name: str, reports: list[Path], minutes: float) -> None:
