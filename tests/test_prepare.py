@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import stresnet.prepare
 from stresnet.data.records import Catalog, VideoRecord, open_source
 from stresnet.data.store import ClipStore, StoreSpec, clip_path
 from stresnet.errors import FlowSpecError, StoreError
 from stresnet.flow.spec import FlowSpec
 from stresnet.media.video import write_video
-from stresnet.prepare import PrepareSummary, Progress, prepare
+from stresnet.prepare import PrepareSummary, Progress, prepare, usable_cores
 
 SPEC = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))
 GOOD = [f"{label}/Vidéo {n} & [{label}].mp4" for label in ("jump", "wave") for n in range(4)]
@@ -153,6 +154,16 @@ def test_good_and_bad_videos(prepared: tuple[Path, PrepareSummary, list[Progress
     assert {step.total for step in steps} == {11}
     assert (steps[-1].failed, steps[-1].frames, steps[-1].eta_seconds) == (3, 112, 0.0)
     assert steps[5].eta_seconds > 0
+
+
+@pytest.mark.parametrize(("platform", "cores", "expected"), [("win32", 96, 61), ("win32", 8, 8), ("linux", 96, 96)])
+def test_workers_by_default(monkeypatch: pytest.MonkeyPatch, platform: str, cores: int, expected: int) -> None:
+    assert usable_cores() >= 1
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "platform", platform)
+        patch.setattr(stresnet.prepare, "usable_cores", lambda: cores)
+        found = stresnet.prepare._default_workers()
+    assert found == expected
 
 
 def test_killed_at_any_moment_it_goes_on(

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -48,6 +49,7 @@ except ImportError:  # pragma: no cover - Windows has no flock; there, nobody gu
     fcntl = None  # type: ignore[assignment]
 
 _UNFINISHED = re.compile(r"\..*\.tmp\.(arrow|json|parquet)")  # names that `atomic.replacing` gives
+_MOST_ON_WINDOWS = 61  # processes of one pool; it refuses more there
 _DIED = "the process reading it died, twice: the file crashes the decoder or needs more memory than there is"
 
 
@@ -113,7 +115,7 @@ def prepare(
         catalog: the videos.
         store: a folder, new, empty or a store of the same spec.
         spec: how clips are made.
-        workers: processes; one per usable core by default.
+        workers: processes; one per usable core by default, but no more than 61 on Windows.
         on_progress: called in this process once at the start and after every video.
 
     Raises:
@@ -133,7 +135,7 @@ def prepare(
         todo = [record for record in catalog.records if record.id not in kept_ids]
         run = _Run(start, list(kept), todo, on_progress)
         try:
-            with closing(_work(root, spec, todo, workers or usable_cores())) as finished:
+            with closing(_work(root, spec, todo, workers or _default_workers())) as finished:
                 for entry in finished:
                     run.add(entry)
         finally:
@@ -147,6 +149,10 @@ def prepare(
 def usable_cores() -> int:
     """Returns how many cores this process may use: containers and clusters often grant fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _default_workers() -> int:
+    return min(usable_cores(), _MOST_ON_WINDOWS) if sys.platform == "win32" else usable_cores()
 
 
 class _Run:
