@@ -15,6 +15,7 @@ import pytest
 
 import stresnet
 import stresnet.demo
+from stresnet.data.records import open_source
 from stresnet.data.store import ClipStore
 from stresnet.data.synthetic import SyntheticSpec
 from stresnet.model.weights import read_story
@@ -103,6 +104,7 @@ def test_prepare(command: Command, videos: Path, tmp_path: Path) -> None:
     assert one_line(out).startswith("0 videos prepared, 12 kept, 0 failed; 312 frames, ")
     store = ClipStore.open(tmp_path / "store")
     assert (store.spec.flow.method, store.spec.flow.preset, store.spec.flow.bound_px) == ("dis", "medium", 20.0)
+    assert store.spec.jpeg_quality == 95
 
 
 def test_prepare_says_what_it_noticed(command: Command, videos: Path, tmp_path: Path) -> None:
@@ -114,6 +116,20 @@ def test_prepare_says_what_it_noticed(command: Command, videos: Path, tmp_path: 
     assert "note: no split is given: all 1 videos are for training" in err
     store = ClipStore.open(tmp_path / "store")
     assert (store.spec.flow.method, store.spec.flow.bound_px, store.classes) == ("farneback", 10.0, ("up [1]",))
+
+
+def test_prepare_refuses_other_settings(command: Command, videos: Path, tmp_path: Path) -> None:
+    options = ["--short-side", "32", "--workers", "1"]
+    code, _, err = command("prepare", videos, tmp_path / "store", *options, "--preset", "slow")
+    assert code == 1
+    assert err.splitlines()[-1] == ("stresnet: flow preset of dis must be one of ultrafast, fast, medium, found 'slow'")
+    assert not (tmp_path / "store").exists()
+    prepared(open_source(videos), tmp_path / "store")
+    options += ["--preset", "ultrafast", "--jpeg-quality", "80"]
+    code, _, err = command("prepare", videos, tmp_path / "store", *options)
+    assert code == 1
+    expected = "this run: expected jpeg_quality 95, found 80; prepare with one of them"
+    assert err.splitlines()[-1].endswith(expected)
 
 
 def test_train_stage_by_stage(command: Command, store: ClipStore, recipe: Path, tmp_path: Path) -> None:
@@ -260,6 +276,8 @@ def test_demo(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (["prepare", "a", "b", "--dataset", "kinetics"], "must be one of ucf101, hmdb51, not 'kinetics'"),
         (["prepare", "a", "b", "--short-side", "16"], "'--short-side'"),
         (["prepare", "a", "b", "--split", "4"], "'--split'"),
+        (["prepare", "a", "b", "--jpeg-quality", "0"], "'--jpeg-quality'"),
+        (["prepare", "a", "b", "--jpeg-quality", "101"], "'--jpeg-quality'"),
         (["fuse", "a", "--weights", "1,b"], "must be numbers separated by commas, not '1,b'"),
     ],
 )

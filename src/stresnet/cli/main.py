@@ -94,8 +94,10 @@ def prepare(
     splits: Annotated[Optional[Path], typer.Option(help="Folder of the official lists.")] = None,  # noqa: UP045
     split: Annotated[int, typer.Option(help="Which of the official splits.", min=1, max=3)] = 1,
     flow: Annotated[str, typer.Option(help="dis, tvl1 (the paper's) or farneback.")] = "dis",
+    preset: Annotated[str, typer.Option(help="ultrafast, fast or medium for dis; default: the method's own.")] = "",
     short_side: Annotated[int, typer.Option(help="Stored size in px; flow is computed at it.", min=32)] = 256,
     bound: Annotated[float, typer.Option(help="Flow is clipped at ± this many px per frame.")] = 20.0,
+    jpeg_quality: Annotated[int, typer.Option(help="Of stored frames and flow.", min=1, max=100)] = 95,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -104,7 +106,8 @@ def prepare(
     from stresnet.flow import FlowSpec
     from stresnet.prepare import prepare as run_prepare
 
-    spec = StoreSpec(FlowSpec.from_dict({"method": flow, "short_side": short_side, "bound_px": bound}))
+    settings = {"method": flow, "preset": preset, "short_side": short_side, "bound_px": bound}
+    spec = StoreSpec(FlowSpec.from_dict(settings), jpeg_quality)
     catalog = _catalog(source, dataset, splits, split)
     for note in catalog.notes:
         errors.print(f"note: {note}", soft_wrap=True)

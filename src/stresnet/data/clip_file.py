@@ -82,7 +82,8 @@ class StoreSpec:
         """
         self.flow.require_same(other.flow, what)
         if self.jpeg_quality != other.jpeg_quality:
-            raise StoreError(f"{what}: expected jpeg_quality {self.jpeg_quality}, found {other.jpeg_quality}")
+            found = f"expected jpeg_quality {self.jpeg_quality}, found {other.jpeg_quality}"
+            raise StoreError(f"{what}: {found}; prepare with one of them")
 
 
 @dataclass(frozen=True)
