@@ -21,6 +21,7 @@ from stresnet.data.synthetic import SyntheticSpec
 from stresnet.model.weights import read_story
 from stresnet.scores import ScoreTable, mcnemar, top_k_accuracy
 from stresnet.train import Run
+from test_media import encode
 from tiny import STAGES, Command, grouped, one_line, prepared
 
 COMMANDS = ["demo", "prepare", "train", "evaluate", "fuse", "predict"]
@@ -95,6 +96,7 @@ def test_prepare(command: Command, videos: Path, tmp_path: Path) -> None:
     assert code == 0
     found = json.loads(out)
     assert (found["done"], found["kept"], found["failed"], found["empty_classes"]) == (12, 0, {}, [])
+    assert found["truncated"] == []
     assert found["frames"] == 12 * 26
     assert err.splitlines()[0] == "note: 1 file(s) that are no videos are left out, such as 'synthetic.json'"
     assert err.splitlines()[1] == "preparing videos: 0/12"
@@ -116,6 +118,28 @@ def test_prepare_says_what_it_noticed(command: Command, videos: Path, tmp_path: 
     assert "note: no split is given: all 1 videos are for training" in err
     store = ClipStore.open(tmp_path / "store")
     assert (store.spec.flow.method, store.spec.flow.bound_px, store.classes) == ("farneback", 10.0, ("up [1]",))
+
+
+def test_prepare_names_the_first_of_many_damaged_videos(command: Command, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, 32, 48, 3), dtype=np.uint8)
+    whole = encode(tmp_path / "whole.mp4", list(noise), mux={"movflags": "faststart"}).read_bytes()
+    folder = tmp_path / "clips" / "up"
+    folder.mkdir(parents=True)
+    for n in range(22):
+        (folder / f"{n:02}.mp4").write_bytes(whole[: len(whole) // 2])
+    options = ["--short-side", "32", "--workers", "1", "--preset", "ultrafast", "--jpeg-quality", "80"]
+    code, _, err = command("prepare", tmp_path / "clips", tmp_path / "store", *options)
+    assert code == 0
+    store = ClipStore.open(tmp_path / "store")
+    frames = store.entries[0].frames
+    notes = [line for line in err.splitlines() if line.startswith("note: ") and "damaged" in line]
+    named = [f"note: up/{n:02}.mp4: damaged; {frames} frames could be decoded and are used" for n in range(20)]
+    index = store.root / "index.parquet"
+    assert notes == [*named, f"note: and 2 more are damaged; all are marked as truncated in {index}"]
+    assert (store.spec.flow.preset, store.spec.jpeg_quality) == ("ultrafast", 80)
+    code, out, _ = command("prepare", tmp_path / "clips", tmp_path / "store", *options, "--json")
+    assert code == 0
+    assert json.loads(out)["truncated"] == [f"up/{n:02}.mp4" for n in range(22)]
 
 
 def test_prepare_refuses_other_settings(command: Command, videos: Path, tmp_path: Path) -> None:

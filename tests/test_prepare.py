@@ -27,6 +27,7 @@ from stresnet.errors import FlowSpecError, StoreError
 from stresnet.flow.spec import FlowSpec
 from stresnet.media.video import write_video
 from stresnet.prepare import PrepareSummary, Progress, prepare, usable_cores
+from test_media import encode
 
 SPEC = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))
 GOOD = [f"{label}/Vidéo {n} & [{label}].mp4" for label in ("jump", "wave") for n in range(4)]
@@ -138,6 +139,7 @@ def test_good_and_bad_videos(prepared: tuple[Path, PrepareSummary, list[Progress
     assert failed["bad/empty.avi"].startswith("the file is empty")
     assert "not a video" in failed["bad/none.avi"]
     assert summary.empty_classes == ("bad",)
+    assert summary.truncated == ()
     store = ClipStore.open(root)
     assert store.classes == ("bad", "jump", "wave")
     assert store.name == source.name
@@ -154,6 +156,22 @@ def test_good_and_bad_videos(prepared: tuple[Path, PrepareSummary, list[Progress
     assert {step.total for step in steps} == {11}
     assert (steps[-1].failed, steps[-1].frames, steps[-1].eta_seconds) == (3, 112, 0.0)
     assert steps[5].eta_seconds > 0
+
+
+def test_a_video_cut_off_is_used_and_named(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), dtype=np.uint8)
+    folder = tmp_path / "source" / "jump"
+    folder.mkdir(parents=True)
+    whole = encode(folder / "whole.mp4", list(noise), mux={"movflags": "faststart"}).read_bytes()
+    (folder / "cut.mp4").write_bytes(whole[: len(whole) * 3 // 10])
+    for done, kept in ((2, 0), (0, 2)):
+        summary = prepare(open_source(folder.parent), tmp_path / "store", SPEC, workers=1)
+        assert (summary.done, summary.kept, summary.failed) == (done, kept, ())
+        assert summary.truncated == ("jump/cut.mp4",)
+        entries = ClipStore.open(tmp_path / "store").entries
+        assert [(e.record.id, e.truncated) for e in entries] == [("jump/cut.mp4", True), ("jump/whole.mp4", False)]
+        assert 11 <= entries[0].frames < 30
+        assert entries[1].frames == 60
 
 
 @pytest.mark.parametrize(("platform", "cores", "expected"), [("win32", 96, 61), ("win32", 8, 8), ("linux", 96, 96)])

@@ -6,11 +6,13 @@ import json
 import shutil
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
@@ -224,7 +226,9 @@ def store(clip: Clip, tmp_path: Path) -> ClipStore:
             entries.append(StoreEntry(record, reason="no frame decodes"))
             continue
         clip.write(clip_path(root, name))
-        entries.append(StoreEntry(record, 14, 32, 43, 20.0, clip_path(root, name).stat().st_size))
+        entries.append(
+            StoreEntry(record, 14, 32, 43, 20.0, clip_path(root, name).stat().st_size, truncated=label == "wave")
+        )
     made = ClipStore(root, SPEC, ("jump", "wave"), "three", tuple(entries))
     made.save()
     return made
@@ -244,6 +248,13 @@ def test_store_round_trip(store: ClipStore) -> None:
     clip_path(store.root, "wave/a square.mp4").unlink()
     with pytest.raises(StoreError, match="expected a prepared clip, found no file"):
         opened.clip("wave/a square.mp4")
+
+
+def test_an_index_without_the_column_of_truncated_videos(store: ClipStore) -> None:
+    index = store.root / "index.parquet"
+    pq.write_table(pq.read_table(index).drop_columns(["truncated"]), index)
+    entries = ClipStore.open(store.root).entries
+    assert entries == tuple(replace(e, truncated=False) for e in store.entries)
 
 
 def test_test_groups(store: ClipStore) -> None:

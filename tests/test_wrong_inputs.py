@@ -123,8 +123,9 @@ def test_good_videos_survive_bad_ones(command: Command, clip: Path, tmp_path: Pa
     assert code == 1
     assert one_line(out).startswith("6 videos prepared, 0 kept, 5 failed;")
     lines = [line for line in err.splitlines() if not line.startswith(("preparing", "note: no split"))]
-    assert lines[0] == "class nothing usable: no usable video"
-    failed = dict(line.removeprefix("failed: ").split(": ", 1) for line in lines[1:])
+    note, lonely, *failures = lines
+    assert lonely == "class nothing usable: no usable video"
+    failed = dict(line.removeprefix("failed: ").split(": ", 1) for line in failures)
     assert list(failed) == [
         f"nothing usable/{name}" for name in ("1 frames.mp4", "3 frames.mp4", "sound only.mp4", "text.avi", "zero.mp4")
     ]
@@ -142,6 +143,8 @@ def test_good_videos_survive_bad_ones(command: Command, clip: Path, tmp_path: Pa
     truncated = sizes.pop("truncated.mp4")
     assert 15 <= truncated[0] <= 30
     assert store.clip("unusual/truncated.mp4").meta.truncated
+    assert [e.record.id for e in store.entries if e.truncated] == ["unusual/truncated.mp4"]
+    assert note == f"note: unusual/truncated.mp4: damaged; {truncated[0]} frames could be decoded and are used"
     assert sizes == {
         "Ünïcødé [1] 100% #1.mp4": (26, 32, 48),
         "4K.mp4": (11, 32, 57),
@@ -154,7 +157,7 @@ def test_good_videos_survive_bad_ones(command: Command, clip: Path, tmp_path: Pa
     code, out, again = command("prepare", folder, tmp_path / "store", *TINY)
     assert code == 1
     assert one_line(out).startswith("0 videos prepared, 6 kept, 5 failed;")
-    assert again.splitlines()[-6:] == lines
+    assert again.splitlines()[-7:] == lines
 
 
 def test_no_video_is_usable(command: Command, tmp_path: Path, recipe: Path) -> None:

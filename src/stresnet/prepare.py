@@ -83,6 +83,7 @@ class PrepareSummary:
         kept: videos already there.
         failed: (id, reason) of videos that could not be used.
         empty_classes: classes without any usable video.
+        truncated: ids of usable videos, parts of which could not be decoded.
         frames: frames of all usable videos.
         seconds: of this run.
         bytes: size of all clip files in the index.
@@ -92,6 +93,7 @@ class PrepareSummary:
     kept: int
     failed: tuple[tuple[str, str], ...]
     empty_classes: tuple[str, ...]
+    truncated: tuple[str, ...]
     frames: int
     seconds: float
     bytes: int
@@ -254,7 +256,7 @@ def _kept_entry(root: Path, record: VideoRecord, spec: StoreSpec) -> StoreEntry 
 
 
 def _entry(record: VideoRecord, meta: ClipMeta, size: int) -> StoreEntry:
-    return StoreEntry(record, meta.frames, meta.height, meta.width, meta.fps, size)
+    return StoreEntry(record, meta.frames, meta.height, meta.width, meta.fps, size, truncated=meta.truncated)
 
 
 def _source_bytes(record: VideoRecord) -> int:
@@ -272,6 +274,7 @@ def _summary(store: ClipStore, kept: int, seconds: float) -> PrepareSummary:
         kept=kept,
         failed=tuple((entry.record.id, entry.reason) for entry in store.entries if entry.reason),
         empty_classes=tuple(name for name in store.classes if name not in classes),
+        truncated=tuple(entry.record.id for entry in usable if entry.truncated),
         frames=sum(entry.frames for entry in usable),
         seconds=seconds,
         bytes=sum(entry.bytes for entry in usable),

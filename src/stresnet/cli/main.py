@@ -18,6 +18,7 @@ from stresnet.errors import StresnetError
 
 if TYPE_CHECKING:
     from stresnet.data.records import Catalog
+    from stresnet.prepare import PrepareSummary
     from stresnet.recognize import Protocol
 
 app = typer.Typer(
@@ -113,6 +114,11 @@ def prepare(
         errors.print(f"note: {note}", soft_wrap=True)
     with Bar() as bar:
         summary = run_prepare(catalog, store, spec, workers=workers, on_progress=bar.prepare)
+    _show_prepared(summary, store, as_json=as_json)
+
+
+def _show_prepared(summary: PrepareSummary, store: Path, *, as_json: bool) -> None:
+    """Print what was done, then note what is odd; exit with 1 if videos failed."""
     if as_json:
         print(json.dumps({**vars(summary), "failed": dict(summary.failed)}, ensure_ascii=False))
     else:
@@ -121,9 +127,22 @@ def prepare(
             f"{summary.frames} frames, {summary.bytes / 1e6:.1f} MB, {summary.seconds:.0f} s",
             soft_wrap=True,
         )
+    if summary.truncated:
+        _note_damaged(summary.truncated, store)
     for name in summary.empty_classes:
         errors.print(f"class {name}: no usable video", soft_wrap=True)
     _exit_with_failures(summary.failed, store / "index.parquet")
+
+
+def _note_damaged(damaged: Sequence[str], store: Path) -> None:
+    from stresnet.data.store import ClipStore
+
+    frames = {entry.record.id: entry.frames for entry in ClipStore.open(store).select()}
+    for name in damaged[:MOST_NAMED]:
+        errors.print(f"note: {name}: damaged; {frames[name]} frames could be decoded and are used", soft_wrap=True)
+    if len(damaged) > MOST_NAMED:
+        more = f"{len(damaged) - MOST_NAMED} more are damaged"
+        errors.print(f"note: and {more}; all are marked as truncated in {store / 'index.parquet'}", soft_wrap=True)
 
 
 def _catalog(source: Path, dataset: str, splits: Path | None, split: int) -> Catalog:

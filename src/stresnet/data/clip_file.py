@@ -98,7 +98,7 @@ class ClipMeta:
         source_bytes, source_mtime_ns: size and time of change of the video when it was read.
         clipped_share: share of flow vectors beyond the bound, 0 to 1.
         checksum: BLAKE2b of everything else in the clip.
-        truncated: the video broke off; what came before is here.
+        truncated: parts of the video could not be decoded, such as its end; what could is here.
     """
 
     id: str

@@ -33,7 +33,7 @@ _RECORD_COLUMNS = ("id", "path", "label", "split", "group")
 _INDEX_SCHEMA = pa.schema(
     [(name, pa.string()) for name in _RECORD_COLUMNS]
     + [(name, pa.int64()) for name in ("frames", "height", "width")]
-    + [("fps", pa.float64()), ("bytes", pa.int64()), ("reason", pa.string())]
+    + [("fps", pa.float64()), ("bytes", pa.int64()), ("reason", pa.string()), ("truncated", pa.bool_())]
 )
 
 
@@ -46,6 +46,7 @@ class StoreEntry:
         frames, height, width, fps: of its clip; 0 if there is none.
         bytes: size of its clip file.
         reason: why there is no clip; ``""`` if there is one.
+        truncated: parts of the video could not be decoded; its clip holds the others.
     """
 
     record: VideoRecord
@@ -55,6 +56,7 @@ class StoreEntry:
     fps: float = 0.0
     bytes: int = 0
     reason: str = ""
+    truncated: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,4 +207,5 @@ def _row(entry: StoreEntry) -> dict[str, Any]:
 
 def _entry(row: dict[str, Any]) -> StoreEntry:
     record = VideoRecord(**{name: row.pop(name) for name in _RECORD_COLUMNS})
-    return StoreEntry(record, **row)
+    truncated = bool(row.pop("truncated"))  # null where the index was written before there was this column
+    return StoreEntry(record, **row, truncated=truncated)
