@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 
 setup: $(INSTALLED)
 
-# torch first and pinned: without the pin, pip would fetch the newest build with all of CUDA.
+# torch first and by itself, so that a build for this machine that pip knows of (CPU only, say) is taken.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch

@@ -200,14 +200,14 @@ def test_cut_off_it_goes_on_with_what_is_scored(
     monkeypatch.setattr(scoring_module, "PART_VIDEOS", 2)
     with pytest.raises(StoppedError):
         evaluate(copy, store, tmp_path / "report", on_progress=stop_at("Motion", 3), examples=0)
-    assert len(list((tmp_path / "report" / "parts").iterdir())) == 3
+    assert len(list((tmp_path / "report" / ".parts").iterdir())) == 3
     scored = counting(monkeypatch)
     steps: list[tuple[str, int, int]] = []
     evaluate(copy, store, tmp_path / "report", on_progress=lambda *step: steps.append(step), examples=0)
     assert sum(scored.values()) == 2 + 4  # half of motion, all of the last stage
     assert steps[-1] == ("ST-ResNet", 4, 4)
     assert_same_tables(tmp_path / "report", out)
-    assert not (tmp_path / "report" / "parts").exists()
+    assert not (tmp_path / "report" / ".parts").exists()
 
 
 def test_parts_of_other_videos_are_not_taken(

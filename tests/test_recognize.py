@@ -43,7 +43,7 @@ def checkpoint(crop_px: int = 32, mirror: bool = True, **config: object) -> Chec
         model=model.eval(),
         classes=CLASSES,
         preprocessing=Preprocessing(MEAN, STD, FLOW_STD, crop_px, mirror),
-        flow_spec=SPEC.flow.to_dict(),
+        store_spec=SPEC.to_dict(),
         stage="st-resnet",
         recipe=recipe.model_dump(mode="json"),
     )

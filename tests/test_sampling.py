@@ -250,11 +250,11 @@ def normalized(sample: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]
 
 def test_flow_stack_is_u_and_v_interleaved_in_time_order() -> None:
     sample = cut(plain_clip(), CENTERS, WHOLE, (32, 40), flow_stack=10)
-    assert sample["flow"].shape == (3, 32, 40, 20)
+    assert sample["flow"].shape == (3, 20, 32, 40)
     for step, center in enumerate(CENTERS):
         expected = [base + flow for flow in range(center - 5, center + 5) for base in (60, 160)]
-        assert sample["flow"][step, 3, 4].tolist() == expected
-        assert (sample["flow"][step] == sample["flow"][step, 0, 0]).all()
+        assert sample["flow"][step, :, 3, 4].tolist() == expected
+        assert (sample["flow"][step] == sample["flow"][step, :, :1, :1]).all()
 
 
 def test_one_crop_holds_for_all_frames_and_both_streams() -> None:
@@ -264,11 +264,11 @@ def test_one_crop_holds_for_all_frames_and_both_streams() -> None:
     for step, center in enumerate(CENTERS):
         assert np.array_equal(sample["rgb"][step], clip.rgb([center])[0][window])
         fields = clip.flow(range(center - 5, center + 5))[(..., *window)]  # (10,2,20,30)
-        assert np.array_equal(sample["flow"][step].permute(2, 0, 1), fields.reshape(20, 20, 30))
+        assert np.array_equal(sample["flow"][step], fields.reshape(20, 20, 30))
     assert sample["flow_scale"].tolist() == [1.0, 1.0]
     resized = cut(clip, CENTERS, crop, (16, 16), flow_stack=10)
     assert resized["rgb"].shape == (3, 16, 16, 3)
-    assert resized["flow"].shape == (3, 16, 16, 20)
+    assert resized["flow"].shape == (3, 20, 16, 16)
     assert {value.dtype for name, value in resized.items() if name != "flow_scale"} == {torch.uint8}
 
 
@@ -293,7 +293,7 @@ def test_resizing_scales_flow_by_axis() -> None:
 
 
 def test_each_clip_of_a_batch_has_its_own_scale() -> None:
-    levels = torch.full((2, 1, 2, 2, 4), 138, dtype=torch.uint8)
+    levels = torch.full((2, 1, 4, 2, 2), 138, dtype=torch.uint8)
     _, flow = Preprocessing(flow_std=10.0).normalize(None, levels, torch.tensor([[1.0, 2.0], [-3.0, 4.0]]))
     assert flow.shape == (2, 4, 1, 2, 2)
     assert flow[:, :, 0, 0, 0].tolist() == [[1.0, 2.0, 1.0, 2.0], [-3.0, 4.0, -3.0, 4.0]]
@@ -368,7 +368,7 @@ def test_training_clips_honour_mirror_and_streams(store: ClipStore, crop: str) -
         for mirror in (True, False)
     )
     assert "rgb" not in both[0]
-    assert both[0]["flow"].shape == (2, 24, 24, 20)
+    assert both[0]["flow"].shape == (2, 20, 24, 24)
     assert {float(both[i]["flow_scale"][0]) < 0 for i in range(30)} == {True, False}
     assert all(float(never[i]["flow_scale"][0]) > 0 for i in range(30))
 
@@ -393,7 +393,7 @@ def test_the_middle_clip_lies_in_the_middle_at_the_middle_stride() -> None:
 def test_caffe_weights_see_levels_less_a_mean_and_flow_less_128() -> None:
     caffe = Preprocessing.of_layout("caffe", crop_px=224, mirror=True)
     rgb = torch.full((1, 1, 2, 2, 3), 200, dtype=torch.uint8)
-    flow = torch.full((1, 1, 2, 2, 4), 130, dtype=torch.uint8)
+    flow = torch.full((1, 1, 4, 2, 2), 130, dtype=torch.uint8)
     frames, stacks = caffe.normalize(rgb, flow, torch.ones(1, 2))
     assert frames is not None
     assert stacks is not None

@@ -206,12 +206,12 @@ def test_ranks_share_the_stream_batch_by_batch() -> None:
 def samples(count: int) -> list[dict[str, Tensor]]:
     rng = torch.Generator().manual_seed(0)
 
-    def bytes_of(channels: int) -> Tensor:
-        return torch.randint(0, 256, (3, 32, 32, channels), generator=rng, dtype=torch.uint8)
+    def bytes_of(*shape: int) -> Tensor:
+        return torch.randint(0, 256, (3, *shape), generator=rng, dtype=torch.uint8)
 
     scale = torch.tensor([-1.0, 0.8])
     return [
-        {"rgb": bytes_of(3), "flow": bytes_of(4), "flow_scale": scale, "label": torch.tensor(n % 5)}
+        {"rgb": bytes_of(32, 32, 3), "flow": bytes_of(4, 32, 32), "flow_scale": scale, "label": torch.tensor(n % 5)}
         for n in range(count)
     ]
 

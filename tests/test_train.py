@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 import stresnet.train.run as run_module
 from stresnet.data.clips import ClipSampling, TrainingClips
 from stresnet.data.store import ClipStore
-from stresnet.errors import CheckpointError, FlowSpecError, RecipeError
+from stresnet.errors import CheckpointError, FlowSpecError, RecipeError, StoreError
+from stresnet.evaluate import evaluate
 from stresnet.model import Preprocessing, STResNet, load_checkpoint
 from stresnet.model.weights import read_story
 from stresnet.recognize import Recognizer
@@ -89,7 +90,7 @@ def test_a_run_leaves_models_curves_and_logs(run: Run, store: ClipStore) -> None
     story = read_story(run.folder / "model.safetensors")
     assert (story["stage"], story["classes"]) == ("st-resnet", list(store.classes))
     assert (story["training"]["videos"], story["training"]["steps"]) == (8, 4)
-    assert story["flow_spec"] == store.spec.flow.to_dict()
+    assert story["store_spec"] == store.spec.to_dict()
     assert list(run.folder.rglob(".*")) == []
 
 
@@ -176,6 +177,25 @@ def test_a_model_of_another_flow_is_no_start(tmp_path: Path, run: Run, store: Cl
 def test_a_video_shorter_than_a_stack_is_named_before_training(tmp_path: Path, store: ClipStore) -> None:
     with pytest.raises(RecipeError, match="has 26 frames, but a stack of 30 flows needs 31"):
         train(store, tmp_path / "run", tiny_recipe({"motion": {}}, flow_stack=30))
+
+
+def test_devices_that_cannot_share_a_batch_are_refused_before_training(tmp_path: Path, store: ClipStore) -> None:
+    with pytest.raises(RecipeError, match="stage appearance: a batch of 4 cannot be shared by 4 devices"):
+        train(store, tmp_path / "run", tiny_recipe(), devices=4)
+    assert not (tmp_path / "run").exists()
+
+
+def test_videos_seen_in_training_are_no_test_videos(tmp_path: Path, run: Run, store: ClipStore) -> None:
+    swapped = {"train": "test", "test": "train"}
+    entries = tuple(replace(e, record=replace(e.record, split=swapped[e.record.split])) for e in store.entries)
+    other = replace(store, entries=entries)
+    with pytest.raises(StoreError, match="8 of the 8 videos of split 'test' were trained on"):
+        evaluate(run.folder, other, tmp_path / "report")
+    with pytest.raises(RecipeError, match=r"other data \(training_videos differ\)"):
+        train(other, run.folder, run.recipe, resume=True)
+    init = {"motion": run.model_file("motion")}
+    with pytest.raises(RecipeError, match="was trained on 8 of the videos held out here"):
+        train(other, tmp_path / "run", tiny_recipe({"motion": {}}), init=init)
 
 
 def test_no_training_videos(tmp_path: Path, store: ClipStore) -> None:
@@ -378,7 +398,7 @@ def test_groups_held_out_are_not_looked_at(tmp_path: Path, videos: Path, monkeyp
     assert len(set(opened)) == 8
     story = read_story(done.model_file("appearance"))
     assert (story["test_groups"], story["training"]["videos"]) == (["g2"], 8)
-    with pytest.raises(RecipeError, match=r"other data \(test_groups differ\)"):
+    with pytest.raises(RecipeError, match=r"other data \(test_groups, training_videos differ\)"):
         train(store, tmp_path / "run", recipe, test_groups=("g1",), resume=True)
 
 
@@ -439,20 +459,13 @@ TWO_DEVICES = """
     import sys
 
     sys.path.insert(0, {tests!r})
-    import lightning as L
     from tiny import tiny_recipe
 
-    import stresnet.train.trainer as trainer
     from stresnet.data.store import ClipStore
     from stresnet.train import train
 
-    class Two(L.Trainer):
-        def __init__(self, **options):
-            super().__init__(accelerator="cpu", devices=2, strategy="ddp", **options)
-
-    trainer.L.Trainer = Two
     stages = {{"appearance": {{}}, "motion": {{"rates": [{{"rate": 0.01, "iterations": 1}}]}}}}
-    train(ClipStore.open({store!r}), {folder!r}, tiny_recipe(stages), workers=0)
+    train(ClipStore.open({store!r}), {folder!r}, tiny_recipe(stages), workers=0, devices=2)
 """
 
 

@@ -23,8 +23,8 @@ from stresnet.data.sampling import (
     whole_frame,
 )
 from stresnet.errors import CheckpointError, StresnetError
-from stresnet.flow import FlowSpec
 from stresnet.model import Checkpoint, load_checkpoint
+from stresnet.model.inputs import mirrored
 from stresnet.model.weights import first_line
 from stresnet.recipes import parse_recipe
 
@@ -106,7 +106,7 @@ class Recognizer:
     @property
     def store_spec(self) -> StoreSpec:
         """How videos must be prepared for it."""
-        return StoreSpec(FlowSpec.from_dict(self.checkpoint.flow_spec), self.checkpoint.jpeg_quality)
+        return StoreSpec.from_dict(self.checkpoint.store_spec)
 
     def predict(self, video: str | Path, *, protocol: Protocol = "dense25", top: int = 5) -> Prediction:
         """The action in a video file, its flow computed on the way: exactly what evaluation says of it.
@@ -135,18 +135,21 @@ class Recognizer:
         self.store_spec.require_same(clip.meta.spec, f"the model and {clip.meta.id}")
         config, preprocessing = self.checkpoint.model.config, self.checkpoint.preprocessing
         by_stream: dict[str, list[Scores]] = {stream: [] for stream in config.streams}
-        centers, views = self._views(clip, protocol)
-        for crop, size in views:
+        centers, crops = self._crops(clip, protocol)
+        mirror = preprocessing.mirror and protocol != "center"
+        for crop, size in crops:
             sample = cut(clip, centers, crop, size, flow_stack=config.flow_stack, streams=config.streams)
             batch = cast(Sample, {name: cast(Tensor, value)[None].to(self.device) for name, value in sample.items()})
-            logits = self._net(*preprocessing.normalize(batch.get("rgb"), batch.get("flow"), batch["flow_scale"]))
-            for stream, view in by_stream.items():
-                view.append(getattr(logits, stream)[0].mean(0).float().cpu().numpy())
+            inputs = preprocessing.normalize(batch.get("rgb"), batch.get("flow"), batch["flow_scale"])
+            for view in (inputs, mirrored(*inputs)) if mirror else (inputs,):
+                logits = self._net(*view)
+                for stream, scores in by_stream.items():
+                    scores.append(getattr(logits, stream)[0].mean(0).float().cpu().numpy())
         means = {stream: _mean(values) for stream, values in by_stream.items()}
         return VideoScores(means.get("appearance"), means.get("motion"))
 
-    def _views(self, clip: Clip, protocol: Protocol) -> tuple[Indices, Sequence[tuple[Crop, tuple[int, int]]]]:
-        """The centres of a protocol, and its crops with the size each is resized to."""
+    def _crops(self, clip: Clip, protocol: Protocol) -> tuple[Indices, Sequence[tuple[Crop, tuple[int, int]]]]:
+        """The centres of a protocol, and its crops with the size each is resized to; mirrors are made of these."""
         if protocol not in PROTOCOLS:
             raise ValueError(f"no protocol {protocol!r}: give one of {', '.join(PROTOCOLS)}")
         meta, crop_px = clip.meta, self.checkpoint.preprocessing.crop_px
@@ -154,14 +157,11 @@ class Recognizer:
         if protocol == "center":
             crop = corner_and_center_crops(meta.height, meta.width, crop_px)[-1]
             return self._middle_clip(meta.frames), [(crop, (crop_px, crop_px))]
+        centers = spread_centers(meta.frames, flow_stack, 25)
         if protocol == "crop10x25":
-            crops = [(c, (crop_px, crop_px)) for c in corner_and_center_crops(meta.height, meta.width, crop_px)]
-        else:
-            window = whole_frame(meta.height, meta.width, crop_px)
-            crops = [(window, (max(window.height, crop_px), max(window.width, crop_px)))]
-        if self.checkpoint.preprocessing.mirror:
-            crops += [(Crop(c.top, c.left, c.height, c.width, mirror=True), size) for c, size in crops]
-        return spread_centers(meta.frames, flow_stack, 25), crops
+            return centers, [(c, (crop_px, crop_px)) for c in corner_and_center_crops(meta.height, meta.width, crop_px)]
+        window = whole_frame(meta.height, meta.width, crop_px)
+        return centers, [(window, (max(window.height, crop_px), max(window.width, crop_px)))]
 
     def _middle_clip(self, frames: int) -> Indices:
         """The clip of training's length and middle stride around the middle of the video."""

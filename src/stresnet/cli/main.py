@@ -178,7 +178,8 @@ def train(
         typer.Option(help="Hold this group out for testing; all others are learnt from.", show_default=False),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in this folder.")] = False,
-    workers: Workers = None,
+    workers: Annotated[Optional[int], typer.Option(help="Loader processes for each device.", min=0)] = None,  # noqa: UP045
+    devices: Annotated[int, typer.Option(help="GPUs to share every batch between.", min=1)] = 1,
 ) -> None:
     """Train the stages of a recipe, each from the ones before it."""
     from stresnet.data.store import ClipStore
@@ -195,6 +196,7 @@ def train(
             only=stage,
             resume=resume,
             workers=workers,
+            devices=devices,
             test_groups=tuple(test_group or ()),
             on_stage=bar.stage,
         )
@@ -225,7 +227,8 @@ def evaluate(
     from stresnet.evaluate import evaluate as run_evaluate
 
     protocols = _protocols(protocol)
-    folder = out or (model if model.is_dir() else model.parent) / "report"
+    base = model / "report" if model.is_dir() else model.parent / f"report-{model.stem}"
+    folder = out or (base if split == "test" else base.with_name(f"{base.name}-{split}"))
     with Bar() as bar:
         evaluation = run_evaluate(
             model,

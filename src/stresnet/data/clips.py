@@ -31,7 +31,7 @@ from stresnet.model.config import STREAMS, Stream
 class Sample(TypedDict, total=False):
     """One clip, or a batch of them with a leading B: uint8 frames and flow levels, ready for `Preprocessing`.
 
-    rgb (T,H,W,3) and flow (T,H,W,2L) are uint8, there only for a stream that asked for them; flow_scale (2,) float32
+    rgb (T,H,W,3) and flow (T,2L,H,W) are uint8, there only for a stream that asked for them; flow_scale (2,) float32
     holds the factors that resizing and mirroring put on u and v; label is an index into the classes.
     """
 
@@ -66,10 +66,10 @@ def cut(
         sample["rgb"] = torch.from_numpy(np.stack([_window(frame, crop, size) for frame in clip.rgb(centers)]))
     if "motion" in streams:
         wanted, where = np.unique(stack_around(centers, flow_stack), return_inverse=True)
-        fields = np.stack([_window(field.transpose(1, 2, 0), crop, size) for field in clip.flow(wanted)])
-        stacks = fields[where.reshape(len(centers), flow_stack)]  # (T,L,H,W,2)
-        stacks = stacks.transpose(0, 2, 3, 1, 4).reshape(len(centers), *size, 2 * flow_stack)
-        sample["flow"] = torch.from_numpy(stacks)
+        planes = np.stack([_window(plane, crop, size) for field in clip.flow(wanted) for plane in field])
+        # Whole planes are copied, (T,L,2,H,W); interleaving pixels here would take longer than decoding them.
+        stacks = planes.reshape(-1, 2, *size)[where.reshape(len(centers), flow_stack)]
+        sample["flow"] = torch.from_numpy(stacks.reshape(len(centers), 2 * flow_stack, *size))
     return sample
 
 

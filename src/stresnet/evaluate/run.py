@@ -12,8 +12,8 @@ from stresnet.data.store import ClipStore, StoreEntry, StoreSpec
 from stresnet.errors import RecipeError, StoreError
 from stresnet.evaluate import story
 from stresnet.evaluate.scoring import OnProgress, Scoring
-from stresnet.flow import FlowSpec
 from stresnet.model import Checkpoint, load_checkpoint, save_checkpoint
+from stresnet.model.weights import video_hash
 from stresnet.recipes import Stage
 from stresnet.recognize import Protocol, Recognizer
 from stresnet.report import Report, ReportRow, write_report
@@ -85,10 +85,8 @@ def evaluate(
     if last.test_groups:
         store = store.with_test_groups(last.test_groups)
     entries = _check(store, split, last)
-    scoring = Scoring(store, entries, out / "parts", on_progress)
+    scoring = Scoring(store, entries, out / ".parts", on_progress)
     rows = _rows(scoring, subjects, run, protocols, device)
-    if run is not None:
-        _note_scores(run, subjects, rows, store, split)
     for row in rows:
         row.table.write(out / f"scores-{_slug(row.table.name)}.parquet")
     chosen = next(row for row in rows if row.chosen)
@@ -102,7 +100,9 @@ def evaluate(
         facts=story.facts(store, entries, last, split),
     )
     page = write_report(out, report)
-    shutil.rmtree(scoring.parts, ignore_errors=True)
+    scoring.discard_parts()
+    if run is not None:
+        _note_scores(run, subjects, rows, store, split)
     return Evaluation(tuple(rows), page, tuple(sorted(scoring.failed.items())))
 
 
@@ -121,9 +121,14 @@ def _check(store: ClipStore, split: str, checkpoint: Checkpoint) -> tuple[StoreE
             f"{store.root} has {len(store.classes)} classes ({', '.join(store.classes[:3])} …), but the model "
             f"{len(checkpoint.classes)} ({', '.join(checkpoint.classes[:3])} …): give a store of the model's classes"
         )
-    spec = StoreSpec(FlowSpec.from_dict(checkpoint.flow_spec), checkpoint.jpeg_quality)
-    spec.require_same(store.spec, f"the model and {store.root}")
+    StoreSpec.from_dict(checkpoint.store_spec).require_same(store.spec, f"the model and {store.root}")
     entries = store.select(split)
+    seen = [e.record.id for e in entries if video_hash(e.record.id) in set(checkpoint.trained_on)]
+    if seen and split != "train":
+        raise StoreError(
+            f"{len(seen)} of the {len(entries)} videos of split {split!r} were trained on, first {seen[0]}: "
+            "prepare the store with the split that the model was trained on"
+        )
     if not entries:
         found = sorted({e.record.split for e in store.entries})
         raise StoreError(f"{store.root} has no usable videos of split {split!r}: its splits are {', '.join(found)}")

@@ -39,6 +39,7 @@ class Scoring:
     parts: Path
     on_progress: OnProgress | None = None
     failed: dict[str, str] = field(default_factory=dict)
+    _used: list[Path] = field(default_factory=list)
 
     def table(self, recognizer: Recognizer, protocol: Protocol, name: str) -> ScoreTable:
         """What one model says, video by video; parts that an earlier call left on disk are taken from there.
@@ -51,6 +52,7 @@ class Scoring:
         for start in range(0, len(self.entries), PART_VIDEOS):
             chunk = self.entries[start : start + PART_VIDEOS]
             file = self.parts / f"{key}-{start:07d}.parquet"
+            self._used.append(file)
             if file.is_file():
                 parts.append(replace(ScoreTable.read(file), name=name))
             elif scored := self._score(recognizer, protocol, name, start, chunk):
@@ -62,6 +64,13 @@ class Scoring:
             first = next(iter(self.failed.values()))
             raise StoreError(f"none of the {len(self.entries)} videos could be scored, first: {first}")
         return concatenate(parts, name)
+
+    def discard_parts(self) -> None:
+        """Remove what a later call could have gone on from."""
+        for file in self._used:
+            file.unlink(missing_ok=True)
+        if self.parts.is_dir() and not any(self.parts.iterdir()):
+            self.parts.rmdir()
 
     def without_failed(self, table: ScoreTable) -> ScoreTable:
         """The table without the videos that any model failed on, so that all rows tell of the same ones.

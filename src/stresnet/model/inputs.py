@@ -42,11 +42,11 @@ class Preprocessing:
     def normalize(
         self, rgb: Tensor | None, flow: Tensor | None, flow_scale: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Network inputs (B,3,T,H,W) and (B,2L,T,H,W), float32, as channels-last views; None stays None.
+        """Network inputs (B,3,T,H,W) and (B,2L,T,H,W), float32; None stays None.
 
         Args:
             rgb: (B,T,H,W,3) uint8.
-            flow: (B,T,H,W,2L) uint8 levels, u and v interleaved.
+            flow: (B,T,2L,H,W) uint8 levels, u and v interleaved.
             flow_scale: (B,2) float32, factors on u and v: what resizing and mirroring did to lengths and signs.
                 As the zero level is taken off first, −1 negates u exactly (the released code's 255 − u is off by
                 one level).
@@ -56,8 +56,8 @@ class Preprocessing:
             std = torch.tensor(self.rgb_std, device=rgb.device)
             rgb = ((rgb.float() - mean) / std).permute(0, 4, 1, 2, 3)
         if flow is not None:
-            factors = (flow_scale / self.flow_std).repeat(1, flow.shape[-1] // 2)[:, None, None, None]
-            flow = ((flow.float() - FLOW_ZERO) * factors).permute(0, 4, 1, 2, 3)
+            factors = (flow_scale / self.flow_std).repeat(1, flow.shape[2] // 2)[:, None, :, None, None]
+            flow = ((flow.float() - FLOW_ZERO) * factors).transpose(1, 2)
         return rgb, flow
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,3 +76,13 @@ class Preprocessing:
             raise ValueError(f"not a description of preprocessing: unknown fields {unknown}")
         tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**tuples)
+
+
+def mirrored(rgb: Tensor | None, flow: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """The network inputs of the same clip seen in a mirror: columns flipped, u negated exactly; None stays None."""
+    if rgb is not None:
+        rgb = rgb.flip(-1)
+    if flow is not None:
+        flow = flow.flip(-1)
+        flow[:, 0::2] *= -1
+    return rgb, flow

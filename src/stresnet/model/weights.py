@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,11 +32,11 @@ class Checkpoint:
         model: the network, in evaluation mode.
         classes: K action names, in the order of the logits.
         preprocessing: how bytes become its input.
-        flow_spec: the flow it was trained on, as `FlowSpec.to_dict` gives it.
-        jpeg_quality: of the stored frames it was trained on.
+        store_spec: how the videos it was trained on were prepared, flow included, as `StoreSpec.to_dict` gives it.
         stage: the stage of the recipe that made it.
         recipe: the recipe, as plain values.
         training: on what and for how long: store, videos, steps, minutes.
+        trained_on: a short hash of each video it was trained on, see `video_hash`; these are never test videos.
         test_groups: the groups held out of training, if the split was made by groups.
         scores: what it scored and on what, one entry an evaluation.
         version: of the library that wrote the file.
@@ -44,17 +45,23 @@ class Checkpoint:
     model: STResNet
     classes: tuple[str, ...]
     preprocessing: Preprocessing
-    flow_spec: dict[str, Any]
-    jpeg_quality: int = 95
+    store_spec: dict[str, Any]
     stage: str = ""
     recipe: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    trained_on: tuple[str, ...] = ()
     test_groups: tuple[str, ...] = ()
     scores: tuple[dict[str, Any], ...] = ()
     version: str = ""
 
 
-_STORY = ("classes", "flow_spec", "jpeg_quality", "stage", "recipe", "training", "test_groups", "scores", "version")
+_TUPLES = ("classes", "trained_on", "test_groups", "scores")
+_STORY = (*_TUPLES, "store_spec", "stage", "recipe", "training", "version")
+
+
+def video_hash(video_id: str) -> str:
+    """What a checkpoint keeps of the id of a training video: enough to find it among test videos."""
+    return hashlib.blake2b(video_id.encode(errors="surrogateescape"), digest_size=6).hexdigest()
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -128,7 +135,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if problems:
         raise CheckpointError(f"{path} does not fit its own description: {summary(problems)}")
     model.load_state_dict(weights)
-    for name in ("classes", "test_groups", "scores"):
+    for name in _TUPLES:
         rest[name] = tuple(rest[name])
     return Checkpoint(model=model.eval(), preprocessing=preprocessing, **rest)
 

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import csv
-import os
+import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import lightning as L
 import torch
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 import stresnet
 from stresnet.atomic import replacing
 from stresnet.data.clips import CenteredClips, ClipSampling, Sample, TrainingClips
-from stresnet.data.store import ClipStore
+from stresnet.data.store import ClipStore, StoreSpec
 from stresnet.errors import CheckpointError, RecipeError
-from stresnet.flow import FlowSpec
 from stresnet.model import Checkpoint, Preprocessing, STResNet, load_checkpoint, save_checkpoint
-from stresnet.model.weights import inherit, load_image_weights
+from stresnet.model.weights import inherit, load_image_weights, video_hash
+from stresnet.prepare import usable_cores
 from stresnet.recipes import IMAGENET, Recipe, Stage, parse_recipe
 from stresnet.train.stage import StageTraining, VideoStream
-from stresnet.train.trainer import make_trainer, plain_errors, quiet_lightning
+from stresnet.train.trainer import check_devices, make_trainer, plain_errors, quiet_lightning
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ def train(
     only: str | None = None,
     resume: bool = False,
     workers: int | None = None,
+    devices: int = 1,
     test_groups: tuple[str, ...] = (),
     on_stage: Callable[[str], None] | None = None,
 ) -> Run:
@@ -106,7 +110,8 @@ def train(
         init: weight files, by stage name, or under `imagenet` for all stages that start from it.
         only: a single stage to train; those it starts from must be trained.
         resume: whether a folder that holds a run is gone on with.
-        workers: loader processes; by default one for each core but one, at most eight.
+        workers: loader processes for each device; by default the cores are shared out, at most eight.
+        devices: GPUs to share every batch between; without any, processes on the CPU.
         test_groups: groups held out of training; noted in the checkpoints, for evaluation to hold out the same.
         on_stage: told the name of every stage before it is trained.
 
@@ -117,6 +122,7 @@ def train(
     if test_groups:
         store = store.with_test_groups(test_groups)
     _check_videos(store, recipe)
+    check_devices(recipe, devices)
     init = dict(init or {})
     stages = [recipe.stage(only)] if only else list(recipe.stages)
     run = Run(Path(folder), recipe)
@@ -126,7 +132,7 @@ def train(
         if not run.model_file(stage.name).is_file():
             if on_stage:
                 on_stage(stage.name)
-            _train_stage(run, stage, store, init, workers, test_groups)
+            _train_stage(run, stage, store, init, workers, devices, test_groups)
     return run
 
 
@@ -144,7 +150,7 @@ def _check_videos(store: ClipStore, recipe: Recipe) -> None:
 
 def _claim(run: Run, data: dict[str, Any], resume: bool) -> None:
     """Make a folder the run's, or check that the one in it is of this recipe and data."""
-    later_process = int(os.environ.get("LOCAL_RANK", 0)) > 0  # the first of the machine has been here
+    later_process = getattr(rank_zero_only, "rank", 0) > 0  # Lightning starts the same command for every device
     if run.begun() and not later_process:
         if not resume:
             raise RecipeError(
@@ -181,6 +187,10 @@ def _data_story(store: ClipStore, test_groups: tuple[str, ...]) -> dict[str, Any
         "flow": store.spec.flow.to_dict(),
         "jpeg_quality": store.spec.jpeg_quality,
         "test_groups": sorted(test_groups),
+        "training_videos": hashlib.blake2b(
+            repr(sorted((e.record.id, e.record.label) for e in store.select("train"))).encode(errors="surrogateescape"),
+            digest_size=8,
+        ).hexdigest(),
     }
 
 
@@ -218,6 +228,7 @@ def _train_stage(
     store: ClipStore,
     init: Mapping[str, Path],
     workers: int | None,
+    devices: int,
     test_groups: tuple[str, ...],
 ) -> None:
     recipe, videos = run.recipe, len(store.select("train"))
@@ -226,15 +237,16 @@ def _train_stage(
     last = run.unfinished_file(stage.name)
     if not last.is_file():
         _start(model, run, stage, init, store)
+    workers = min(8, max(1, (usable_cores() - 1) // devices)) if workers is None else workers
     preprocessing = Preprocessing.of_layout(recipe.layout, crop_px=recipe.crop_px, mirror=recipe.mirror)
     module = StageTraining(model, recipe, stage, preprocessing, videos)
     with quiet_lightning():
-        trainer = make_trainer(run.folder / stage.name, recipe, stage, module.epochs)
+        trainer = make_trainer(run.folder / stage.name, recipe, stage, module.epochs, devices)
         order = VideoStream(videos, stage.batch_videos, recipe.seed, trainer.global_rank, trainer.world_size)
         module.order = order
         training = _training_loader(store, recipe, stage, order, workers)
         validation = _validation_loader(store, recipe, stage, workers)
-        with plain_errors(trainer):
+        with plain_errors(trainer), _one_thread_each():
             trainer.fit(module, training, validation, ckpt_path=last if last.is_file() else None)
     if trainer.is_global_zero:
         _save(run, module, store, test_groups)
@@ -248,8 +260,7 @@ def _save(run: Run, module: StageTraining, store: ClipStore, test_groups: tuple[
         model=module.model,
         classes=store.classes,
         preprocessing=module.preprocessing,
-        flow_spec=store.spec.flow.to_dict(),
-        jpeg_quality=store.spec.jpeg_quality,
+        store_spec=store.spec.to_dict(),
         stage=stage.name,
         recipe=run.recipe.model_dump(mode="json"),
         training={
@@ -258,6 +269,7 @@ def _save(run: Run, module: StageTraining, store: ClipStore, test_groups: tuple[
             "steps": module.total_steps,
             "minutes": round(module.seconds / 60, 2),
         },
+        trained_on=tuple(sorted(video_hash(e.record.id) for e in store.select("train"))),
         test_groups=test_groups,
         version=stresnet.__version__,
     )
@@ -270,7 +282,14 @@ def _start(model: STResNet, run: Run, stage: Stage, init: Mapping[str, Path], st
     """Fill a network with what its stage starts from; nothing leaves it random."""
     if stage.name in init:
         start = load_checkpoint(init[stage.name])
-        store.spec.flow.require_same(FlowSpec.from_dict(start.flow_spec), f"the flow of {init[stage.name]}")
+        store.spec.require_same(StoreSpec.from_dict(start.store_spec), f"the store and {init[stage.name]}")
+        held_out = [e.record.id for split in ("val", "test") for e in store.select(split)]
+        seen = [video_id for video_id in held_out if video_hash(video_id) in set(start.trained_on)]
+        if seen:
+            raise RecipeError(
+                f"{init[stage.name]} was trained on {len(seen)} of the videos held out here, first {seen[0]}: "
+                "start from a model of the same split"
+            )
         inherit(model, [start.model.state_dict()], new_classifier=True)
     elif IMAGENET in stage.starts_from:
         load_image_weights(model, init[IMAGENET])
@@ -279,7 +298,7 @@ def _start(model: STResNet, run: Run, stage: Stage, init: Mapping[str, Path], st
 
 
 def _training_loader(
-    store: ClipStore, recipe: Recipe, stage: Stage, order: VideoStream, workers: int | None
+    store: ClipStore, recipe: Recipe, stage: Stage, order: VideoStream, workers: int
 ) -> DataLoader[Sample]:
     sampling = ClipSampling(
         steps=stage.steps,
@@ -296,9 +315,7 @@ def _training_loader(
     return _loader(clips, stage.sub_batch_videos, workers, order)
 
 
-def _validation_loader(
-    store: ClipStore, recipe: Recipe, stage: Stage, workers: int | None
-) -> DataLoader[Sample] | None:
+def _validation_loader(store: ClipStore, recipe: Recipe, stage: Stage, workers: int) -> DataLoader[Sample] | None:
     entries = store.select("val")
     if not entries:
         return None
@@ -306,9 +323,7 @@ def _validation_loader(
     return _loader(clips, stage.sub_batch_videos, workers, None)
 
 
-def _loader(clips: Any, batch: int, workers: int | None, order: VideoStream | None) -> DataLoader[Sample]:
-    if workers is None:
-        workers = min(8, max(1, (os.cpu_count() or 1) - 1))
+def _loader(clips: Any, batch: int, workers: int, order: VideoStream | None) -> DataLoader[Sample]:
     return DataLoader(
         clips,
         batch_size=batch,
@@ -317,3 +332,17 @@ def _loader(clips: Any, batch: int, workers: int | None, order: VideoStream | No
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Keep each loader process to one thread, as there are as many of them as cores.
+
+    Said before they start: to change it in a forked process can hang OpenCV.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)

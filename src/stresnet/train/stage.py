@@ -160,7 +160,7 @@ class StageTraining(L.LightningModule):
     def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
         """Seed dropout, so that neither a restart nor the number of loader processes changes what is dropped."""
         place = [self.recipe.seed, self.current_epoch, batch_idx, self.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1)
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """The loss of one sub-batch."""

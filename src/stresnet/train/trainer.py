@@ -26,14 +26,11 @@ from stresnet.errors import CheckpointError, RecipeError, StresnetError
 from stresnet.recipes import Recipe, Stage
 
 
-def make_trainer(folder: Path, recipe: Recipe, stage: Stage, epochs: int) -> L.Trainer:
+def make_trainer(folder: Path, recipe: Recipe, stage: Stage, epochs: int, devices: int) -> L.Trainer:
     """The trainer of a stage, which keeps logs and its last whole epoch, `last.ckpt`, in the stage's folder.
 
     The stage itself says when to stop. Lightning's `max_steps` must stay unset: with it, a training gone on with
     begins with a step of a part of a batch (Lightning 2.6).
-
-    Raises:
-        RecipeError: if the batch cannot be shared by the devices.
     """
     attempt = f"attempt_{len(list((folder / 'logs').glob('attempt_*')))}"
     # Flushed at once: what a killed attempt logged belongs to the learning curves of the one that goes on.
@@ -43,6 +40,9 @@ def make_trainer(folder: Path, recipe: Recipe, stage: Stage, epochs: int) -> L.T
     checkpoints = ModelCheckpoint(dirpath=folder, filename="last", save_top_k=1, enable_version_counter=False)
     progress: Callback = RichProgressBar(leave=True) if sys.stderr.isatty() else _EpochLines(stage)
     trainer = L.Trainer(
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        devices=devices,
+        benchmark=torch.cuda.is_available(),  # all clips of a stage are of one size
         max_epochs=epochs,
         precision=recipe.precision,
         logger=loggers,
@@ -53,16 +53,26 @@ def make_trainer(folder: Path, recipe: Recipe, stage: Stage, epochs: int) -> L.T
         log_every_n_steps=10,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        accumulate_grad_batches=1,
     )
-    sub_batches, rest = divmod(stage.batch_videos, stage.sub_batch_videos * trainer.world_size)
-    if rest:
-        raise RecipeError(
-            f"stage {stage.name}: a batch of {stage.batch_videos} cannot be shared by {trainer.world_size} devices in "
-            f"sub-batches of {stage.sub_batch_videos}: change batch_videos or the number of devices"
-        )
-    trainer.accumulate_grad_batches = sub_batches
+    trainer.accumulate_grad_batches = stage.batch_videos // (stage.sub_batch_videos * trainer.world_size)
     return trainer
+
+
+def check_devices(recipe: Recipe, devices: int) -> None:
+    """Refuse a number of devices that some stage's batch cannot be shared by, before any stage is trained.
+
+    Raises:
+        RecipeError: naming the stage.
+    """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else devices
+    if not 1 <= devices <= there:
+        raise RecipeError(f"{devices} devices are asked for, but there are {there}: lower --devices")
+    for stage in recipe.stages:
+        if stage.batch_videos % (stage.sub_batch_videos * devices):
+            raise RecipeError(
+                f"stage {stage.name}: a batch of {stage.batch_videos} cannot be shared by {devices} devices in "
+                f"sub-batches of {stage.sub_batch_videos}: change batch_videos or --devices"
+            )
 
 
 class _WholeCheckpoints(TorchCheckpointIO):
