@@ -25,7 +25,7 @@ from test_media import encode
 from tiny import STAGES, Command, grouped, one_line, prepared
 
 COMMANDS = ["demo", "prepare", "train", "evaluate", "fuse", "predict"]
-ONE_STEP = ["--set", "*.rates=[{rate: 0.01, iterations: 1}]", "--workers", "0"]
+ONE_STEP = ["--set", "*.schedule=[{lr: 0.01, iterations: 1}]", "--workers", "0"]
 
 
 @pytest.fixture
@@ -265,7 +265,7 @@ def test_demo(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     load_recipe = stresnet.demo.load_recipe
 
     def shorter(name: str) -> Any:
-        return load_recipe(name, ["*.rates=[{rate: 0.01, iterations: 1}]", "width=0.0625", "precision=32-true"])
+        return load_recipe(name, ["*.schedule=[{lr: 0.01, iterations: 1}]", "width=0.0625", "precision=32-true"])
 
     monkeypatch.setattr(stresnet.demo, "SyntheticSpec", lambda: spec)
     monkeypatch.setattr(stresnet.demo, "load_recipe", shorter)

@@ -10,7 +10,7 @@ import yaml
 
 from stresnet.errors import RecipeError
 from stresnet.model import STResNetConfig
-from stresnet.recipes import IMAGENET, Rate, Recipe, load_recipe, packaged_recipes, parse_recipe
+from stresnet.recipes import IMAGENET, Phase, Recipe, load_recipe, packaged_recipes, parse_recipe
 
 UCF101_VIDEOS = 9537  # training videos of split 1, by which the released code counts its epochs
 
@@ -24,9 +24,9 @@ def refusal(action: Any, *args: Any) -> str:
 
 def values(**changes: Any) -> dict[str, Any]:
     """A recipe of two stages as plain values."""
-    rates = [{"rate": 0.1, "passes": 2}]
-    single = {"name": "first", "streams": ["motion"], "batch_videos": 8, "sub_batch_videos": 4, "rates": rates}
-    fused = {"name": "second", "batch_videos": 8, "sub_batch_videos": 4, "rates": rates}
+    rates = [{"lr": 0.1, "epochs": 2}]
+    single = {"name": "first", "streams": ["motion"], "batch_videos": 8, "sub_batch_videos": 4, "schedule": rates}
+    fused = {"name": "second", "batch_videos": 8, "sub_batch_videos": 4, "schedule": rates}
     return {"name": "mine", "stages": [single, fused], **changes}
 
 
@@ -52,7 +52,7 @@ def test_every_packaged_recipe_loads_and_describes_networks() -> None:
 
 
 def schedule(recipe: Recipe, stage: str) -> list[tuple[float, float | None, int | None]]:
-    return [(r.rate, r.passes, r.iterations) for r in recipe.stage(stage).rates]
+    return [(r.lr, r.epochs, r.iterations) for r in recipe.stage(stage).schedule]
 
 
 def check_table(recipe: Recipe) -> None:
@@ -95,7 +95,7 @@ def test_released_codes_schedule(name: str) -> None:
         assert schedule(recipe, stage) == [(rate, epochs * k, None) for rate, epochs in rates]
     if name == "ucf101":
         first = recipe.stage("appearance")
-        assert first.rates[0].steps(UCF101_VIDEOS, first.batch_videos) == round(20 * 9537 / 256) == 745
+        assert first.schedule[0].steps(UCF101_VIDEOS, first.batch_videos) == round(20 * 9537 / 256) == 745
 
 
 def test_papers_schedule() -> None:
@@ -115,9 +115,9 @@ def test_papers_schedule() -> None:
 
 
 def test_steps_of_a_rate() -> None:
-    assert Rate(rate=1, passes=2.5).steps(100, 8) == 31
-    assert Rate(rate=1, passes=0.01).steps(10, 8) == 1
-    assert Rate(rate=1, iterations=17).steps(10**6, 8) == 17
+    assert Phase(lr=1, epochs=2.5).steps(100, 8) == 31
+    assert Phase(lr=1, epochs=0.01).steps(10, 8) == 1
+    assert Phase(lr=1, iterations=17).steps(10**6, 8) == 17
 
 
 def test_every_choice_reaches_the_network() -> None:
@@ -158,16 +158,16 @@ def test_dumped_recipe_parses_to_itself(name: str) -> None:
 
 def test_changes_of_the_recipe_of_one_stage_and_of_all() -> None:
     changes = ["depth=26", "width = 0.25", "*.batch_videos=32", "*.sub_batch_videos=8", "st-resnet.batch_videos=16"]
-    changes += ["motion.rates=[{rate: 1e-3, iterations: 5}]", "appearance.starts_from=[]", "st-resnet.link=null"]
+    changes += ["motion.schedule=[{lr: 1e-3, iterations: 5}]", "appearance.starts_from=[]", "st-resnet.link=null"]
     recipe = load_recipe("ucf101", changes)
     assert (recipe.depth, recipe.width) == (26, 0.25)
     assert [s.batch_videos for s in recipe.stages] == [32, 32, 16, 32]
-    assert recipe.stage("motion").rates == (Rate(rate=1e-3, iterations=5),)
+    assert recipe.stage("motion").schedule == (Phase(lr=1e-3, iterations=5),)
     assert recipe.stage("appearance").starts_from == ()
     assert recipe.stage("st-resnet").link is None
     untouched = load_recipe("ucf101")
     assert untouched.depth == 50
-    assert recipe.stage("st-resnet-star").rates == untouched.stage("st-resnet-star").rates
+    assert recipe.stage("st-resnet-star").schedule == untouched.stage("st-resnet-star").schedule
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_changes_of_the_recipe_of_one_stage_and_of_all() -> None:
         ("audio.dropout=0.5", "no stage 'audio'; the stages are appearance, motion"),
         ("depth=34", "depth"),
         ("motion.dropout=lots", "stages.1.dropout"),
-        ("motion.rates=[", "no valid YAML"),
+        ("motion.schedule=[", "no valid YAML"),
         ("stages=3", "stages"),
         ("=3", "Extra inputs"),
     ],
@@ -232,15 +232,17 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (with_stage(crop_jitter=1.0), "stages.1.crop_jitter"),
     (with_stage(batch_videos=6), "batch_videos (6) must be a multiple of sub_batch_videos (4)"),
     (with_stage(sub_batch_videos=0), "stages.1.sub_batch_videos"),
-    (with_stage(rates=[]), "stages.1.rates"),
-    (with_stage(rates=[{"rate": 0, "passes": 1}]), "stages.1.rates.0.rate"),
-    (with_stage(rates=[{"rate": float("inf"), "passes": 1}]), "stages.1.rates.0.rate"),
-    (with_stage(rates=[{"rate": 1}]), "stages.1.rates.0: Value error, give either `passes` or `iterations`"),
-    (with_stage(rates=[{"rate": 1, "passes": 1, "iterations": 1}]), "either `passes` or `iterations`"),
-    (with_stage(rates=[{"rate": 1, "passes": float("inf")}]), "stages.1.rates.0.passes"),
-    (with_stage(rates=[{"rate": 1, "iterations": 1.5}]), "stages.1.rates.0.iterations"),
+    (with_stage(schedule=[]), "stages.1.schedule"),
+    (with_stage(schedule=[{"lr": 0, "epochs": 1}]), "stages.1.schedule.0.lr"),
+    (with_stage(schedule=[{"lr": float("inf"), "epochs": 1}]), "stages.1.schedule.0.lr"),
+    (with_stage(schedule=[{"lr": 1}]), "stages.1.schedule.0: Value error, give either `epochs` or `iterations`"),
+    (with_stage(schedule=[{"lr": 1, "epochs": 1, "iterations": 1}]), "either `epochs` or `iterations`"),
+    (with_stage(schedule=[{"lr": 1, "epochs": float("inf")}]), "stages.1.schedule.0.epochs"),
+    (with_stage(schedule=[{"lr": 1, "iterations": 1.5}]), "stages.1.schedule.0.iterations"),
     (with_stage(loss="mean"), "stages.1.loss"),
     (with_stage(ceiling=1.1), "stages.1.ceiling"),
+    (with_stage(title="Late fusion"), "two rows of the report would be called 'late fusion'"),
+    (with_stage(title="First"), "two rows of the report would be called 'first'"),
 ]
 
 

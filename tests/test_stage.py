@@ -30,7 +30,7 @@ def recipe(**changes: Any) -> Recipe:
         "tau": [1, 2],
         "batch_videos": 8,
         "sub_batch_videos": 2,
-        "rates": [{"rate": 0.1, "passes": 2.5}, {"rate": 0.01, "iterations": 3}, {"rate": 0.002, "passes": 0.001}],
+        "schedule": [{"lr": 0.1, "epochs": 2.5}, {"lr": 0.01, "iterations": 3}, {"lr": 0.002, "epochs": 0.001}],
         **changes.pop("stage", {}),
     }
     values = {"depth": 26, "width": 1 / 16, "layout": "caffe", "flow_stack": 2, "crop_px": 32, **changes}
@@ -131,7 +131,7 @@ def test_rate_and_decay_multipliers() -> None:
 def test_each_rate_holds_for_its_steps_and_the_last_one_on() -> None:
     module = training(videos=20)  # 2.5 passes of 20 videos in 8s: 6 steps; then 3; then at least 1
     assert module.total_steps == 10
-    assert [module.rate_at(step) for step in range(12)] == [0.1] * 6 + [0.01] * 3 + [0.002] * 3
+    assert [module.lr_at(step) for step in range(12)] == [0.1] * 6 + [0.01] * 3 + [0.002] * 3
 
 
 def test_optimizer_is_plain_momentum_at_the_multiplied_rate() -> None:

@@ -30,7 +30,7 @@ from stresnet.train.stage import StageTraining, VideoStream
 from tiny import SPEC, STAGES, grouped, prepared, tiny_recipe
 
 Weights = dict[str, torch.Tensor]
-ONE = {"appearance": {"rates": [{"rate": 0.01, "iterations": 1}]}}
+ONE = {"appearance": {"schedule": [{"lr": 0.01, "iterations": 1}]}}
 
 
 class StoppedError(Exception):
@@ -86,7 +86,7 @@ def test_a_run_leaves_models_curves_and_logs(run: Run, store: ClipStore) -> None
         assert len(list((run.folder / stage).glob("logs/*/metrics.csv"))) == 1
         assert len(list((run.folder / stage).glob("tensorboard/*/events.*"))) == 1
         assert not run.unfinished_file(stage).exists()
-    assert run.curves("motion")["rate"] == pytest.approx([0.02, 0.02, 0.002])
+    assert run.curves("motion")["lr"] == pytest.approx([0.02, 0.02, 0.002])
     story = read_story(run.folder / "model.safetensors")
     assert (story["stage"], story["classes"]) == ("st-resnet", list(store.classes))
     assert (story["training"]["videos"], story["training"]["steps"]) == (8, 4)
@@ -350,7 +350,7 @@ def test_a_batch_is_the_mean_of_its_sub_batches(
     tmp_path: Path, store: ClipStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One step against the same by hand: gradients averaged over sub-batches, each with its own statistics."""
-    changes = {"batch_videos": 4, "sub_batch_videos": 2, "dropout": 0.0, "rates": [{"rate": 0.05, "iterations": 1}]}
+    changes = {"batch_videos": 4, "sub_batch_videos": 2, "dropout": 0.0, "schedule": [{"lr": 0.05, "iterations": 1}]}
     recipe = tiny_recipe({"appearance": changes}, weight_decay=0.1)
     start = starting_weights(monkeypatch, store, tmp_path / "run", recipe)
     trained = load_file(train(store, tmp_path / "run", recipe, workers=0).model_file("appearance"))
@@ -391,7 +391,7 @@ def test_groups_held_out_are_not_looked_at(tmp_path: Path, videos: Path, monkeyp
         return clip(self, record_id)
 
     monkeypatch.setattr(ClipStore, "clip", note)
-    recipe = tiny_recipe({"appearance": {"rates": [{"rate": 0.01, "passes": 2}]}})
+    recipe = tiny_recipe({"appearance": {"schedule": [{"lr": 0.01, "epochs": 2}]}})
     done = train(store, tmp_path / "run", recipe, test_groups=("g2",), workers=0)
     group = {e.record.id: e.record.group for e in store.entries}
     assert {group[i] for i in opened} == {"g1", "g3"}
@@ -413,7 +413,7 @@ def with_validation(store: ClipStore) -> ClipStore:
 
 def test_validation_videos_are_watched_not_learnt_from(tmp_path: Path, store: ClipStore) -> None:
     watched = with_validation(store)
-    stages = {"st-resnet": {"starts_from": [], "rates": [{"rate": 0.01, "passes": 2}]}}
+    stages = {"st-resnet": {"starts_from": [], "schedule": [{"lr": 0.01, "epochs": 2}]}}
     done = train(watched, tmp_path / "run", tiny_recipe(stages), workers=0)
     curves = done.curves("st-resnet")
     assert len(curves["val_accuracy"]) == len(curves["loss"]) == 2
@@ -431,7 +431,7 @@ def test_validation_videos_are_watched_not_learnt_from(tmp_path: Path, store: Cl
 def test_a_stage_with_validation_ends_in_the_midst_of_an_epoch(
     tmp_path: Path, store: ClipStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = tiny_recipe({"appearance": {"rates": [{"rate": 0.02, "iterations": 5}]}})
+    recipe = tiny_recipe({"appearance": {"schedule": [{"lr": 0.02, "iterations": 5}]}})
     watched = with_validation(store)
     whole = train(watched, tmp_path / "whole", recipe, workers=0)
     step = StageTraining.training_step
@@ -464,7 +464,7 @@ TWO_DEVICES = """
     from stresnet.data.store import ClipStore
     from stresnet.train import train
 
-    stages = {{"appearance": {{}}, "motion": {{"rates": [{{"rate": 0.01, "iterations": 1}}]}}}}
+    stages = {{"appearance": {{}}, "motion": {{"schedule": [{{"lr": 0.01, "iterations": 1}}]}}}}
     train(ClipStore.open({store!r}), {folder!r}, tiny_recipe(stages), workers=0, devices=2)
 """
 

@@ -227,7 +227,7 @@ def checkpoint(**changes: object) -> Checkpoint:
         store_spec={"flow": {"method": "dis", "preset": "medium", "short_side": 64, "bound_px": 20.0}},
         trained_on=("0a1b2c",),
         stage="st-resnet",
-        recipe={"name": "demo", "stages": [{"name": "st-resnet", "rates": [{"rate": 0.1, "passes": 0.3}]}]},
+        recipe={"name": "demo", "stages": [{"name": "st-resnet", "schedule": [{"lr": 0.1, "epochs": 0.3}]}]},
         training={"store": "ours", "videos": 7, "minutes": 0.25},
         test_groups=("g01", "g02"),
         scores=({"protocol": "dense25", "top1": 0.123456789012345},),

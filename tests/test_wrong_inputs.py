@@ -28,7 +28,7 @@ from test_media import encode, ramp, with_matrix
 from tiny import SPEC, VALUES, Command, one_line, prepared
 
 TINY = ["--short-side", "32", "--workers", "1"]
-ONE_STEP = ["--set", "*.rates=[{rate: 0.01, iterations: 1}]", "--workers", "0"]
+ONE_STEP = ["--set", "*.schedule=[{lr: 0.01, iterations: 1}]", "--workers", "0"]
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -302,7 +302,7 @@ def test_recipes_that_are_none(command: Command, store: ClipStore, tmp_path: Pat
         ("--recipe", tmp_path / "no.yaml"): "is no valid YAML",
         ("--recipe", tmp_path / "field.yaml"): "field.yaml: widht: Extra inputs are not permitted",
         ("--set", "depth=27"): "small: depth: Input should be 26, 50, 101 or 152 (found 27)",
-        ("--set", "flow.rates=[]"): "no stage 'flow'; the stages are appearance, ",
+        ("--set", "flow.schedule=[]"): "no stage 'flow'; the stages are appearance, ",
         ("--set", "depth"): "--set depth: write field=value or stage.field=value",
     }
     for options, expected in cases.items():
@@ -575,7 +575,7 @@ def test_ctrl_c_while_preparing(command: Command, videos: Path, tmp_path: Path) 
 
 def test_ctrl_c_while_training(store: ClipStore, recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    endless = ["--set", "appearance.rates=[{rate: 0.001, iterations: 1000000}]", "--stage", "appearance"]
+    endless = ["--set", "appearance.schedule=[{lr: 0.001, iterations: 1000000}]", "--stage", "appearance"]
     train: list[object] = ["train", store.root, folder, "--recipe", recipe, *endless, "--workers", "1"]
     code, lines = interrupt(train, "appearance: step", 3)
     assert_stopped(code, lines)

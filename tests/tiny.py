@@ -22,7 +22,7 @@ SINGLE: dict[str, Any] = {
     "batch_videos": 4,
     "sub_batch_videos": 2,
     "dropout": 0.5,
-    "rates": [{"rate": 0.02, "passes": 2}, {"rate": 0.002, "passes": 1}],
+    "schedule": [{"lr": 0.02, "epochs": 2}, {"lr": 0.002, "epochs": 1}],
 }
 JOINT: dict[str, Any] = {
     **SINGLE,
@@ -30,7 +30,7 @@ JOINT: dict[str, Any] = {
     "link": "add",
     "steps": 5,
     "tau": [2, 4],
-    "rates": [{"rate": 0.02, "passes": 2}],
+    "schedule": [{"lr": 0.02, "epochs": 2}],
 }
 VALUES: dict[str, Any] = {
     "name": "tiny",

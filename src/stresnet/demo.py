@@ -22,7 +22,7 @@ directions, and the class is which colour drifts which way: left or right, up or
 
 One frame shows the colours and no motion, so the appearance stream can only guess: 25 %. Flow shows the motions and
 no colours, so the motion stream can tell the axis but not the colour: 50 % at best, and so can any average of the two.
-Texture in the windows is renewed within five frames, and the frames of a clip lie at least five apart, so
+Texture in the windows is renewed within five frames, and the frames of a training clip lie at least five apart, so
 convolutions over time find nothing to match in the frames either: without links the two streams stay at 50 %. The
 residual links of ST-ResNet carry motion to the place where the colour is, and that is the answer.
 

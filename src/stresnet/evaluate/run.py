@@ -15,6 +15,7 @@ from stresnet.evaluate.scoring import OnProgress, Scoring
 from stresnet.model import Checkpoint, load_checkpoint, save_checkpoint
 from stresnet.model.weights import video_hash
 from stresnet.recipes import Stage
+from stresnet.recipes.schema import LATE_FUSION
 from stresnet.recognize import Protocol, Recognizer
 from stresnet.report import Report, ReportRow, write_report
 from stresnet.scores import ScoreTable, fuse, mean_class_accuracy, top_k_accuracy
@@ -177,7 +178,7 @@ def _with_late_fusion(
     if set(single) != {"appearance", "motion"} or run is None:
         return rows
     pair = list(single.values())
-    name = "late fusion" if protocol == first else f"late fusion ({protocol})"
+    name = LATE_FUSION if protocol == first else f"{LATE_FUSION} ({protocol})"
     fused = ReportRow(
         table=fuse([r.table for r in pair], name=name),
         note="the scores of the two averaged",

@@ -18,29 +18,33 @@ IMAGENET = "imagenet"
 """What a stage may start from besides earlier stages: a ResNet trained on images, given on the command line."""
 
 
+LATE_FUSION = "late fusion"
+"""The report's name for the single streams' averaged scores."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Rate(_Strict):
-    """A learning rate and how long it is held: for so many passes over the training videos, or iterations."""
+class Phase(_Strict):
+    """A learning rate and how long it is held: for so many epochs (passes over the training videos), or iterations."""
 
-    rate: float = Field(gt=0)
-    passes: float | None = Field(default=None, gt=0)
+    lr: float = Field(gt=0)
+    epochs: float | None = Field(default=None, gt=0)
     iterations: int | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
-    def _one_length(self) -> Rate:
-        if (self.passes is None) == (self.iterations is None):
-            raise ValueError("give either `passes` or `iterations`")
+    def _one_length(self) -> Phase:
+        if (self.epochs is None) == (self.iterations is None):
+            raise ValueError("give either `epochs` or `iterations`")
         return self
 
     def steps(self, videos: int, batch_videos: int) -> int:
         """Optimiser steps that this rate is held for, over so many training videos."""
         if self.iterations is not None:
             return self.iterations
-        assert self.passes is not None
-        return max(1, round(self.passes * videos / batch_videos))
+        assert self.epochs is not None
+        return max(1, round(self.epochs * videos / batch_videos))
 
 
 class Stage(_Strict):
@@ -63,7 +67,7 @@ class Stage(_Strict):
         color_jitter: how far contrast, brightness and colour of a clip's frames may vary, 0 … 1 (released code: not).
         batch_videos: videos an optimiser step averages over.
         sub_batch_videos: videos that go through the network at once; batch norm's statistics are theirs.
-        rates: the learning rates in turn.
+        schedule: the learning rates in turn, and how long each is held.
         loss: `sum` of both streams' cross entropies, or `joint` of their summed logits (paper: it overfits).
         consensus: whether a clip's temporal outputs are averaged before the loss, as testing averages them, rather
             than judged one by one (released code). Where most moments of a video say nothing of its action, judging
@@ -87,7 +91,7 @@ class Stage(_Strict):
     color_jitter: float = Field(default=0.0, ge=0, le=1)
     batch_videos: int = Field(ge=1)
     sub_batch_videos: int = Field(ge=1)
-    rates: tuple[Rate, ...] = Field(min_length=1)
+    schedule: tuple[Phase, ...] = Field(min_length=1)
     loss: Literal["sum", "joint"] = "sum"
     consensus: bool = False
     ceiling: float | None = Field(default=None, ge=0, le=1)
@@ -151,6 +155,7 @@ class Recipe(_Strict):
     @model_validator(mode="after")
     def _in_order(self) -> Recipe:
         known: dict[str, Stage] = {}
+        titles = {LATE_FUSION}
         for stage in self.stages:
             unknown = [name for name in stage.starts_from if name != IMAGENET and name not in known]
             if unknown:
@@ -164,6 +169,10 @@ class Recipe(_Strict):
                 raise ValueError(f"stage {stage.name} starts from no stage that has its {without[0]} stream")
             if not stage.temporal and any(source.temporal for source in sources):
                 raise ValueError(f"stage {stage.name} starts from a temporal stage, so it must be temporal too")
+            title = (stage.title or stage.name).casefold()
+            if title in titles:
+                raise ValueError(f"two rows of the report would be called {title!r}: give stage {stage.name} a title")
+            titles.add(title)
             known[stage.name] = stage
         return self
 

@@ -105,7 +105,7 @@ class StageTraining(L.LightningModule):
         self.recipe = recipe
         self.stage = stage
         self.preprocessing = preprocessing
-        self.boundaries = np.cumsum([rate.steps(videos, stage.batch_videos) for rate in stage.rates])
+        self.boundaries = np.cumsum([phase.steps(videos, stage.batch_videos) for phase in stage.schedule])
         classes = model.config.num_classes
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
@@ -120,10 +120,10 @@ class StageTraining(L.LightningModule):
         """Optimiser steps of the whole stage."""
         return int(self.boundaries[-1])
 
-    def rate_at(self, step: int) -> float:
+    def lr_at(self, step: int) -> float:
         """The learning rate of an optimiser step, before the groups' multipliers."""
         place = int(np.searchsorted(self.boundaries, step, side="right"))
-        return self.stage.rates[min(place, len(self.stage.rates) - 1)].rate
+        return self.stage.schedule[min(place, len(self.stage.schedule) - 1)].lr
 
     @property
     def seconds(self) -> float:
@@ -145,7 +145,7 @@ class StageTraining(L.LightningModule):
         """SGD with momentum, without Nesterov, its rate a function of the step."""
         groups = parameter_groups(self.model, self.recipe.weight_decay)
         optimizer = torch.optim.SGD(groups, momentum=self.recipe.momentum)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate_at)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_at)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def forward(self, batch: Sample) -> StreamLogits:
@@ -182,8 +182,8 @@ class StageTraining(L.LightningModule):
             self.trainer.should_stop = True
 
     def on_train_epoch_end(self) -> None:
-        """Note the rate in the logs."""
-        self.log("rate", self.rate_at(max(0, self.global_step - 1)))
+        """Note the learning rate in the logs."""
+        self.log("lr", self.lr_at(max(0, self.global_step - 1)))
 
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
         """Count what the centred clip of a validation video is taken for."""
