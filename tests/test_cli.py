@@ -191,6 +191,10 @@ def test_train_holds_groups_out(command: Command, videos: Path, recipe: Path, tm
     assert code == 1
     assert one_line(err).endswith("expected test groups among: g1, g2, g3; found g9")
     assert command(*train, "--test-group", "g1", "--test-group", "g3")[0] == 0
+    train[2] = tmp_path / "everything"
+    code, _, err = command(*train)
+    assert code == 0
+    assert err.splitlines()[0].endswith("none is left to test on; hold some out with --test-group: g1, g2, g3")
     assert read_story(tmp_path / "run" / "model.safetensors")["test_groups"] == ["g1", "g3"]
 
 
@@ -223,6 +227,12 @@ def test_predict(command: Command, store: ClipStore, run: Run, tmp_path: Path) -
     assert first["top"] == second["top"]
     assert [set(t) for t in first["top"]] == [{"label", "probability"}] * 2
     assert err.splitlines()[0] == "recognising: 0/2"
+    code, out, _ = command("predict", model, tmp_path / "no.mp4", short, "--json")
+    assert code == 1
+    failed, found = json.loads(out)
+    assert failed == {"video": str(tmp_path / "no.mp4"), "error": failed["error"]}
+    assert "cannot be read" in failed["error"]
+    assert found["video"] == str(short)
     code, out, err = command("predict", model, tmp_path / "no.mp4", short, "--protocol", "center")
     assert code == 1
     assert one_line(out).startswith(f"{short}: red_")
@@ -373,3 +383,14 @@ def test_names_of_the_stages_are_those_of_the_recipe(command: Command, store: Cl
     code, _, err = command("train", store.root, recipe.parent / "run", "--recipe", recipe, "--stage", "fusion")
     assert code == 1
     assert one_line(err).endswith(f"has no stage 'fusion': it has {', '.join(STAGES)}")
+
+
+def test_evaluate_names_stages_that_are_not_trained_yet(
+    command: Command, store: ClipStore, run: Run, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    shutil.rmtree(copy / "st-resnet")
+    code, out, err = command("evaluate", copy, store.root, "--protocol", "center", "--json")
+    assert code == 0
+    assert err.splitlines()[0] == "note: not trained yet, so not in the report: st-resnet"
+    assert [row["name"] for row in json.loads(out)] == ["Appearance", "Motion", "late fusion"]

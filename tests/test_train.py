@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -196,6 +197,23 @@ def test_videos_seen_in_training_are_no_test_videos(tmp_path: Path, run: Run, st
     init = {"motion": run.model_file("motion")}
     with pytest.raises(RecipeError, match="was trained on 8 of the videos held out here"):
         train(other, tmp_path / "run", tiny_recipe({"motion": {}}), init=init)
+
+
+def test_one_class_is_refused(tmp_path: Path, store: ClipStore) -> None:
+    label = store.classes[0]
+    entries = tuple(e for e in store.entries if e.record.label == label)
+    with pytest.raises(RecipeError, match=f"has one class, {label}"):
+        train(replace(store, classes=(label,), entries=entries), tmp_path / "run", tiny_recipe())
+
+
+def test_the_bar_of_a_stage_shows_steps_loss_and_speed(
+    tmp_path: Path, store: ClipStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "100")
+    train(store, tmp_path / "run", tiny_recipe({"motion": {}}), workers=0)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert re.search(r"motion .*6/6 loss \d+\.\d+ · accuracy \d+% · \d+ clips/s", shown), shown
 
 
 def test_no_training_videos(tmp_path: Path, store: ClipStore) -> None:

@@ -285,7 +285,7 @@ def test_truncated_checkpoint_is_refused(tmp_path: Path, share: float) -> None:
     save_checkpoint(path, checkpoint())
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    assert "not a whole .safetensors file" in refusal(load_checkpoint, path)
+    assert "no model, or not a whole one" in refusal(load_checkpoint, path)
 
 
 def test_files_that_are_no_checkpoint_are_named(tmp_path: Path) -> None:

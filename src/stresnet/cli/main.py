@@ -187,9 +187,17 @@ def train(
     from stresnet.train import train as run_train
 
     starts = dict(_start(text) for text in init or [])
+    prepared = ClipStore.open(store)
+    if not test_group and prepared.select("train") and not prepared.select("test"):
+        groups = sorted({e.record.group for e in prepared.entries} - {""})
+        errors.print(
+            "note: all videos are learnt from, none is left to test on; "
+            + (f"hold some out with --test-group: {', '.join(groups)}" if groups else "give some a `test` split"),
+            soft_wrap=True,
+        )
     with Bar() as bar:
         done = run_train(
-            ClipStore.open(store),
+            prepared,
             run,
             load_recipe(recipe, changes or []),
             init=starts,
@@ -225,8 +233,11 @@ def evaluate(
     """Score the test videos; write scores per video, report.json and report.html."""
     from stresnet.data.store import ClipStore
     from stresnet.evaluate import evaluate as run_evaluate
+    from stresnet.train import Run
 
     protocols = _protocols(protocol)
+    if model.is_dir() and (missing := [stage.name for stage in Run.open(model).unfinished()]):
+        errors.print(f"note: not trained yet, so not in the report: {', '.join(missing)}", soft_wrap=True)
     base = model / "report" if model.is_dir() else model.parent / f"report-{model.stem}"
     folder = out or (base if split == "test" else base.with_name(f"{base.name}-{split}"))
     with Bar() as bar:
@@ -289,17 +300,20 @@ def predict(
 
     look = _protocols([protocol])[0]
     recognizer = Recognizer(model, device=device)
-    failed, results = [], []
-    with Bar() as bar:
+    failed: list[tuple[str, str]] = []
+    results: list[dict[str, object]] = []
+    with Bar(transient=True) as bar:
         for done, video in enumerate(videos):
             bar.update("recognising", done, len(videos))
             try:
                 found = recognizer.predict(video, protocol=look, top=top)
             except StresnetError as error:
                 failed.append((str(video), str(error)))
+                results.append({"video": str(video), "error": str(error)})
                 continue
             results.append({"video": str(video), "top": [{"label": n, "probability": p} for n, p in found.top]})
             if not as_json:
+                bar.hide()
                 names = "  ".join(f"{name} {probability:.1%}" for name, probability in found.top)
                 console.print(f"{video}: {names}", soft_wrap=True)
     if as_json:

@@ -33,7 +33,8 @@ errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
 class Bar:
     """A progress bar on the terminal, or a line at every tenth where there is none."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, transient: bool = False) -> None:
+        self._transient = transient
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._label = ""
@@ -65,7 +66,7 @@ class Bar:
                 TextColumn("left"),
                 TimeRemainingColumn(),
             )
-            self._progress = Progress(*columns, console=errors)
+            self._progress = Progress(*columns, console=errors, transient=self._transient)
             self._progress.start()
             self._task = self._progress.add_task(label, total=total)
         assert self._task is not None
@@ -83,6 +84,10 @@ class Bar:
         """Announce a stage of training, which brings its own bar."""
         self._close()
         errors.print(f"training {name}", soft_wrap=True)
+
+    def hide(self) -> None:
+        """Clear the line, for a result to be printed there."""
+        self._close()
 
     def _close(self) -> None:
         if self._progress is not None:

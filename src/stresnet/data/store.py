@@ -142,6 +142,8 @@ class ClipStore:
             StoreError: no video belongs to one of the groups.
         """
         known = {entry.record.group for entry in self.entries} - {""}
+        if not known:
+            raise StoreError(f"{self.root}: has no groups to hold out; prepare it from a CSV with a `group` column")
         if unknown := sorted(set(groups) - known):
             listing = ", ".join(sorted(known)) or "none"
             raise StoreError(f"{self.root}: expected test groups among: {listing}; found {', '.join(unknown)}")

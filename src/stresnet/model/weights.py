@@ -101,7 +101,9 @@ def read_story(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"no model at {path}: give the .safetensors file that training wrote") from None
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a whole .safetensors file ({error}): copy it again") from None
+        raise CheckpointError(
+            f"{path} is no model, or not a whole one ({first_line(error)}): give the .safetensors file of a training"
+        ) from None
     if text is None:
         raise CheckpointError(
             f"{path} holds weights but no description of an ST-ResNet: give a file that `stresnet train` wrote"

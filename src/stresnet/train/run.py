@@ -74,6 +74,10 @@ class Run:
         """The stages that have a model, in order."""
         return [s for s in self.recipe.stages if self.model_file(s.name).is_file()]
 
+    def unfinished(self) -> list[Stage]:
+        """The stages that have none yet."""
+        return [s for s in self.recipe.stages if not self.model_file(s.name).is_file()]
+
     def curves(self, stage: str) -> dict[str, list[float]]:
         """The learning curves of a stage: lists of equal length, `epoch` among them; later attempts win."""
         rows: dict[int, dict[str, float]] = {}
@@ -140,6 +144,8 @@ def _check_videos(store: ClipStore, recipe: Recipe) -> None:
     entries = store.select("train")
     if not entries:
         raise RecipeError(f"{store.root} has no training videos: give some a `train` split")
+    if len(store.classes) < 2:
+        raise RecipeError(f"{store.root} has one class, {store.classes[0]}: to tell actions apart takes at least two")
     shortest = min((*entries, *store.select("val")), key=lambda entry: entry.frames)
     if shortest.frames < recipe.flow_stack + 1:
         raise RecipeError(
@@ -169,14 +175,14 @@ def _require_same(run: Run, data: dict[str, Any]) -> None:
         differing = [f for f in Recipe.model_fields if getattr(found, f) != getattr(run.recipe, f)]
         raise RecipeError(
             f"{run.folder} was started with another recipe ({', '.join(differing)} differ): "
-            "resume with the same one, or name another folder"
+            "repeat the --recipe and --set it was started with, or name another folder"
         )
     there = _read_yaml(run.data_file) if run.data_file.is_file() else data
     differing = [name for name in data if not isinstance(there, dict) or there.get(name) != data[name]]
     if differing:
         raise RecipeError(
             f"{run.folder} was started on other data ({', '.join(differing)} differ): "
-            "resume with the same store and test groups, or name another folder"
+            "repeat the store and --test-group it was started with, or name another folder"
         )
 
 

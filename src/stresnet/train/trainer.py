@@ -13,13 +13,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from stresnet.atomic import replacing
 from stresnet.errors import CheckpointError, RecipeError, StresnetError
@@ -38,7 +40,7 @@ def make_trainer(folder: Path, recipe: Recipe, stage: Stage, epochs: int, device
     if importlib.util.find_spec("tensorboard") is not None:
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=attempt))
     checkpoints = ModelCheckpoint(dirpath=folder, filename="last", save_top_k=1, enable_version_counter=False)
-    progress: Callback = RichProgressBar(leave=True) if sys.stderr.isatty() else _EpochLines(stage)
+    progress: Callback = _StageBar(stage) if sys.stderr.isatty() else _EpochLines(stage)
     trainer = L.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=devices,
@@ -49,7 +51,7 @@ def make_trainer(folder: Path, recipe: Recipe, stage: Stage, epochs: int, device
         callbacks=[checkpoints, progress],
         plugins=[_WholeCheckpoints()],
         enable_model_summary=False,
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=False,  # Lightning's counts epochs of its own, over four lines each
         log_every_n_steps=10,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -102,6 +104,42 @@ class _WholeCheckpoints(TorchCheckpointIO):
             return super().load_checkpoint(path, *args, **kwargs)
         except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{path} is damaged: delete it to train this stage from its start") from error
+
+
+class _StageBar(Callback):
+    """One line for a whole stage: its steps, loss, accuracy, clips a second and the time left."""
+
+    def __init__(self, stage: Stage) -> None:
+        columns = (
+            "{task.description}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            "{task.fields[state]}",
+            TimeRemainingColumn(),
+        )
+        self.progress = Progress(*columns, console=Console(stderr=True))
+        self.task = self.progress.add_task(stage.name, total=None, state="")
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.progress.start()
+            self.progress.update(self.task, total=cast(int, pl_module.total_steps), completed=trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        metrics = trainer.callback_metrics
+        state = f"loss {float(outputs['loss']) * trainer.accumulate_grad_batches:.2f}"
+        if "accuracy" in metrics:  # of the last whole epoch
+            state += f" · accuracy {float(metrics['accuracy']):.0%}"
+        state += f" · {float(metrics.get('clips_per_sec', 0)):.0f} clips/s"
+        self.progress.update(self.task, completed=trainer.global_step, state=state)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.progress.stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.progress.stop()
 
 
 class _EpochLines(Callback):
