@@ -374,7 +374,7 @@ def test_training_clips_honour_mirror_and_streams(store: ClipStore, crop: str) -
 
 
 def test_centered_clip_is_the_middle_square_unmirrored(store: ClipStore) -> None:
-    clips = CenteredClips(store, store.entries, 2, (9, 9), 32, 10, ("appearance", "motion"))
+    clips = CenteredClips(store, store.entries, sampling(steps=2, tau=(9, 9), crop_px=32))
     sample, clip = clips[1], store.clip("1.avi")
     assert int(sample["label"]) == 0
     assert np.array_equal(sample["rgb"], clip.rgb([5, 14])[:, :, 4:36])

@@ -116,7 +116,27 @@ class ClipSampling:
     streams: tuple[Stream, ...]
 
 
-class TrainingClips(Dataset[Sample]):
+class _StoreClips(Dataset[Sample]):
+    """Labelled clips of a store's videos; where they are cut is for others to say."""
+
+    def __init__(self, store: ClipStore, entries: tuple[StoreEntry, ...], sampling: ClipSampling) -> None:
+        self.store = store
+        self.entries = entries
+        self.sampling = sampling
+        self.class_index = {name: k for k, name in enumerate(store.classes)}
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def _sample(self, entry: StoreEntry, centers: Indices, crop: Crop) -> Sample:
+        s = self.sampling
+        clip = self.store.clip(entry.record.id)
+        sample = cut(clip, centers, crop, (s.crop_px, s.crop_px), flow_stack=s.flow_stack, streams=s.streams)
+        sample["label"] = torch.tensor(self.class_index[entry.record.label])
+        return sample
+
+
+class TrainingClips(_StoreClips):
     """Random clips of a store's training videos.
 
     Item i is a clip of video i mod N drawn with a generator seeded by (seed, i) alone, so neither the number of
@@ -124,14 +144,8 @@ class TrainingClips(Dataset[Sample]):
     """
 
     def __init__(self, store: ClipStore, entries: tuple[StoreEntry, ...], sampling: ClipSampling, seed: int) -> None:
-        self.store = store
-        self.entries = entries
-        self.sampling = sampling
+        super().__init__(store, entries, sampling)
         self.seed = seed
-        self.class_index = {name: k for k, name in enumerate(store.classes)}
-
-    def __len__(self) -> int:
-        return len(self.entries)
 
     def __getitem__(self, index: int) -> Sample:
         s = self.sampling
@@ -142,45 +156,16 @@ class TrainingClips(Dataset[Sample]):
             crop = border_crop(entry.height, entry.width, s.crop_px, s.jitter, s.mirror, rng)
         else:
             crop = corner_crop(entry.height, entry.width, s.crop_px, s.mirror, rng)
-        clip = self.store.clip(entry.record.id)
-        sample = cut(clip, centers, crop, (s.crop_px, s.crop_px), flow_stack=s.flow_stack, streams=s.streams)
+        sample = self._sample(entry, centers, crop)
         if s.color_jitter and "rgb" in sample:
             sample["rgb"] = recolor(sample["rgb"], s.color_jitter, rng)
-        sample["label"] = torch.tensor(self.class_index[entry.record.label])
         return sample
 
 
-class CenteredClips(Dataset[Sample]):
+class CenteredClips(_StoreClips):
     """The one clip of each video that the `center` protocol looks at."""
 
-    def __init__(
-        self,
-        store: ClipStore,
-        entries: tuple[StoreEntry, ...],
-        steps: int,
-        tau: tuple[int, int],
-        crop_px: int,
-        flow_stack: int,
-        streams: tuple[Stream, ...],
-    ) -> None:
-        self.store = store
-        self.entries = entries
-        self.steps = steps
-        self.tau = tau
-        self.crop_px = crop_px
-        self.flow_stack = flow_stack
-        self.streams = streams
-        self.class_index = {name: k for k, name in enumerate(store.classes)}
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
     def __getitem__(self, index: int) -> Sample:
-        entry = self.entries[index]
-        crop = corner_and_center_crops(entry.height, entry.width, self.crop_px)[-1]
-        centers = middle_centers(entry.frames, self.flow_stack, self.steps, self.tau)
-        size = (self.crop_px, self.crop_px)
-        clip = self.store.clip(entry.record.id)
-        sample = cut(clip, centers, crop, size, flow_stack=self.flow_stack, streams=self.streams)
-        sample["label"] = torch.tensor(self.class_index[entry.record.label])
-        return sample
+        entry, s = self.entries[index], self.sampling
+        crop = corner_and_center_crops(entry.height, entry.width, s.crop_px)[-1]
+        return self._sample(entry, middle_centers(entry.frames, s.flow_stack, s.steps, s.tau), crop)

@@ -140,23 +140,24 @@ def _rows(
     scoring: Scoring, subjects: Sequence[Subject], run: Run | None, protocols: Sequence[Protocol], device: str | None
 ) -> list[ReportRow]:
     """The rows of the report, protocol by protocol; the last stage under the first protocol is the chosen one."""
-    tables: dict[tuple[Protocol, Path], ScoreTable] = {}
+    scored: dict[tuple[Protocol, Path], ReportRow] = {}
     for protocol in protocols:
         for subject in subjects:
             recognizer = Recognizer(subject.file, device=device)
             name = subject.title if protocol == protocols[0] else f"{subject.title} ({protocol})"
-            tables[protocol, subject.file] = scoring.table(recognizer, protocol, name)
+            table = scoring.table(recognizer, protocol, name)
+            scored[protocol, subject.file] = _row(table, recognizer.checkpoint, subject)
     rows: list[ReportRow] = []
     for protocol in protocols:
-        own = [_row(scoring.without_failed(tables[protocol, s.file]), s) for s in subjects]
+        own = [scored[protocol, s.file] for s in subjects]
+        own = [replace(row, table=scoring.without_failed(row.table)) for row in own]
         if protocol == protocols[0]:
             own[-1] = replace(own[-1], chosen=True)
         rows += _with_late_fusion(own, subjects, run, protocol, protocols[0])
     return rows
 
 
-def _row(table: ScoreTable, subject: Subject) -> ReportRow:
-    checkpoint = load_checkpoint(subject.file)
+def _row(table: ScoreTable, checkpoint: Checkpoint, subject: Subject) -> ReportRow:
     return ReportRow(
         table=table,
         note=subject.stage.note if subject.stage else "",

@@ -250,8 +250,11 @@ def _train_stage(
         trainer = make_trainer(run.folder / stage.name, recipe, stage, module.epochs, devices)
         order = VideoStream(videos, stage.batch_videos, recipe.seed, trainer.global_rank, trainer.world_size)
         module.order = order
-        training = _training_loader(store, recipe, stage, order, workers)
-        validation = _validation_loader(store, recipe, stage, workers)
+        sampling, batch = _sampling(recipe, stage), stage.sub_batch_videos
+        clips = TrainingClips(store, store.select("train"), sampling, recipe.seed)
+        training = _loader(clips, batch, workers, order)
+        watched = store.select("val")
+        validation = _loader(CenteredClips(store, watched, sampling), batch, workers) if watched else None
         with plain_errors(trainer), _one_thread_each():
             trainer.fit(module, training, validation, ckpt_path=last if last.is_file() else None)
     if trainer.is_global_zero:
@@ -303,10 +306,8 @@ def _start(model: STResNet, run: Run, stage: Stage, init: Mapping[str, Path], st
         inherit(model, [load_checkpoint(run.model_file(name)).model.state_dict() for name in stage.starts_from])
 
 
-def _training_loader(
-    store: ClipStore, recipe: Recipe, stage: Stage, order: VideoStream, workers: int
-) -> DataLoader[Sample]:
-    sampling = ClipSampling(
+def _sampling(recipe: Recipe, stage: Stage) -> ClipSampling:
+    return ClipSampling(
         steps=stage.steps,
         tau=stage.tau,
         crop=stage.crop,
@@ -317,19 +318,9 @@ def _training_loader(
         mirror=recipe.mirror,
         streams=stage.streams,
     )
-    clips = TrainingClips(store, store.select("train"), sampling, recipe.seed)
-    return _loader(clips, stage.sub_batch_videos, workers, order)
 
 
-def _validation_loader(store: ClipStore, recipe: Recipe, stage: Stage, workers: int) -> DataLoader[Sample] | None:
-    entries = store.select("val")
-    if not entries:
-        return None
-    clips = CenteredClips(store, entries, stage.steps, stage.tau, recipe.crop_px, recipe.flow_stack, stage.streams)
-    return _loader(clips, stage.sub_batch_videos, workers, None)
-
-
-def _loader(clips: Any, batch: int, workers: int, order: VideoStream | None) -> DataLoader[Sample]:
+def _loader(clips: Any, batch: int, workers: int, order: VideoStream | None = None) -> DataLoader[Sample]:
     return DataLoader(
         clips,
         batch_size=batch,
