@@ -54,6 +54,8 @@ def unit(s: State, name: str, branch: Tensor, shortcut: Tensor, stride: int, caf
     first, second = (stride, 1) if caffe else (1, stride)
     y = f(norm(s, f"{name}.bn1", pointwise(s[f"{name}.conv1.weight"], branch, first)))
     y = f(norm(s, f"{name}.bn2", F.conv2d(y, s[f"{name}.conv2.weight"], stride=second, padding=1)))
+    if f"{name}.temporal.weight" in s:  # ST-MulNet's, over time alone: no norm, no ReLU
+        y = pointwise(s[f"{name}.temporal.weight"], y) + s[f"{name}.temporal.bias"][:, None, None]
     y = norm(s, f"{name}.bn3", pointwise(s[f"{name}.conv3.weight"], y))
     if f"{name}.downsample.0.weight" in s:
         shortcut = norm(s, f"{name}.downsample.1", pointwise(s[f"{name}.downsample.0.weight"], shortcut, stride))
@@ -76,7 +78,16 @@ def forward(
     linked_units: Sequence[int] = (1,),
     caffe: bool = False,
 ) -> dict[str, Tensor]:
-    """The logits (T,K) of each stream of one clip, its inputs (C,T,H,W) at most 224 px on a side."""
+    """The logits (T,K) of each stream of one clip, its inputs (C,T,H,W) at most 224 px on a side.
+
+    Args:
+        s: weights by name.
+        clips: inputs by stream.
+        units: of each stage, in the deeper stream.
+        mixes: what links make of two sums, by the stream they enter.
+        linked_units: where they do.
+        caffe: whether the strides are in the first 1×1.
+    """
     x = {stream: stem(s, stream, clip.transpose(0, 1), caffe) for stream, clip in clips.items()}
     sums: dict[str, Tensor] = {}
     for stage, count in enumerate(units):
@@ -88,6 +99,8 @@ def forward(
                     reads[stream] = mix(sums[stream], sums[other], stage)
             stride = 2 if stage > 0 and index == 0 else 1
             for stream, (branch, shortcut) in reads.items():
+                if f"{stream}.layer{stage + 1}.{index}.conv1.weight" not in s:
+                    continue  # the other stream is deeper
                 sums[stream] = unit(s, f"{stream}.layer{stage + 1}.{index}", branch, shortcut, stride, caffe)
             x = {stream: f(sums[stream]) for stream in x}
     return {stream: y.mean((2, 3)) @ s[f"{stream}.fc.weight"].T + s[f"{stream}.fc.bias"] for stream, y in x.items()}
@@ -106,6 +119,8 @@ def randomized(net: STResNet, seed: int = 0) -> STResNet:
                 value.copy_(0.3 * noise)
             elif name.endswith("fc.weight"):
                 value.copy_(noise / value.shape[1] ** 0.5)
+            elif name.endswith("temporal.weight"):
+                value.copy_(noise / (3 * value.shape[1]) ** 0.5)
             elif value.shape[2:] == (3, 1):
                 value.mul_(1 + noise)  # taps that differ
     return net

@@ -149,7 +149,7 @@ def still_clips(steps: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("link", ["add", "multiply", None])
 def test_still_clip_gives_the_image_networks_it_came_from(link: str | None) -> None:
     single = [
-        randomized(STResNet(config(streams=(s,), link=None, temporal=False)), seed) for seed, s in enumerate(STREAMS)
+        randomized(STResNet(config(streams=(s,), link=None, temporal=None)), seed) for seed, s in enumerate(STREAMS)
     ]
     net = STResNet(config(link=link)).double().eval()
     inherit(net, [s.state_dict() for s in single])
@@ -169,12 +169,85 @@ def test_still_clip_gives_the_image_networks_it_came_from(link: str | None) -> N
         assert (logits[[0, 24]] - expected[stream]).abs().amax(1).min() > 1e-4 * size
 
 
+# ST-MulNet
+
+
+def mulnet(**changes: object) -> STResNet:
+    return randomized(STResNet(config(**{"link": "multiply", "temporal": "inject", **changes})))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"layout": "caffe"},
+        {"link_direction": "both"},
+        {"depth": 26, "motion_depth": 50, "motion_temporal_stages": (2, 5)},
+        {"motion_depth": 26, "temporal_stages": (3,)},
+    ],
+)
+def test_multiplier_network_is_the_formula(changes: dict[str, object]) -> None:
+    net = mulnet(**changes)
+    both = {"appearance": multiplied, "motion": multiplied}
+    mixes = both if net.config.link_direction == "both" else {"appearance": multiplied}
+    assert max(largest_difference(net, mixes).values()) < 1e-9
+
+
+def test_formula_tells_other_injections_apart() -> None:
+    net = mulnet()
+    for name, value in net.state_dict().items():
+        if "layer3.1.temporal" in name and name.startswith("motion"):
+            kept = value.clone()
+            value.copy_(value.flip(2) if name.endswith("weight") else value + 0.1)
+            wrong = net.state_dict() | {name: kept}
+            with torch.no_grad():
+                rgb, flow = clips_of()
+                clips = {"appearance": rgb[0], "motion": flow[0]}
+                expected = formula.forward(wrong, clips, UNITS, mixes={"appearance": multiplied})
+                found = net(rgb, flow)
+            for stream in STREAMS:
+                assert (getattr(found, stream)[0] - expected[stream]).abs().max() > 1e-6 * expected[stream].abs().max()
+
+
+def test_injected_convolutions_lie_in_second_units_alone() -> None:
+    names = {k.rsplit(".", 2)[0] for k in mulnet().state_dict() if ".temporal." in k}
+    assert names == {f"{stream}.layer{stage}.1" for stream in STREAMS for stage in (1, 2, 3, 4)}
+    assert not [k for k, v in mulnet().state_dict().items() if v.shape[2:] == (3, 1) and ".temporal." not in k]
+    some = {k.rsplit(".", 2)[0] for k in mulnet(motion_temporal_stages=(2, 5)).state_dict() if ".temporal." in k}
+    assert some == {*(f"appearance.layer{stage}.1" for stage in (1, 2, 3, 4)), "motion.layer1.1", "motion.layer4.1"}
+
+
+@pytest.mark.parametrize(
+    ("start", "taps"),
+    [("identity", (0, 1, 0)), ("average", (1 / 3, 1 / 3, 1 / 3)), ("difference", (-1, 3, -1))],
+)
+def test_injected_convolutions_start_as_asked(start: str, taps: tuple[float, ...]) -> None:
+    net = STResNet(config(temporal="inject", temporal_init=start)).double()
+    unit = net.motion.layer2[1]
+    x = torch.randn(6, unit.temporal.weight.shape[0], 4, 4, dtype=torch.float64)  # 2 clips of 3 steps
+    with torch.no_grad():
+        found = unit.temporal(x, 3).unflatten(0, (2, 3))
+    clips = torch.nn.functional.pad(x.unflatten(0, (2, 3)), (0, 0, 0, 0, 0, 0, 1, 1))
+    expected = sum(tap * clips[:, k : k + 3] for k, tap in enumerate(taps))
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_identity_injection_changes_nothing_until_trained() -> None:
+    plain = randomized(STResNet(config(link="multiply", temporal=None)))
+    net = STResNet(config(link="multiply", temporal="inject")).double().eval()
+    inherit(net, [plain.state_dict()])
+    clips = clips_of()
+    with torch.no_grad():
+        for own, theirs in zip(net(*clips), plain(*clips), strict=True):
+            assert torch.equal(own, theirs)
+
+
 # Reach and gradients
 
 
-@pytest.mark.parametrize("temporal", [True, False])
+@pytest.mark.parametrize("temporal", ["inflate", "inject", None])
 @pytest.mark.parametrize("stream", [0, 1])
-def test_temporal_reach(temporal: bool, stream: int) -> None:
+def test_temporal_reach(temporal: str | None, stream: int) -> None:
     net = randomized(STResNet(config(temporal=temporal)))
     kept: list[Tensor] = []
     for stage in net.appearance.stages():
@@ -188,7 +261,7 @@ def test_temporal_reach(temporal: bool, stream: int) -> None:
         net(*changed)
     felt = [(a - b).abs().amax((1, 2, 3)) > 1e-9 for a, b in zip(kept[:4], kept[4:], strict=True)]
     reach = net.temporal_reach_steps
-    assert reach == ((5, 9, 13, 17) if temporal else (1, 1, 1, 1))
+    assert reach == {"inflate": (5, 9, 13, 17), "inject": (3, 5, 7, 9), None: (1, 1, 1, 1)}[temporal]
     for by_step, steps_felt in zip(felt, reach, strict=True):
         first = middle - steps_felt // 2
         assert by_step.nonzero().flatten().tolist() == list(range(first, first + steps_felt))

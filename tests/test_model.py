@@ -51,20 +51,20 @@ class Spy:
 )
 def test_fused_parameter_count(classes: int, layout: str, expected: int) -> None:
     assert parameters(shell(num_classes=classes, layout=layout)) == expected
-    assert parameters(shell(num_classes=classes, layout=layout, temporal_pool=True)) == expected
+    assert parameters(shell(num_classes=classes, layout=layout, temporal_pool=(5, 2))) == expected
 
 
 @pytest.mark.parametrize(("stream", "expected"), [("appearance", 29_285_605), ("motion", 29_338_917)])
 def test_stream_parameter_count_and_what_temporal_taps_add(stream: str, expected: int) -> None:
     temporal = shell(layout="caffe", streams=(stream,))
     assert parameters(temporal) == expected
-    assert parameters(temporal) - parameters(shell(layout="caffe", streams=(stream,), temporal=False)) == 5_570_560
+    assert parameters(temporal) - parameters(shell(layout="caffe", streams=(stream,), temporal=None)) == 5_570_560
     assert parameters(shell(layout="caffe").get_submodule(stream)) == expected
 
 
 @pytest.mark.parametrize("layout", ["torchvision", "caffe"])
-@pytest.mark.parametrize("temporal", [False, True])
-def test_names_and_shapes_are_torchvisions(layout: str, temporal: bool) -> None:
+@pytest.mark.parametrize("temporal", [None, "inflate"])
+def test_names_and_shapes_are_torchvisions(layout: str, temporal: str | None) -> None:
     net = shell(layout=layout, temporal=temporal)
     for stream, inputs in (("appearance", 3), ("motion", 20)):
         found = {k: tuple(v.shape) for k, v in net.get_submodule(stream).state_dict().items()}
@@ -84,7 +84,7 @@ def test_sixteen_convolutions_over_time_in_second_units_only() -> None:
     ("depth", "units"), [(26, (2, 2, 2, 2)), (50, (3, 4, 6, 3)), (101, (3, 4, 23, 3)), (152, (3, 8, 36, 3))]
 )
 def test_depths(depth: int, units: tuple[int, ...]) -> None:
-    net = shell(depth=depth, streams=("appearance",), temporal=False)
+    net = shell(depth=depth, streams=("appearance",), temporal=None)
     found = {k: tuple(v.shape) for k, v in net.get_submodule("appearance").state_dict().items()}
     assert found == resnet_shapes(units, classes=101)
     assert 2 + 3 * sum(units) == depth
@@ -93,7 +93,7 @@ def test_depths(depth: int, units: tuple[int, ...]) -> None:
 def test_single_stream_has_nothing_of_the_other_and_needs_only_its_own_input() -> None:
     rgb, flow = clips_of(steps=1)
     for stream, other in (STREAMS, STREAMS[::-1]):
-        net = randomized(STResNet(config(streams=(stream,), temporal=False)))
+        net = randomized(STResNet(config(streams=(stream,), temporal=None)))
         assert {name.split(".")[0] for name in net.state_dict()} == {stream}
         logits = net(rgb if stream == "appearance" else None, flow if stream == "motion" else None)
         assert getattr(logits, other) is None
@@ -247,7 +247,7 @@ def windows_head(stream: StreamNet, features: Tensor) -> Tensor:
 )
 @torch.no_grad()
 def test_a_frame_is_the_mean_over_its_windows(size: tuple[int, int], grid: tuple[int, int]) -> None:
-    net = randomized(STResNet(config(streams=("appearance",), temporal=False))).float()
+    net = randomized(STResNet(config(streams=("appearance",), temporal=None))).float()
     last = Spy(net.appearance.layer4[-1])
     rgb = clips_of(steps=1, size=size)[0].float()
     logits = net(rgb).appearance[0]
@@ -291,6 +291,13 @@ def test_wrong_inputs_are_refused_in_one_line(rgb: tuple[int, ...], flow: tuple[
         ({"width": 0}, "width"),
         ({"num_classes": 0}, "num_classes"),
         ({"dropout": 1.0}, "dropout"),
+        ({"motion_dropout": -0.1}, "dropout"),
+        ({"motion_depth": 18}, "motion_depth"),
+        ({"temporal": True}, "temporal must be one of"),
+        ({"temporal_init": "random"}, "temporal_init"),
+        ({"temporal_stages": (1, 2)}, "temporal stages"),
+        ({"motion_temporal_stages": (5, 2)}, "in order"),
+        ({"temporal_pool": (5, 0)}, "temporal_pool"),
     ],
 )
 def test_impossible_networks_are_refused_in_one_line(changes: dict[str, object], said: str) -> None:
@@ -302,16 +309,18 @@ def test_impossible_networks_are_refused_in_one_line(changes: dict[str, object],
 # Temporal pool
 
 
-@pytest.mark.parametrize(("steps", "outputs"), [(5, 1), (6, 1), (7, 2), (11, 4), (25, 11)])
+@pytest.mark.parametrize(
+    ("steps", "stride", "outputs"), [(5, 2, 1), (6, 2, 1), (7, 2, 2), (11, 2, 4), (25, 2, 11), (5, 1, 1), (25, 1, 21)]
+)
 @torch.no_grad()
-def test_temporal_pool_takes_the_maximum_before_the_spatial_mean(steps: int, outputs: int) -> None:
-    net = randomized(STResNet(config(temporal_pool=True)))
+def test_temporal_pool_takes_the_maximum_before_the_spatial_mean(steps: int, stride: int, outputs: int) -> None:
+    net = randomized(STResNet(config(temporal_pool=(5, stride))))
     last = {s: Spy(net.get_submodule(s).layer4[-1]) for s in STREAMS}
     logits = net(*clips_of(steps=steps))
     for stream in STREAMS:
         fc = net.get_submodule(stream).fc
         features = last[stream].output.clamp(min=0)  # (T,C,2,2)
-        windows = [features[t : t + 5] for t in range(0, steps - 4, 2)]
+        windows = [features[t : t + 5] for t in range(0, steps - 4, stride)]
         assert len(windows) == outputs
         max_first = fc(torch.stack([w.amax(0).mean((1, 2)) for w in windows]))
         mean_first = fc(torch.stack([w.mean((2, 3)).amax(0) for w in windows]))
@@ -323,5 +332,5 @@ def test_temporal_pool_takes_the_maximum_before_the_spatial_mean(steps: int, out
 def test_temporal_pool_needs_five_steps() -> None:
     rgb, flow = (x.float() for x in clips_of(steps=4))
     with pytest.raises(ValueError, match="at least 5 time steps, but `rgb` has 4"):
-        STResNet(config(temporal_pool=True))(rgb, flow)
+        STResNet(config(temporal_pool=(5, 2)))(rgb, flow)
     assert STResNet(config())(rgb, flow).appearance.shape == (1, 4, 5)

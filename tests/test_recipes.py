@@ -73,10 +73,10 @@ def check_table(recipe: Recipe) -> None:
     }
     design = [(s.temporal, s.link, s.temporal_pool, s.dropout, s.crop_jitter, s.loss) for s in recipe.stages]
     assert design == [
-        (False, None, False, 0.0, 0.25, "sum"),
-        (False, None, False, 0.8, 0.25, "sum"),
-        (True, "add", False, 0.0, 0.25, "sum"),
-        (True, "add", True, 0.0, 0.25, "sum"),
+        (None, None, None, 0.0, 0.25, "sum"),
+        (None, None, None, 0.8, 0.25, "sum"),
+        ("inflate", "add", None, 0.0, 0.25, "sum"),
+        ("inflate", "add", (5, 2), 0.0, 0.25, "sum"),
     ]
 
 
@@ -120,6 +120,20 @@ def test_steps_of_a_rate() -> None:
     assert Phase(lr=1, iterations=17).steps(10**6, 8) == 17
 
 
+def test_multiplier_recipe_is_the_released_scripts() -> None:
+    recipe = load_recipe("st-mulnet")
+    assert schedule(recipe, "appearance") == schedule(load_recipe("ucf101"), "appearance")
+    assert schedule(recipe, "motion") == schedule(load_recipe("ucf101"), "motion")
+    # rates of STMulNet.m with its epochs of 9537·5 videos
+    assert schedule(recipe, "st-mulnet") == [(1e-3, 10, None), (1e-4, 5, None), (1e-5, 5, None), (1e-6, 5, None)]
+    stage = recipe.stage("st-mulnet")
+    assert (stage.batch_videos, stage.sub_batch_videos, stage.steps, stage.tau) == (128, 4, 5, (5, 35))
+    config = recipe.config(stage, 101)
+    assert (config.link, config.temporal, config.temporal_init) == ("multiply", "inject", "identity")
+    assert config.temporal_pool == (5, 1)
+    assert (config.dropout_of("appearance"), config.dropout_of("motion")) == (0.0, 0.8)
+
+
 def test_every_choice_reaches_the_network() -> None:
     recipe = parse_recipe(
         values(
@@ -131,7 +145,8 @@ def test_every_choice_reaches_the_network() -> None:
             flow_stack=3,
             stages=[
                 {**values()["stages"][0], "dropout": 0.3},
-                {**values()["stages"][1], "link": "multiply", "temporal": True, "temporal_pool": True, "steps": 5},
+                values()["stages"][1]
+                | {"link": "multiply", "temporal": "inflate", "temporal_pool": [5, 2], "steps": 5},
             ],
         ),
         "mine",
@@ -139,10 +154,10 @@ def test_every_choice_reaches_the_network() -> None:
     first, second = (recipe.config(stage, 9) for stage in recipe.stages)
     shared = {"num_classes": 9, "depth": 26, "width": 0.5, "layout": "caffe", "flow_stack": 3}
     shared["link_direction"] = "both"
-    single = {"streams": ("motion",), "link": None, "link_scale": None, "temporal": False, "temporal_pool": False}
+    single = {"streams": ("motion",), "link": None, "link_scale": None, "temporal": None, "temporal_pool": None}
     assert first == STResNetConfig(**shared, **single, dropout=0.3)
-    fused = {"streams": ("appearance", "motion"), "link": "multiply", "link_scale": 0.1, "temporal": True}
-    assert second == STResNetConfig(**shared, **fused, temporal_pool=True, dropout=0.0)
+    fused = {"streams": ("appearance", "motion"), "link": "multiply", "link_scale": 0.1, "temporal": "inflate"}
+    assert second == STResNetConfig(**shared, **fused, temporal_pool=(5, 2), dropout=0.0)
 
 
 @pytest.mark.parametrize("name", packaged_recipes())
@@ -222,7 +237,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (with_stage(starts_from=["first"]), "second starts from no stage that has its appearance stream"),
     (with_stage(link="concat"), "stages.1.link"),
     (with_stage(0, link="add"), "link needs both streams"),
-    (with_stage(temporal_pool=True, steps=4), "temporal pooling needs clips of at least 5 steps"),
+    (with_stage(temporal_pool=(5, 2), steps=4), "a temporal pool of 5 needs clips as long, not 4 steps"),
     (with_stage(dropout=1.0), "stages.1.dropout"),
     (with_stage(steps=0), "stages.1.steps"),
     (with_stage(tau=[5]), "stages.1.tau"),
@@ -255,13 +270,15 @@ def test_mistakes_are_named_in_one_line(mistake: dict[str, Any], said: str) -> N
 
 def test_values_without_a_mistake_are_taken() -> None:
     assert parse_recipe(values(), "mine").stage("second").streams == ("appearance", "motion")
-    assert parse_recipe(with_stage(0, streams=["appearance", "motion"], temporal=True), "mine")
+    assert parse_recipe(with_stage(0, streams=["appearance", "motion"], temporal="inflate"), "mine")
 
 
 def test_image_taps_cannot_be_had_back_from_a_temporal_stage() -> None:
     recipe = with_stage(streams=["motion"], starts_from=["first"])
-    recipe["stages"][0]["temporal"] = True
-    assert "second starts from a temporal stage" in refusal(parse_recipe, recipe, "mine")
+    recipe["stages"][0]["temporal"] = "inflate"
+    assert "second starts from stage first, so its temporal must be inflate" in refusal(parse_recipe, recipe, "mine")
+    recipe["stages"][1]["temporal"] = "inject"
+    assert "its temporal must be inflate" in refusal(parse_recipe, recipe, "mine")
 
 
 def test_files(tmp_path: Path) -> None:

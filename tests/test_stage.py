@@ -24,7 +24,7 @@ def recipe(**changes: Any) -> Recipe:
     """One fused stage of a tiny network, 8 videos a step in sub-batches of 2."""
     stage = {
         "name": "st",
-        "temporal": True,
+        "temporal": "inflate",
         "link": "add",
         "steps": 3,
         "tau": [1, 2],

@@ -33,7 +33,7 @@ def network(**changes: object) -> STResNet:
 
 
 def single(stream: str, **changes: object) -> STResNet:
-    return network(**{"streams": (stream,), "link": None, "temporal": False, **changes})
+    return network(**{"streams": (stream,), "link": None, "temporal": None, **changes})
 
 
 def image_weights(units: tuple[int, ...] = UNITS, base: int = BASE, **changes: bool) -> Weights:
@@ -155,7 +155,7 @@ def test_unreadable_image_weights_are_named(tmp_path: Path) -> None:
 
 def test_streams_are_joined_and_taps_averaged() -> None:
     appearance, motion = (randomized(single(s), seed) for seed, s in enumerate(("appearance", "motion")))
-    net = network(link_scale=0.1, temporal_pool=True).double()
+    net = network(link_scale=0.1, temporal_pool=(5, 2)).double()
     inherit(net, [appearance.state_dict(), motion.state_dict()])
     sources = appearance.state_dict() | motion.state_dict()
     for key, value in net.state_dict().items():
@@ -169,7 +169,7 @@ def test_streams_are_joined_and_taps_averaged() -> None:
 
 def test_handing_on_unchanged_is_exact_and_the_later_source_wins() -> None:
     source = randomized(network(link_scale=0.1))
-    taken = network(link_scale=0.1, temporal_pool=True).double()
+    taken = network(link_scale=0.1, temporal_pool=(5, 2)).double()
     inherit(taken, [source.state_dict()])
     assert bits(taken.state_dict()) == bits(source.state_dict())
     other = randomized(network(link_scale=0.1), seed=5)
@@ -179,7 +179,7 @@ def test_handing_on_unchanged_is_exact_and_the_later_source_wins() -> None:
 
 def test_one_stream_of_a_fused_network_can_be_taken_alone() -> None:
     fused = randomized(network())
-    alone = single("motion", temporal=True).double()
+    alone = single("motion", temporal="inflate").double()
     inherit(alone, [fused.state_dict()])
     rgb, flow = clips_of(steps=3)
     with torch.no_grad():
@@ -190,7 +190,7 @@ def test_one_stream_of_a_fused_network_can_be_taken_alone() -> None:
     ("sources", "target", "said"),
     [
         ([single("appearance")], network(), "motion.conv1.weight is missing"),
-        ([network()], network(temporal=False), "appearance.layer1.1.conv1.weight is (8, 32, 3, 1), not (8, 32, 1, 1)"),
+        ([network()], network(temporal=None), "appearance.layer1.1.conv1.weight is (8, 32, 3, 1), not (8, 32, 1, 1)"),
         ([network(layout="caffe")], network(), "conv1.bias is not expected"),
         ([network()], network(layout="caffe"), "conv1.bias is missing"),
         ([network(depth=50)], network(), "layer1.2.conv1.weight is not expected"),
@@ -237,7 +237,7 @@ def checkpoint(**changes: object) -> Checkpoint:
 
 def test_round_trip_keeps_every_bit_and_the_whole_story(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "model.safetensors"
-    saved = checkpoint(link_scale=0.1, link_direction="both", temporal_pool=True, layout="caffe", dropout=0.5)
+    saved = checkpoint(link_scale=0.1, link_direction="both", temporal_pool=(5, 2), layout="caffe", dropout=0.5)
     saved.model.to(memory_format=torch.channels_last).train()
     save_checkpoint(path, saved)
     loaded = load_checkpoint(path)

@@ -26,7 +26,7 @@ SINGLE: dict[str, Any] = {
 }
 JOINT: dict[str, Any] = {
     **SINGLE,
-    "temporal": True,
+    "temporal": "inflate",
     "link": "add",
     "steps": 5,
     "tau": [2, 4],

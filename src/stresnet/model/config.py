@@ -8,8 +8,24 @@ from typing import Any, Literal
 Stream = Literal["appearance", "motion"]
 STREAMS: tuple[Stream, ...] = ("appearance", "motion")
 
+Depth = Literal[26, 50, 101, 152]
+
+STAGES = (2, 3, 4, 5)
+"""conv2 … conv5, the stages of residual units."""
+
 UNITS_PER_STAGE = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Bottleneck units in conv2 … conv5, by depth (He et al. 2016; 26 is the smallest that keeps a second unit)."""
+
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "depth": tuple(UNITS_PER_STAGE),
+    "motion_depth": (*UNITS_PER_STAGE, None),
+    "layout": ("torchvision", "caffe"),
+    "link": ("add", "multiply", None),
+    "link_direction": ("motion_to_appearance", "appearance_to_motion", "both"),
+    "temporal": ("inflate", "inject", None),
+    "temporal_init": ("identity", "average", "difference"),
+}
 
 
 @dataclass(frozen=True)
@@ -19,6 +35,7 @@ class STResNetConfig:
     Attributes:
         num_classes: K, the number of actions.
         depth: layers of each stream's ResNet: 26, 50, 101 or 152.
+        motion_depth: the motion stream's, where it differs (released ST-MulNet: 50 and 152), or None.
         width: factor on every channel count; 1.0 is the paper's, 0.25 suits a laptop.
         layout: where the strides and paddings of ResNet lie; pretrained weights fit one layout only.
             `caffe` is the released weights' (stride in the first 1×1, biased conv1, ceil-mode pool),
@@ -27,24 +44,36 @@ class STResNetConfig:
         link: how a stream enters the other's second units: `add` (ST-ResNet), `multiply` (ST-MulNet) or None.
         link_direction: `motion_to_appearance` is the paper's; the others are options of the released code.
         link_scale: initial value of a learned per-channel factor on the link (released code: 0.1), or None.
-        temporal: whether the 1×1 convolutions of every second unit span three time steps.
-        temporal_pool: whether features are max-pooled over 5 steps, stride 2, before the head ("ST-ResNet*").
+        temporal: how second units span three time steps: `inflate` makes their two 1×1 convolutions 1×1×3
+            (ST-ResNet), `inject` adds a 1×1×3 one after the ReLU of their 3×3 (ST-MulNet); None: not at all.
+        temporal_init: what injected convolutions start as: `identity` (0, 1, 0), `average` (⅓, ⅓, ⅓) or
+            `difference` (−1, 3, −1). Inflated ones always start as the average of their image filter.
+        temporal_stages: the stages, of conv2 … conv5, whose second units do so.
+        motion_temporal_stages: the motion stream's, where they differ, or None.
+        temporal_pool: (size, stride) in time steps of the max pool before the head: (5, 2) is the "ST-ResNet*" of
+            the released code, (5, 1) its ST-MulNet; None: no pool.
         flow_stack: L, flow fields stacked at each time step; the motion stream reads 2L channels.
         dropout: probability of dropping a feature before the classifier.
+        motion_dropout: the motion stream's, where it differs, or None.
     """
 
     num_classes: int
-    depth: Literal[26, 50, 101, 152] = 50
+    depth: Depth = 50
+    motion_depth: Depth | None = None
     width: float = 1.0
     layout: Literal["torchvision", "caffe"] = "torchvision"
     streams: tuple[Stream, ...] = STREAMS
     link: Literal["add", "multiply"] | None = "add"
     link_direction: Literal["motion_to_appearance", "appearance_to_motion", "both"] = "motion_to_appearance"
     link_scale: float | None = None
-    temporal: bool = True
-    temporal_pool: bool = False
+    temporal: Literal["inflate", "inject"] | None = "inflate"
+    temporal_init: Literal["identity", "average", "difference"] = "identity"
+    temporal_stages: tuple[int, ...] = STAGES
+    motion_temporal_stages: tuple[int, ...] | None = None
+    temporal_pool: tuple[int, int] | None = None
     flow_stack: int = 10
     dropout: float = 0.0
+    motion_dropout: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no network could be built from.
@@ -55,23 +84,45 @@ class STResNetConfig:
         if unknown := [s for s in self.streams if s not in STREAMS]:
             raise ValueError(f"streams must be among {STREAMS}, not {unknown[0]!r}")
         object.__setattr__(self, "streams", tuple(s for s in STREAMS if s in self.streams))
-        if self.depth not in UNITS_PER_STAGE:
-            raise ValueError(f"depth must be one of {sorted(UNITS_PER_STAGE)}, not {self.depth}")
-        if self.layout not in ("torchvision", "caffe"):
-            raise ValueError(f"layout must be 'torchvision' or 'caffe', not {self.layout!r}")
-        if self.link not in ("add", "multiply", None):
-            raise ValueError(f"link must be 'add', 'multiply' or None, not {self.link!r}")
-        if self.link_direction not in ("motion_to_appearance", "appearance_to_motion", "both"):
-            raise ValueError(f"unknown link direction {self.link_direction!r}")
         if not self.streams:
             raise ValueError(f"at least one of the streams {STREAMS} must be on")
-        if self.num_classes < 1 or self.flow_stack < 1 or not self.width > 0 or not 0 <= self.dropout < 1:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
+        if self.num_classes < 1 or self.flow_stack < 1 or not self.width > 0:
             raise ValueError(
-                "num_classes and flow_stack must be at least 1, width above 0, dropout in [0, 1); found "
-                f"{self.num_classes}, {self.flow_stack}, {self.width}, {self.dropout}"
+                "num_classes and flow_stack must be at least 1, width above 0; found "
+                f"{self.num_classes}, {self.flow_stack}, {self.width}"
             )
+        for stream in STREAMS:
+            self._check_stream(stream)
+        pool = self.temporal_pool
+        if pool is not None and (len(pool) != 2 or min(pool) < 1):
+            raise ValueError(f"temporal_pool must be (size, stride) in steps, each at least 1, or None, not {pool}")
         if len(self.streams) == 1 and self.link is not None:
             raise ValueError(f"a link needs both streams, but only {self.streams[0]} is on: set link to None")
+
+    def _check_stream(self, stream: Stream) -> None:
+        dropout, stages = self.dropout_of(stream), self.temporal_stages_of(stream)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
+        if sorted(set(stages) & set(STAGES)) != list(stages):
+            raise ValueError(f"temporal stages must be among {STAGES}, each once and in order, not {stages}")
+
+    def depth_of(self, stream: Stream) -> Depth:
+        """The layers of a stream's ResNet."""
+        return self.motion_depth if stream == "motion" and self.motion_depth is not None else self.depth
+
+    def dropout_of(self, stream: Stream) -> float:
+        """The probability of dropping a feature before a stream's classifier."""
+        return self.motion_dropout if stream == "motion" and self.motion_dropout is not None else self.dropout
+
+    def temporal_stages_of(self, stream: Stream) -> tuple[int, ...]:
+        """The stages of a stream whose second units span time; none where nothing does."""
+        if self.temporal is None:
+            return ()
+        own = self.motion_temporal_stages
+        return own if stream == "motion" and own is not None else self.temporal_stages
 
     @property
     def base_channels(self) -> int:
@@ -101,4 +152,5 @@ class STResNetConfig:
                 if unknown
                 else "not the description of an ST-ResNet: num_classes is missing"
             )
-        return cls(**{**values, "streams": tuple(values.get("streams", STREAMS))})
+        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**tuples)

@@ -17,28 +17,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stresnet.model.config import UNITS_PER_STAGE, Stream, STResNetConfig
+from stresnet.model.config import STAGES, UNITS_PER_STAGE, Stream, STResNetConfig
 
 EXPANSION = 4  # a bottleneck's output has four times its inner channels
 BN_MOMENTUM = 0.05  # running moments take 5 % of the new value per step (released code)
 
 
 class TemporalConv(nn.Module):
-    """A 1×1×3 convolution over time, zero-padded by one step at each end of the clip, without bias.
+    """A 1×1×3 convolution over time, zero-padded by one step at each end of the clip.
 
     A 2D convolution with kernel (3, 1) over the plane (T, H·W): in channels-last memory that plane is a view of
     the folded (B·T,C,H,W), so nothing is copied.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 1))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
 
     def forward(self, x: Tensor, steps: int) -> Tensor:
         """The convolved clip: (B·T,C,H,W) to (B·T,C',H,W), with T = `steps`."""
         frames, c, h, w = x.shape
         plane = x.permute(0, 2, 3, 1).reshape(frames // steps, steps, h * w, c).permute(0, 3, 1, 2)  # (B,C,T,HW)
-        out = F.conv2d(plane, self.weight, padding=(1, 0))
+        out = F.conv2d(plane, self.weight, self.bias, padding=(1, 0))
         return out.permute(0, 2, 3, 1).reshape(frames, h, w, -1).permute(0, 3, 1, 2)  # (B·T,C',H,W)
 
 
@@ -58,17 +59,23 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 class Unit(nn.Module):
-    """A residual unit: shortcut plus bottleneck, *before* the ReLU that follows the sum."""
+    """A residual unit: shortcut plus bottleneck, *before* the ReLU that follows the sum.
 
-    def __init__(self, channels: int, inner: int, stride: int, layout: str, temporal: bool) -> None:
+    A second unit spans three time steps: its 1×1 convolutions are inflated (ST-ResNet), or one of its own is injected
+    after the 3×3 (ST-MulNet).
+    """
+
+    def __init__(self, channels: int, inner: int, stride: int, layout: str, temporal: str | None) -> None:
         super().__init__()
         out = inner * EXPANSION
         first, second = (stride, 1) if layout == "caffe" else (1, stride)
-        self.conv1 = TemporalConv(channels, inner) if temporal else Pointwise(channels, inner, first)
+        inflate = temporal == "inflate"
+        self.conv1 = TemporalConv(channels, inner) if inflate else Pointwise(channels, inner, first)
         self.bn1 = batch_norm(inner)
         self.conv2 = nn.Conv2d(inner, inner, kernel_size=3, stride=second, padding=1, bias=False)
         self.bn2 = batch_norm(inner)
-        self.conv3 = TemporalConv(inner, out) if temporal else Pointwise(inner, out)
+        self.temporal = TemporalConv(inner, inner, bias=True) if temporal == "inject" else None
+        self.conv3 = TemporalConv(inner, out) if inflate else Pointwise(inner, out)
         self.bn3 = batch_norm(out)
         self.downsample: nn.Sequential | None = None
         if stride != 1 or channels != out:
@@ -81,6 +88,8 @@ class Unit(nn.Module):
         y = x if branch_input is None else branch_input
         y = F.relu(self.bn1(self.conv1(y, steps)), inplace=True)
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        if self.temporal is not None:
+            y = self.temporal(y, steps)
         y = self.bn3(self.conv3(y, steps))
         return cast(Tensor, y + (x if self.downsample is None else self.downsample(x)))
 
@@ -88,7 +97,7 @@ class Unit(nn.Module):
 class StreamNet(nn.Module):
     """One stream: a ResNet over single time steps, but for the temporal taps of its second units."""
 
-    def __init__(self, config: STResNetConfig, in_channels: int) -> None:
+    def __init__(self, config: STResNetConfig, stream: Stream, in_channels: int) -> None:
         super().__init__()
         base = config.base_channels
         caffe = config.layout == "caffe"
@@ -96,15 +105,17 @@ class StreamNet(nn.Module):
         self.bn1 = batch_norm(base)
         self.pool1 = nn.MaxPool2d(3, 2, ceil_mode=True) if caffe else nn.MaxPool2d(3, 2, padding=1)
         channels = base
-        for stage, count in enumerate(UNITS_PER_STAGE[config.depth]):
+        temporal_stages = config.temporal_stages_of(stream)
+        for stage, count in enumerate(UNITS_PER_STAGE[config.depth_of(stream)]):
             inner = base * 2**stage
             units = nn.ModuleList()
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                units.append(Unit(channels, inner, stride, config.layout, config.temporal and index == 1))
+                temporal = config.temporal if index == 1 and stage + 2 in temporal_stages else None
+                units.append(Unit(channels, inner, stride, config.layout, temporal))
                 channels = inner * EXPANSION
             self.add_module(f"layer{stage + 1}", units)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout_of(stream))
         self.fc = nn.Linear(channels, config.num_classes)
 
     def stages(self) -> Iterator[nn.ModuleList]:
@@ -170,7 +181,7 @@ class STResNet(nn.Module):
         self.config = config
         in_channels: dict[Stream, int] = {"appearance": 3, "motion": 2 * config.flow_stack}
         for stream in config.streams:
-            self.add_module(stream, StreamNet(config, in_channels[stream]))
+            self.add_module(stream, StreamNet(config, stream, in_channels[stream]))
         self.links = nn.ModuleDict(
             {
                 stream: nn.ModuleList(Link(config, config.base_channels * 2**stage * EXPANSION) for stage in range(4))
@@ -195,12 +206,15 @@ class STResNet(nn.Module):
         B, _, T, _, _ = next(iter(clips.values())).shape
 
         x = {s: net.stem(clips[s].permute(0, 2, 1, 3, 4).flatten(0, 1)) for s, net in nets.items()}  # (B·T,C,H,W)
-        sums: dict[Stream, Tensor] = {}
-        for stage, units in enumerate(zip(*(net.stages() for net in nets.values()), strict=True)):
-            for index, unit in enumerate(zip(*units, strict=True)):
-                branch = {s: self._branch_input(s, stage, sums, x) if index == 1 else None for s in x}
-                sums = {s: u(x[s], T, branch[s]) for s, u in zip(x, unit, strict=True)}
-                x = {s: F.relu(sums[s]) for s in x}
+        for stage, stages in enumerate(zip(*(net.stages() for net in nets.values()), strict=True)):
+            units = dict(zip(nets, stages, strict=True))
+            sums = {s: units[s][0](x[s], T) for s in x}  # what the links carry
+            x = {s: F.relu(sums[s]) for s in x}
+            branch = {s: self._branch_input(s, stage, sums, x) for s in x}
+            x = {s: F.relu(units[s][1](x[s], T, branch[s])) for s in x}
+            for s in x:
+                for unit in units[s][2:]:
+                    x[s] = F.relu(unit(x[s], T))
 
         logits = {s: net.head(self._over_time(x[s], B)) for s, net in nets.items()}
         return StreamLogits(logits.get("appearance"), logits.get("motion"))
@@ -216,12 +230,12 @@ class STResNet(nn.Module):
         return cast(Tensor, link(sums[stream], x[other]))
 
     def _over_time(self, features: Tensor, clips: int) -> Tensor:
-        """Unfolded features (B,T′,C,H,W), max-pooled over 5 steps with stride 2 if the config says so."""
+        """Unfolded features (B,T′,C,H,W), max-pooled over time if the config says so."""
         features = features.reshape(clips, -1, *features.shape[1:])
-        if self.config.temporal_pool:
+        if self.config.temporal_pool is not None:
             # before the spatial average, as in the released code: the two do not commute
-            windows = features.unfold(1, 5, 2)  # (B,T′,C,H,W,5)
-            features = windows.amax(-1)
+            size, stride = self.config.temporal_pool
+            features = features.unfold(1, size, stride).amax(-1)  # the windows are (B,T′,C,H,W,size)
         return features
 
     def _check(self, inputs: dict[Stream, Tensor | None]) -> dict[Stream, Tensor]:
@@ -236,8 +250,9 @@ class STResNet(nn.Module):
                 raise ValueError(f"`{name}` must be (B,{channels[stream]},T,H,W), but is {tuple(x.shape)}")
             if min(x.shape[3:]) < 32:
                 raise ValueError(f"`{name}` must be at least 32 px on each side, but is {tuple(x.shape[3:])}")
-            if self.config.temporal_pool and x.shape[2] < 5:
-                raise ValueError(f"temporal pooling needs at least 5 time steps, but `{name}` has {x.shape[2]}")
+            pool = self.config.temporal_pool
+            if pool is not None and x.shape[2] < pool[0]:
+                raise ValueError(f"temporal pooling needs at least {pool[0]} time steps, but `{name}` has {x.shape[2]}")
             given[stream] = x
         if len({(x.shape[0], *x.shape[2:]) for x in given.values()}) > 1:
             raise ValueError(f"`rgb` and `flow` disagree: {[tuple(x.shape) for x in given.values()]}")
@@ -245,14 +260,33 @@ class STResNet(nn.Module):
 
     @property
     def temporal_reach_steps(self) -> tuple[int, ...]:
-        """Time steps that one output of conv2 … conv5 sees: 5, 9, 13, 17 with temporal convolutions."""
-        return tuple(4 * stage + 1 if self.config.temporal else 1 for stage in (1, 2, 3, 4))
+        """Time steps that one output of conv2 … conv5 sees, in the stream that sees most: 5, 9, 13, 17 in ST-ResNet."""
+        config = self.config
+        added = {"inflate": 4, "inject": 2}.get(config.temporal or "", 0)  # two convolutions in a unit, or one
+        reach = dict.fromkeys(config.streams, 1)
+        widest = []
+        for stage in STAGES:
+            linked = {s: max(reach.values()) if config.links_into(s) else reach[s] for s in reach}
+            reach = {s: linked[s] + (added if stage in config.temporal_stages_of(s) else 0) for s in reach}
+            widest.append(max(reach.values()))
+        return tuple(widest)
+
+
+TEMPORAL_INIT = {"identity": (0.0, 1.0, 0.0), "average": (1 / 3, 1 / 3, 1 / 3), "difference": (-1.0, 3.0, -1.0)}
+"""The taps that an injected convolution has for each channel on itself (released ST-MulNet)."""
 
 
 def initialize(model: STResNet) -> None:
-    """Give random weights: He-normal filters, taps of one third each, and a classifier from N(0, 0.01)."""
+    """Give random weights: He-normal filters, taps of one third each, and a classifier from N(0, 0.01).
+
+    Injected temporal convolutions are not random: each channel reads itself alone, by `TEMPORAL_INIT`.
+    """
     for module in model.modules():
-        if isinstance(module, TemporalConv):
+        if isinstance(module, TemporalConv) and module.bias is not None:
+            taps = torch.tensor(TEMPORAL_INIT[model.config.temporal_init])[:, None]  # (3,1)
+            module.weight.data.copy_(torch.eye(len(module.bias))[:, :, None, None] * taps)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, TemporalConv):
             out, inputs = module.weight.shape[:2]
             image = torch.empty(out, inputs, 1, 1)
             nn.init.kaiming_normal_(image, mode="fan_out", nonlinearity="relu")

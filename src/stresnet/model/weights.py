@@ -154,10 +154,10 @@ def load_model(path: str | Path) -> STResNet:
 def inherit(model: STResNet, sources: Sequence[Weights], *, new_classifier: bool = False) -> None:
     """Hand weights on from earlier stages to a network that may have grown temporal taps, links or a pool.
 
-    A temporal filter takes an image filter as the average over its taps, and a learned link scale that no
-    source has keeps its initial value; all else must be there in the same shape, and nothing more in the streams
-    that the network has. A stream that two sources hold is taken from the later one. With `new_classifier`, a
-    classifier of another class count keeps its random start.
+    A temporal filter takes an image filter as the average over its taps; an injected temporal convolution and a
+    learned link scale that no source has keep their initial values. All else must be there in the same shape, and
+    nothing more in the streams that the network has. A stream that two sources hold is taken from the later one.
+    With `new_classifier`, a classifier of another class count keeps its random start.
 
     Raises:
         CheckpointError: naming the weights that are missing, superfluous or of another shape.
@@ -169,7 +169,7 @@ def inherit(model: STResNet, sources: Sequence[Weights], *, new_classifier: bool
         value = found.get(key)
         if value is not None and own.ndim == 4 and own.shape[2:] == (3, 1) and value.shape[2:] == (1, 1):
             value = average_taps(value)
-        if value is None and key.startswith("links."):
+        if value is None and (key.startswith("links.") or ".temporal." in key):
             value = own
         if value is not None and ".fc." in key and new_classifier and value.shape != own.shape:
             value = own
@@ -202,7 +202,7 @@ def load_image_weights(model: STResNet, path: str | Path) -> None:
         taken: dict[str, Tensor] = {}
         for key, own in state.items():
             value = image.get(key)
-            if key.startswith("fc.") or (value is None and key.endswith("num_batches_tracked")):
+            if key.startswith("fc.") or ".temporal." in key or (value is None and key.endswith("num_batches_tracked")):
                 value = own
             elif value is not None and key == "conv1.weight" and stream == "motion" and value.ndim == 4:
                 value = value.mean(1, keepdim=True).repeat(1, own.shape[1], 1, 1)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from stresnet.data.sampling import CropRule
 from stresnet.errors import RecipeError
-from stresnet.model.config import Stream, STResNetConfig
+from stresnet.model.config import Depth, Stream, STResNetConfig
 
 IMAGENET = "imagenet"
 """What a stage may start from besides earlier stages: a ResNet trained on images, given on the command line."""
@@ -56,10 +56,12 @@ class Stage(_Strict):
         note: what it is, in a few words, for the report.
         streams: the streams switched on.
         starts_from: earlier stages whose weights it takes; or `imagenet`; or nothing, for random weights.
-        temporal: whether second units span three time steps.
+        temporal: how second units span three time steps: `inflate` (ST-ResNet), `inject` (ST-MulNet) or null.
+        temporal_init: what injected convolutions start as: `identity`, `average` or `difference`.
         link: `add`, `multiply` or null.
-        temporal_pool: whether features are max-pooled over time before the head.
+        temporal_pool: [size, stride] in steps of the max pool before the head, or null.
         dropout: before the classifier.
+        motion_dropout: the motion stream's, where it differs.
         steps: T, time steps of a clip.
         tau: least and greatest distance between them, in frames.
         crop: `border` (spatiotemporal and appearance stages) or `corners` (motion stage).
@@ -80,10 +82,12 @@ class Stage(_Strict):
     note: str = ""
     streams: tuple[Stream, ...] = ("appearance", "motion")
     starts_from: tuple[str, ...] = ()
-    temporal: bool = False
+    temporal: Literal["inflate", "inject"] | None = None
+    temporal_init: Literal["identity", "average", "difference"] = "identity"
     link: Literal["add", "multiply"] | None = None
-    temporal_pool: bool = False
+    temporal_pool: tuple[int, int] | None = None
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    motion_dropout: float | None = Field(default=None, ge=0, lt=1)
     steps: int = Field(default=1, ge=1)
     tau: tuple[int, int] = (1, 1)
     crop: CropRule = "border"
@@ -104,8 +108,10 @@ class Stage(_Strict):
             )
         if not 1 <= self.tau[0] <= self.tau[1]:
             raise ValueError(f"tau must be [least, greatest] with 1 <= least <= greatest, not {list(self.tau)}")
-        if self.temporal_pool and self.steps < 5:
-            raise ValueError(f"temporal pooling needs clips of at least 5 steps, not {self.steps}")
+        if self.temporal_pool and min(self.temporal_pool) < 1:
+            raise ValueError(f"temporal_pool must be [size, stride], each at least 1, not {list(self.temporal_pool)}")
+        if self.temporal_pool and self.steps < self.temporal_pool[0]:
+            raise ValueError(f"a temporal pool of {self.temporal_pool[0]} needs clips as long, not {self.steps} steps")
         if not self.streams or len(set(self.streams)) < len(self.streams):
             raise ValueError(f"streams must name one stream or both, each once, not {list(self.streams)}")
         if IMAGENET in self.starts_from and len(self.starts_from) > 1:
@@ -121,6 +127,7 @@ class Recipe(_Strict):
     Attributes:
         name: shown in reports.
         depth: of each stream, see `STResNetConfig`.
+        motion_depth: of the motion stream, where it differs.
         width: factor on channels.
         layout: `torchvision` or `caffe`.
         link_direction: see `STResNetConfig`.
@@ -137,7 +144,8 @@ class Recipe(_Strict):
     """
 
     name: str
-    depth: Literal[26, 50, 101, 152] = 50
+    depth: Depth = 50
+    motion_depth: Depth | None = None
     width: float = Field(default=1.0, gt=0)
     layout: Literal["torchvision", "caffe"] = "torchvision"
     link_direction: Literal["motion_to_appearance", "appearance_to_motion", "both"] = "motion_to_appearance"
@@ -167,8 +175,10 @@ class Recipe(_Strict):
             without = sorted(set(stage.streams) - {stream for source in sources for stream in source.streams})
             if sources and without:
                 raise ValueError(f"stage {stage.name} starts from no stage that has its {without[0]} stream")
-            if not stage.temporal and any(source.temporal for source in sources):
-                raise ValueError(f"stage {stage.name} starts from a temporal stage, so it must be temporal too")
+            if other := [s for s in sources if s.temporal not in (None, stage.temporal)]:
+                raise ValueError(
+                    f"stage {stage.name} starts from stage {other[0].name}, so its temporal must be {other[0].temporal}"
+                )
             title = (stage.title or stage.name).casefold()
             if title in titles:
                 raise ValueError(f"two rows of the report would be called {title!r}: give stage {stage.name} a title")
@@ -192,6 +202,7 @@ class Recipe(_Strict):
         return STResNetConfig(
             num_classes=num_classes,
             depth=self.depth,
+            motion_depth=self.motion_depth,
             width=self.width,
             layout=self.layout,
             streams=stage.streams,
@@ -199,9 +210,11 @@ class Recipe(_Strict):
             link_direction=self.link_direction,
             link_scale=self.link_scale if stage.link else None,
             temporal=stage.temporal,
+            temporal_init=stage.temporal_init,
             temporal_pool=stage.temporal_pool,
             flow_stack=self.flow_stack,
             dropout=stage.dropout,
+            motion_dropout=stage.motion_dropout,
         )
 
 
