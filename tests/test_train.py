@@ -23,7 +23,7 @@ from stresnet.data.clips import ClipSampling, TrainingClips
 from stresnet.data.store import ClipStore
 from stresnet.errors import CheckpointError, FlowSpecError, RecipeError, StoreError
 from stresnet.evaluate import evaluate
-from stresnet.model import Preprocessing, STResNet, load_checkpoint
+from stresnet.model import Preprocessing, STResNet, load_checkpoint, save_checkpoint
 from stresnet.model.weights import read_story
 from stresnet.recognize import Recognizer
 from stresnet.train import Run, train
@@ -223,7 +223,7 @@ def test_no_training_videos(tmp_path: Path, store: ClipStore) -> None:
 
 def test_a_start_that_fails_need_not_be_resumed(tmp_path: Path, run: Run, store: ClipStore) -> None:
     recipe = tiny_recipe({"motion": {"starts_from": ["imagenet"]}})
-    with pytest.raises(CheckpointError, match="does not hold a ResNet-26"):
+    with pytest.raises(CheckpointError, match="a motion stream alone"):
         train(store, tmp_path / "run", recipe, init={"imagenet": run.model_file("motion")})
     train(store, tmp_path / "run", tiny_recipe(ONE), workers=0)
 
@@ -303,9 +303,25 @@ def test_seconds_of_earlier_attempts_count(store: ClipStore) -> None:
     model = STResNet(recipe.config(recipe.stages[0], 4))
     module = StageTraining(model, recipe, recipe.stages[0], Preprocessing(), 8)
     kept: dict[str, Any] = {}
-    module.on_load_checkpoint({"seconds": 600.0})
+    levels = Preprocessing(rgb_mean=(1.0, 2.0, 3.0))
+    module.on_load_checkpoint({"seconds": 600.0, "preprocessing": levels.to_dict()})
     module.on_save_checkpoint(kept)
     assert 600 < kept["seconds"] < 700
+    assert module.preprocessing == Preprocessing.from_dict(kept["preprocessing"]) == levels
+
+
+def test_pixels_are_normalised_as_the_weights_of_the_start_want_it(tmp_path: Path, run: Run, store: ClipStore) -> None:
+    started = load_checkpoint(run.model_file("appearance"))
+    levels = replace(started.preprocessing, rgb_mean=(1.0, 2.0, 3.0), rgb_std=(4.0, 5.0, 6.0), flow_std=7.0)
+    save_checkpoint(tmp_path / "start.safetensors", replace(started, preprocessing=levels, trained_on=()))
+    stages = {"appearance": {"starts_from": ["imagenet"]}, "motion": {}, "st-resnet": {}}
+    trained = train(
+        store, tmp_path / "run", tiny_recipe(stages), init={"imagenet": tmp_path / "start.safetensors"}, workers=0
+    )
+    found = {stage: load_checkpoint(trained.model_file(stage)).preprocessing for stage in STAGES}
+    assert found["appearance"] == levels
+    assert found["motion"] == load_checkpoint(run.model_file("motion")).preprocessing
+    assert found["st-resnet"] == replace(levels, flow_std=found["motion"].flow_std)
 
 
 def test_finished_stages_are_not_trained_again(copy: Path, run: Run, store: ClipStore) -> None:

@@ -17,7 +17,8 @@ from formula import clips_of, randomized
 from stresnet.errors import CheckpointError
 from stresnet.model import Checkpoint, Preprocessing, STResNet, STResNetConfig, load_checkpoint, save_checkpoint
 from stresnet.model import weights as weights_module
-from stresnet.model.weights import inherit, load_image_weights
+from stresnet.model.images import read_image_weights, start_from_images
+from stresnet.model.weights import inherit
 from torchvision_names import resnet_shapes
 
 torch.set_num_threads(1)
@@ -50,6 +51,10 @@ def write_weights(folder: Path, values: Weights, ending: str) -> Path:
     else:
         torch.save(values, path)
     return path
+
+
+def load_image_weights(net: STResNet, path: Path) -> list[str]:
+    return start_from_images(net, read_image_weights(path))
 
 
 def bits(values: Weights) -> dict[str, bytes]:

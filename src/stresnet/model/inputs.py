@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -38,6 +38,10 @@ class Preprocessing:
         if layout == "caffe":
             return cls(rgb_std=(1.0, 1.0, 1.0), flow_std=1.0, crop_px=crop_px, mirror=mirror)
         return cls(crop_px=crop_px, mirror=mirror)
+
+    def with_levels_of(self, rgb: Preprocessing, flow: Preprocessing) -> Preprocessing:
+        """These crops and mirrors, with the means and scales that one network's RGB and another's flow came by."""
+        return replace(self, rgb_mean=rgb.rgb_mean, rgb_std=rgb.rgb_std, flow_std=flow.flow_std)
 
     def normalize(
         self, rgb: Tensor | None, flow: Tensor | None, flow_scale: Tensor

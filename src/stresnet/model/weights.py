@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -32,7 +31,8 @@ class Checkpoint:
         model: the network, in evaluation mode.
         classes: K action names, in the order of the logits.
         preprocessing: how bytes become its input.
-        store_spec: how the videos it was trained on were prepared, flow included, as `StoreSpec.to_dict` gives it.
+        store_spec: how the videos it was trained on were prepared, flow included, as `StoreSpec.to_dict` gives it;
+            empty for a start from images, which has seen none.
         stage: the stage of the recipe that made it.
         recipe: the recipe, as plain values.
         training: on what and for how long: store, videos, steps, minutes.
@@ -181,63 +181,6 @@ def inherit(model: STResNet, sources: Sequence[Weights], *, new_classifier: bool
     if problems:
         raise CheckpointError(f"the earlier stages do not fit this one: {summary(problems)}")
     model.load_state_dict(taken)
-
-
-def load_image_weights(model: STResNet, path: str | Path) -> None:
-    """Start every stream from a ResNet trained on images; the classifier keeps its random start.
-
-    The motion stream's conv1 is the mean over R, G, B, repeated for all 2L channels and not rescaled (released code).
-
-    Args:
-        model: the network to fill.
-        path: a state dict with torchvision's names, `.safetensors` or `.pth` (read without running pickled code).
-
-    Raises:
-        CheckpointError: if the file cannot be read, or does not hold this depth, width and layout.
-    """
-    image = read_state_dict(path)
-    for stream in model.config.streams:
-        net = model.get_submodule(stream)
-        state = net.state_dict()
-        taken: dict[str, Tensor] = {}
-        for key, own in state.items():
-            value = image.get(key)
-            if key.startswith("fc.") or ".temporal." in key or (value is None and key.endswith("num_batches_tracked")):
-                value = own
-            elif value is not None and key == "conv1.weight" and stream == "motion" and value.ndim == 4:
-                value = value.mean(1, keepdim=True).repeat(1, own.shape[1], 1, 1)
-            elif value is not None and own.shape[2:] == (3, 1) and value.shape[2:] == (1, 1):
-                value = average_taps(value)
-            if value is not None:
-                taken[key] = value
-        extra = {k: v for k, v in image.items() if not k.startswith("fc.") and k not in state}
-        problems = compare(state, taken | extra)
-        if problems:
-            raise CheckpointError(
-                f"{path} does not hold a ResNet-{model.config.depth} of width {model.config.width:g} in the "
-                f"{model.config.layout} layout: {summary(problems)}"
-            )
-        net.load_state_dict(taken)
-
-
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """A bare state dict from `.safetensors`, or from `.pth`/`.pt` without running pickled code.
-
-    Raises:
-        CheckpointError: if the file is missing or holds anything but named tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"no weights at {path}: give a state dict with torchvision's names (.pth, .safetensors)")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch reports a bad file in many ways
-        raise CheckpointError(f"{path} cannot be read as weights ({first_line(error)})") from None
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise CheckpointError(f"{path} is no bare state dict: save `model.state_dict()` alone")
-    return loaded
 
 
 def first_line(error: Exception) -> str:

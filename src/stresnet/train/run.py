@@ -24,7 +24,8 @@ from stresnet.data.clips import CenteredClips, ClipSampling, Sample, TrainingCli
 from stresnet.data.store import ClipStore, StoreSpec
 from stresnet.errors import CheckpointError, RecipeError
 from stresnet.model import Checkpoint, Preprocessing, STResNet, load_checkpoint, save_checkpoint
-from stresnet.model.weights import inherit, load_image_weights, video_hash
+from stresnet.model.images import read_image_weights, start_from_images
+from stresnet.model.weights import inherit, video_hash
 from stresnet.prepare import usable_cores
 from stresnet.recipes import IMAGENET, Recipe, Stage, parse_recipe
 from stresnet.train.stage import StageTraining, VideoStream
@@ -241,10 +242,10 @@ def _train_stage(
     L.seed_everything(recipe.seed, workers=False, verbose=False)
     model = STResNet(recipe.config(stage, len(store.classes)))
     last = run.unfinished_file(stage.name)
-    if not last.is_file():
-        _start(model, run, stage, init, store)
-    workers = min(8, max(1, (usable_cores() - 1) // devices)) if workers is None else workers
     preprocessing = Preprocessing.of_layout(recipe.layout, crop_px=recipe.crop_px, mirror=recipe.mirror)
+    if not last.is_file():  # which would say both
+        preprocessing = _start(model, preprocessing, run, stage, init, store)
+    workers = min(8, max(1, (usable_cores() - 1) // devices)) if workers is None else workers
     module = StageTraining(model, recipe, stage, preprocessing, videos)
     with quiet_lightning():
         trainer = make_trainer(run.folder / stage.name, recipe, stage, module.epochs, devices)
@@ -287,23 +288,45 @@ def _save(run: Run, module: StageTraining, store: ClipStore, test_groups: tuple[
         shutil.copyfile(run.model_file(run.finished()[-1].name), temporary)
 
 
-def _start(model: STResNet, run: Run, stage: Stage, init: Mapping[str, Path], store: ClipStore) -> None:
-    """Fill a network with what its stage starts from; nothing leaves it random."""
+def _start(
+    model: STResNet,
+    preprocessing: Preprocessing,
+    run: Run,
+    stage: Stage,
+    init: Mapping[str, Path],
+    store: ClipStore,
+) -> Preprocessing:
+    """Fill a network with what its stage starts from, and take over how that saw pixels; nothing leaves it random."""
     if stage.name in init:
-        start = load_checkpoint(init[stage.name])
-        store.spec.require_same(StoreSpec.from_dict(start.store_spec), f"the store and {init[stage.name]}")
-        held_out = [e.record.id for split in ("val", "test") for e in store.select(split)]
-        seen = [video_id for video_id in held_out if video_hash(video_id) in set(start.trained_on)]
-        if seen:
-            raise RecipeError(
-                f"{init[stage.name]} was trained on {len(seen)} of the videos held out here, first {seen[0]}: "
-                "start from a model of the same split"
-            )
+        start = _foreign_start(init[stage.name], store)
         inherit(model, [start.model.state_dict()], new_classifier=True)
-    elif IMAGENET in stage.starts_from:
-        load_image_weights(model, init[IMAGENET])
-    elif stage.starts_from:
-        inherit(model, [load_checkpoint(run.model_file(name)).model.state_dict() for name in stage.starts_from])
+        return preprocessing.with_levels_of(rgb=start.preprocessing, flow=start.preprocessing)
+    if IMAGENET in stage.starts_from:
+        image = read_image_weights(init[IMAGENET])
+        start_from_images(model, image)
+        return preprocessing.with_levels_of(rgb=image.preprocessing, flow=image.preprocessing)
+    if not stage.starts_from:
+        return preprocessing
+    sources = [load_checkpoint(run.model_file(name)) for name in stage.starts_from]
+    inherit(model, [source.model.state_dict() for source in sources])
+    # as with weights, the last source that has a stream speaks for it
+    of = {stream: source.preprocessing for source in sources for stream in source.model.config.streams}
+    return preprocessing.with_levels_of(rgb=of.get("appearance", preprocessing), flow=of.get("motion", preprocessing))
+
+
+def _foreign_start(file: Path, store: ClipStore) -> Checkpoint:
+    """A model from elsewhere to start a stage from, if it has seen the same flow and none of the held-out videos."""
+    start = load_checkpoint(file)
+    if start.store_spec:  # a start from images has seen no flow
+        store.spec.require_same(StoreSpec.from_dict(start.store_spec), f"the store and {file}")
+    held_out = [e.record.id for split in ("val", "test") for e in store.select(split)]
+    seen = [video_id for video_id in held_out if video_hash(video_id) in set(start.trained_on)]
+    if seen:
+        raise RecipeError(
+            f"{file} was trained on {len(seen)} of the videos held out here, first {seen[0]}: "
+            "start from a model of the same split"
+        )
+    return start
 
 
 def _sampling(recipe: Recipe, stage: Stage) -> ClipSampling:

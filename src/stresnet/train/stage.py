@@ -131,12 +131,14 @@ class StageTraining(L.LightningModule):
         return self._seconds_before + perf_counter() - self._started
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the time spent."""
+        """Keep the time spent, and how pixels are normalised: the weights that the stage started from said so."""
         checkpoint["seconds"] = self.seconds
+        checkpoint["preprocessing"] = self.preprocessing.to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting from the time spent, and with the videos that come next."""
         self._seconds_before = checkpoint.get("seconds", 0.0)
+        self.preprocessing = Preprocessing.from_dict(checkpoint["preprocessing"])
         if self.order is not None:
             # Lightning names the epoch to the sampler too late: its loader processes have begun to read by then.
             self.order.set_epoch(checkpoint["global_step"] // self._epoch_steps)
