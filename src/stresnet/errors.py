@@ -23,6 +23,10 @@ class CheckpointError(StresnetError):
     """A weight file does not hold what the model needs."""
 
 
+class DownloadError(StresnetError):
+    """A file cannot be fetched, or is not the file it should be."""
+
+
 class RecipeError(StresnetError):
     """A recipe is not valid, or cannot be run as asked."""
 

@@ -1,0 +1,154 @@
+"""A web server of this machine for tests: with and without ranges, breaking off, changing, and a hub in small."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Asked(NamedTuple):
+    """A request as it came: what for, and from which byte on ("" for all)."""
+
+    method: str
+    path: str
+    range: str
+
+
+@dataclass
+class Page:
+    """What is at an address.
+
+    Attributes:
+        data: the bytes.
+        headers: sent along with them, such as an ETag.
+        status: other than 200 for an error, for which `data` is the body.
+        ranges: whether a request for a part is answered with the part.
+        cuts: so many bytes of the first, second … answer are sent before the connection is closed.
+        wait: where given, what follows the first half is sent only once it is set.
+        failures: so many requests are answered with 503 first.
+    """
+
+    data: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = 200
+    ranges: bool = True
+    cuts: list[int] = field(default_factory=list)
+    wait: threading.Event | None = None
+    failures: int = 0
+
+
+class Web:
+    """A running server: its address, what lies there, and what was asked for."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, Page] = {}
+        self.asked: list[Asked] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def put(self, path: str, data: bytes, *, tag: str = "", **fields: object) -> str:
+        """Lay bytes at a path; the address of them."""
+        self.pages[path] = Page(data, {"ETag": tag} if tag else {}, **fields)  # type: ignore[arg-type]
+        return self.url + path
+
+    def put_repo(self, repo: str, files: dict[str, bytes], revision: str = "main", commit: str = COMMIT) -> None:
+        """Lay a repository of the hub there, as the hub's client asks for one."""
+        described = {"id": repo, "sha": commit, "siblings": [{"rfilename": f} for f in files]}
+        listing = Page(json.dumps(described).encode(), {"Content-Type": "application/json"})
+        self.pages[f"/api/models/{repo}/revision/{revision}"] = listing
+        if revision == "main":
+            self.pages[f"/api/models/{repo}"] = listing
+        for file, data in files.items():
+            headers = {"X-Repo-Commit": commit, "ETag": f'"{abs(hash(data)):040x}"', "X-Linked-Size": str(len(data))}
+            self.pages[f"/{repo}/resolve/{revision}/{file}"] = Page(data, headers)
+
+    def ranges(self, path: str) -> list[str]:
+        """From where on a path was asked for, request by request."""
+        return [a.range for a in self.asked if a.path == path and a.method == "GET"]
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@contextmanager
+def web_server() -> Iterator[Web]:
+    """A server for the time of the block."""
+    web = Web()
+    try:
+        yield web
+    finally:
+        web.close()
+
+
+def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            web.asked.append(Asked(self.command, self.path.partition("?")[0], self.headers.get("Range", "")))
+            page = web.pages.get(self.path.partition("?")[0])
+            if page is None:
+                self._answer(404, b"no such page", {"X-Error-Code": "EntryNotFound"})
+            elif page.failures:
+                page.failures -= 1
+                self._answer(503, b"busy", {})
+            elif page.status != 200:
+                self._answer(page.status, page.data, page.headers)
+            else:
+                self._send(page)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def _send(self, page: Page) -> None:
+            data, status, headers = page.data, 200, dict(page.headers)
+            found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            if found and page.ranges:
+                start = int(found[1])
+                if start >= len(data):
+                    return self._answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
+                headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+                data, status = data[start:], 206
+            cut = page.cuts.pop(0) if page.cuts and self.command == "GET" else len(data)
+            self._answer(status, data, headers, cut, page.wait)
+
+        def _answer(
+            self,
+            status: int,
+            data: bytes,
+            headers: dict[str, str],
+            cut: int | None = None,
+            wait: threading.Event | None = None,
+        ) -> None:
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(data)), **headers}.items():
+                if value:
+                    self.send_header(name, value)
+            self.end_headers()
+            if self.command == "HEAD":
+                return
+            data = data[:cut]
+            half = len(data) // 2 if wait else len(data)
+            try:
+                self.wfile.write(data[:half])
+                if wait:
+                    self.wfile.flush()
+                    wait.wait(60)
+                    self.wfile.write(data[half:])
+            except OSError:  # the other end was killed
+                self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
