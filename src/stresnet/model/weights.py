@@ -64,6 +64,29 @@ def video_hash(video_id: str) -> str:
     return hashlib.blake2b(video_id.encode(errors="surrogateescape"), digest_size=6).hexdigest()
 
 
+def story_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All of a checkpoint but its weights, as plain values that JSON can hold."""
+    story = {name: getattr(checkpoint, name) for name in _STORY}
+    return story | {
+        "format": FORMAT,
+        "config": checkpoint.model.config.to_dict(),
+        "preprocessing": checkpoint.preprocessing.to_dict(),
+    }
+
+
+def told(story: Mapping[str, Any]) -> dict[str, Any]:
+    """What `Checkpoint` takes besides model and preprocessing, from a story that has been through JSON.
+
+    Raises:
+        ValueError: if something is missing, or the story is of a format that this library does not read.
+    """
+    if story.get("format") != FORMAT:
+        raise ValueError(f"it has format {story.get('format')}, this library reads {FORMAT}")
+    if missing := [name for name in _STORY if name not in story]:
+        raise ValueError(f"{missing[0]} is missing")
+    return {name: tuple(story[name]) if name in _TUPLES else story[name] for name in _STORY}
+
+
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """Write one `.safetensors` file, whole or not at all.
 
@@ -71,14 +94,8 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         CheckpointError: if it cannot be written, such as on a full disk.
     """
     path = Path(path)
-    story = {name: getattr(checkpoint, name) for name in _STORY}
-    story |= {
-        "format": FORMAT,
-        "config": checkpoint.model.config.to_dict(),
-        "preprocessing": checkpoint.preprocessing.to_dict(),
-    }
     tensors = {k: v.detach().contiguous().cpu() for k, v in checkpoint.model.state_dict().items()}
-    metadata = {"stresnet": json.dumps(story, ensure_ascii=False)}
+    metadata = {"stresnet": json.dumps(story_of(checkpoint), ensure_ascii=False)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
@@ -127,7 +144,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         model = STResNet(STResNetConfig.from_dict(story["config"]))
         preprocessing = Preprocessing.from_dict(story["preprocessing"])
-        rest = {name: story[name] for name in _STORY}
+        rest = told(story)
         if len(rest["classes"]) != model.config.num_classes:
             raise ValueError(f"{len(rest['classes'])} class names for {model.config.num_classes} logits")
     except (KeyError, TypeError, ValueError) as error:
@@ -137,8 +154,6 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if problems:
         raise CheckpointError(f"{path} does not fit its own description: {summary(problems)}")
     model.load_state_dict(weights)
-    for name in _TUPLES:
-        rest[name] = tuple(rest[name])
     return Checkpoint(model=model.eval(), preprocessing=preprocessing, **rest)
 
 

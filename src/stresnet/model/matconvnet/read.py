@@ -1,0 +1,142 @@
+"""From a DagNN file to what our network needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stresnet.errors import CheckpointError
+from stresnet.model.config import STREAMS, STResNetConfig
+from stresnet.model.inputs import Preprocessing
+from stresnet.model.matconvnet import own
+from stresnet.model.matconvnet.dagnn import DagNN, read_dagnn, storable
+from stresnet.model.matconvnet.graph import Graph, graph_of
+from stresnet.model.matconvnet.guess import guess_config
+from stresnet.model.matconvnet.match import match
+from stresnet.model.matconvnet.meta import class_names, preprocessing_of
+from stresnet.model.matconvnet.order import in_order
+from stresnet.model.matconvnet.values import decode
+from stresnet.model.stresnet import STResNet
+from stresnet.model.weights import compare, summary, told
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a MatConvNet file holds.
+
+    Attributes:
+        config: the network, read from the graph; a link's scale, whose start a file does not tell, is said to have
+            started from 0.1.
+        weights: its state dict, complete, float32.
+        preprocessing: how bytes become its input, from `meta.normalization`.
+        story: if `write_matconvnet` wrote the file, what `Checkpoint` takes besides model and preprocessing; its
+            classes are those that the file names now.
+        notes: what was left out, assumed or found changed, one line each.
+        classes: the names in `meta.classes.name`, if there are as many as classes.
+    """
+
+    config: STResNetConfig
+    weights: dict[str, Tensor]
+    preprocessing: Preprocessing
+    story: dict[str, Any] | None
+    notes: tuple[str, ...]
+    classes: tuple[str, ...] | None = None
+
+
+def read_matconvnet(path: str | Path) -> Imported:
+    """The network in a `.mat` file of MatConvNet (DagNN), exactly: the released ones, and our own.
+
+    Every layer and parameter of the file is either part of the network or left out with a note; the notes also say
+    what an old file does not tell and had to be assumed.
+
+    Raises:
+        CheckpointError: if the file cannot be read, or holds anything that an STResNet does not; one line names it.
+    """
+    net = read_dagnn(path)
+    try:
+        return _imported(net)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def _imported(net: DagNN) -> Imported:
+    description = own.description_in(net.meta)
+    layers, notes = in_order(net.layers)
+    config = guess_config(net, layers)
+    graph = graph_of(config)
+    names, more = match(graph, layers, net.params)
+    notes += more
+    weights = _decoded(graph, net, names)
+    preprocessing, more = preprocessing_of(config, net.meta)
+    notes += more
+    classes, more = class_names(net.meta, config.num_classes)
+    notes += more
+    story = None
+    if description is not None:
+        config, preprocessing, story, more = _as_told(description, graph, config, preprocessing, weights, net.meta)
+        notes += more
+        if classes not in (None, tuple(storable(name) for name in story["classes"])):
+            story["classes"] = classes
+        classes = story["classes"]
+    with torch.device("meta"):  # shapes alone
+        expected = STResNet(config).state_dict()
+    if problems := compare(expected, weights):
+        raise CheckpointError(f"the layers do not make up the network: {summary(problems)}")
+    return Imported(config, {key: weights[key] for key in expected}, preprocessing, story, tuple(notes), classes)
+
+
+def _decoded(graph: Graph, net: DagNN, names: dict[str, str]) -> dict[str, Tensor]:
+    """The state dict; the file's values are let go of one by one, so that memory never holds two of all."""
+    weights: dict[str, Tensor] = {}
+    for name, weight in graph.weights.items():
+        try:
+            weights |= decode(weight, net.params.pop(names[name]))
+        except CheckpointError as error:
+            theirs = f" (in the file {names[name]})" if names[name] != name else ""
+            raise CheckpointError(f"{error}{theirs}") from None
+        if weight.kind == "moments":
+            weights[weight.keys[0].replace("running_mean", "num_batches_tracked")] = torch.tensor(0)
+    return weights
+
+
+def _as_told(
+    description: dict[str, Any],
+    graph: Graph,
+    config: STResNetConfig,
+    preprocessing: Preprocessing,
+    weights: dict[str, Tensor],
+    meta: dict[str, Any],
+) -> tuple[STResNetConfig, Preprocessing, dict[str, Any], list[str]]:
+    """Config, preprocessing and story with what our own file tells beyond its graph; and notes.
+
+    The exact values that it keeps are put back into `weights`.
+    """
+    try:
+        story = told(description)
+        told_config = STResNetConfig.from_dict(description["config"])
+        told_preprocessing = Preprocessing.from_dict(description["preprocessing"])
+        if len(story["classes"]) != config.num_classes:
+            raise ValueError(f"{len(story['classes'])} class names for {config.num_classes} logits")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the description in meta.stresnet cannot be read ({error}): update stresnet, or remove meta.stresnet"
+        ) from None
+    notes = []
+    if graph_of(told_config) == graph:  # it may say more, such as what a scale started from
+        config = told_config
+    else:
+        notes.append("the net changed since stresnet wrote the file: its config is read from the graph")
+    scales = {stream: own.scales_of(stream, told_preprocessing) for stream in config.streams}
+    divided, more = own.restore(graph, weights, own.exact_in(meta), scales)
+    # what a stream that is off would read is nowhere else in the file
+    for stream in STREAMS:
+        if stream in divided or stream not in config.streams:
+            fields = {"appearance": ("rgb_std",), "motion": ("flow_std",)}[stream]
+            preprocessing = replace(preprocessing, **{name: getattr(told_preprocessing, name) for name in fields})
+    if "appearance" not in config.streams:
+        preprocessing = replace(preprocessing, rgb_mean=told_preprocessing.rgb_mean)
+    return config, replace(preprocessing, mirror=told_preprocessing.mirror), story, notes + more

@@ -1,0 +1,57 @@
+"""From a checkpoint to a DagNN file that the authors' toolbox loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stresnet.model.config import Stream
+from stresnet.model.matconvnet import own
+from stresnet.model.matconvnet.dagnn import DagNN, Layer, write_dagnn
+from stresnet.model.matconvnet.graph import MULTIPLIERS, graph_of
+from stresnet.model.matconvnet.meta import normalization_of
+from stresnet.model.matconvnet.values import encode
+from stresnet.model.weights import Checkpoint, story_of
+
+
+def write_matconvnet(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint as a `.mat` file for `dagnn.DagNN.loadobj`, with the released files' names.
+
+    `read_matconvnet` gives the same checkpoint back, bit for bit. The toolbox divides no input, so the scales of
+    the preprocessing are folded into conv1. Its 7×7 pool needs inputs of about 200 px, where ours takes smaller ones.
+
+    Raises:
+        CheckpointError: if the file cannot be written, or a weight cannot be expressed in it.
+    """
+    config = checkpoint.model.config
+    graph = graph_of(config)
+    state = checkpoint.model.state_dict()
+    toolbox = dict(state)
+    for stream in config.streams:
+        key = own.conv1_key(stream)
+        toolbox[key] = own.folded(state[key], own.scales_of(stream, checkpoint.preprocessing))
+    scaled = [key for key in state if toolbox[key] is not state[key]]
+    meta = {
+        "normalization": normalization_of(config, checkpoint.preprocessing),
+        "classes": {"name": list(checkpoint.classes)},
+        "stresnet": own.to_meta(state, story_of(checkpoint), scaled),
+    }
+    net = DagNN(
+        layers=_with_losses(graph.layers, graph.classifiers),
+        params={name: encode(weight, toolbox) for name, weight in graph.weights.items()},
+        meta=meta,
+        multipliers={name: MULTIPLIERS[weight.role] for name, weight in graph.weights.items()},
+    )
+    write_dagnn(path, net)
+
+
+def _with_losses(layers: list[Layer], classifiers: dict[Stream, Layer]) -> list[Layer]:
+    """Each classifier followed by its loss: the authors' scripts find the one by the other."""
+    loss_after = {classifier.name: classifier for classifier in classifiers.values()}
+    out = []
+    for layer in layers:
+        out.append(layer)
+        if layer.name in loss_after:
+            inputs = (layer.outputs[0], "label")
+            block = {"loss": "softmaxlog"}
+            out.append(Layer(f"loss_{layer.name}", "dagnn.Loss", inputs, (f"objective_{layer.name}",), (), block))
+    return out
