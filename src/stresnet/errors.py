@@ -15,6 +15,10 @@ class FlowSpecError(StresnetError):
     """Two flow specifications that must agree do not, or one is not valid."""
 
 
+class FlowFileError(StresnetError):
+    """A file of optical flow is not what it should be, or cannot be written."""
+
+
 class StoreError(StresnetError):
     """A source of videos or a prepared store is not what it should be."""
 

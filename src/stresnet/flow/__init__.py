@@ -3,6 +3,7 @@
 from stresnet.flow.codec import clipped_share, dequantize_flow, mirror_flow, quantize_flow
 from stresnet.flow.color import flow_to_rgb
 from stresnet.flow.estimate import estimate_flow, iter_flow
+from stresnet.flow.flo import read_flo, write_flo
 from stresnet.flow.spec import FlowSpec
 
 __all__ = [
@@ -14,4 +15,6 @@ __all__ = [
     "iter_flow",
     "mirror_flow",
     "quantize_flow",
+    "read_flo",
+    "write_flo",
 ]
