@@ -87,8 +87,10 @@ def read_dagnn(path: str | Path) -> DagNN:
                 f"{path} holds a SimpleNN, not a DagNN: in MATLAB `net = dagnn.DagNN.fromSimpleNN(net).saveobj()`, "
                 f"then `{_RESAVE}`"
             )
-        listed = ", ".join(f"{n} ({kind} {'×'.join(map(str, shape))})" for n, shape, kind in found) or "nothing, as if cut short"
-        raise CheckpointError(f"{path} holds no DagNN (no `layers` and `params`), but {listed}: give a net")
+        listed = ", ".join(f"{n} ({kind} {'×'.join(map(str, shape))})" for n, shape, kind in found)
+        raise CheckpointError(
+            f"{path} holds no DagNN (no `layers` and `params`), but {listed or 'nothing, as if cut short'}: give a net"
+        )
     meta = plain(net["meta"]) if "meta" in net else {}
     return DagNN(
         layers=[_layer(path, record) for record in _records(path, net["layers"], "layers")],
@@ -284,7 +286,7 @@ def _params(path: Path, array: Any) -> dict[str, NDArray[Any]]:
             raise CheckpointError(f"{path}: a parameter lacks its name: give a DagNN as `net.saveobj()` makes it")
         if name in params:
             raise CheckpointError(f"{path}: two parameters are called {name}: save the net again")
-        if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
-            raise CheckpointError(f"{path}: parameter {name} is no plain array: `net.move('cpu')` before saving")
+        if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+            raise CheckpointError(f"{path}: parameter {name} is no array of single or double: `net.move('cpu')` first")
         params[name] = value
     return params

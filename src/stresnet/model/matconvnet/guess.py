@@ -166,8 +166,7 @@ class _Survey:
     def _conv(self, facts: _Facts, layer: Layer, shape: Shape) -> None:
         if shape[:2] == (3, 3):
             facts.convs += 1
-            stride = layer.block.get("stride", 1)
-            facts.stride_in_3x3 |= (max(stride) if isinstance(stride, tuple) else stride) > 1
+            facts.stride_in_3x3 |= _number(layer, "stride", 1.0) > 1
         if not any(reader.type == "dagnn.BatchNorm" for reader in self._after(layer)):
             facts.classes.append((layer, shape[3]))
 
@@ -237,8 +236,8 @@ def _pool(facts: list[_Facts]) -> tuple[int, int] | None:
         return None
     found = set()
     for layer in pools:
-        size, stride = (_last(layer.block.get(name, 1.0)) for name in ("poolSize", "stride"))
-        if not (float(size).is_integer() and float(stride).is_integer() and min(size, stride) >= 1):
+        size, stride = _number(layer, "poolSize", 1.0), _number(layer, "stride", 1.0)
+        if not (size.is_integer() and stride.is_integer() and min(size, stride) >= 1):
             raise CheckpointError(
                 f"layer {layer.name} (dagnn.PoolTime) pools over {size:g} steps with stride {stride:g}: an STResNet's "
                 "pool has a fixed number of steps"
@@ -251,8 +250,13 @@ def _pool(facts: list[_Facts]) -> tuple[int, int] | None:
     return found.pop()
 
 
-def _last(value: Any) -> Any:
-    return value[-1] if isinstance(value, tuple) else value
+def _number(layer: Layer, name: str, default: float) -> float:
+    """A property of a layer that is a number; of several, the last, which for what acts on time is that of time."""
+    value = layer.block.get(name, default)
+    value = value[-1] if isinstance(value, tuple) and value else value
+    if not isinstance(value, (int, float)):
+        raise CheckpointError(f"layer {layer.name} ({layer.type}) has {name} {value!r}, where a number is expected")
+    return float(value)
 
 
 def _dropout(facts: _Facts) -> float:
@@ -262,7 +266,7 @@ def _dropout(facts: _Facts) -> float:
             f"the {facts.stream} stream drops features in {listed(layers)}: an STResNet does so once, before its "
             "classifier"
         )
-    return float(layers[0].block.get("rate", 0.5)) if layers else 0.0
+    return _number(layers[0], "rate", 0.5) if layers else 0.0
 
 
 def listed(layers: Iterable[Layer]) -> str:

@@ -6,7 +6,7 @@ its kind, by where its inputs come from and by the shapes of its parameters; its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stresnet.errors import CheckpointError
 from stresnet.model.matconvnet.dagnn import Layer
-from stresnet.model.matconvnet.graph import Graph, Shape
+from stresnet.model.matconvnet.graph import Graph
 from stresnet.model.matconvnet.values import EPSILON, fits, trimmed
 
 _FILTER: dict[str, Any] = {"pad": 0.0, "stride": 1.0}
@@ -28,7 +28,6 @@ PROPERTIES: dict[str, dict[str, Any]] = {
     "dagnn.PoolTime": _POOL,
     "dagnn.ReLU": {"leak": 0.0},
     "dagnn.DropOut": {"rate": 0.5},
-    "dagnn.Scale": {"hasBias": True},
 }
 """The properties of a block that change what it computes, and what they are where a file does not say."""
 
@@ -139,12 +138,11 @@ class _Walk:
         if isinstance(epsilon := own.block.get("epsilon"), float):
             self.epsilons.add(epsilon)
         size = own.block.get("size")
-        if own.type in ("dagnn.Conv", "dagnn.ConvTime") and size is not None:
+        if own.type in ("dagnn.Conv", "dagnn.ConvTime") and isinstance(size, tuple):
             filters = self.params[own.params[0]].shape
-            stated = tuple(int(n) for n in size) if isinstance(size, tuple) else (int(size),)
-            if trimmed(stated) != trimmed(filters):  # the authors' own files have such: the toolbox goes by the filter
+            if trimmed(size) != trimmed(filters):  # the authors' own files have such: the toolbox goes by the filter
                 self.notes.append(
-                    f"{own.name} says {_times(stated)}, but has a filter of {_times(filters)}: that was taken"
+                    f"{own.name} says {_times(size)}, but has a filter of {_times(filters)}: that was taken"
                 )
 
     def _check_opts(self, own: Layer) -> None:
@@ -158,12 +156,15 @@ class _Walk:
                 )
 
     def _same_params(self, layer: Layer, own: Layer) -> None:
-        if len(own.params) != len(layer.params):
+        expected = layer.params
+        if own.type == "dagnn.Scale" and not _canonical("hasBias", own.block.get("hasBias", True)):
+            expected = expected[:1]  # as good as a bias of zero
+        if len(own.params) != len(expected):
             raise CheckpointError(
                 f"layer {own.name} ({own.type}) has {len(own.params)} parameters ({', '.join(own.params) or 'none'}), "
-                f"where an STResNet has {len(layer.params)}"
+                f"where an STResNet has {len(expected)}"
             )
-        for name, theirs in zip(layer.params, own.params, strict=True):
+        for name, theirs in zip(expected, own.params, strict=True):
             if theirs not in self.params:
                 raise CheckpointError(f"parameter {theirs} of layer {own.name} is not in the file")
             if theirs in self.user:
@@ -199,7 +200,7 @@ def _canonical(name: str, value: Any) -> Any:
     if name in ("stride", "dilate", "poolSize"):
         return numbers * 2 if len(numbers) == 1 else numbers
     if name == "hasBias":
-        return bool(numbers[0])
+        return any(numbers)
     return value
 
 
@@ -209,5 +210,5 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _times(shape: Shape) -> str:
-    return "×".join(map(str, shape))
+def _times(shape: Sequence[float]) -> str:
+    return "×".join(f"{n:g}" for n in shape)

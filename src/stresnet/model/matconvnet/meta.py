@@ -71,12 +71,12 @@ def _average(config: STResNetConfig, image: Any) -> tuple[list[float], list[str]
     """What is taken off each channel, flow first and then R, G, B; the mean over space of an image of means."""
     flow = [FLOW_ZERO] * (2 * config.flow_stack if "motion" in config.streams else 0)
     rgb = 3 if "appearance" in config.streams else 0
-    if not isinstance(image, np.ndarray) or image.size == 0:
+    if image is None or len(image) == 0:
         notes = ["no averageImage in meta.normalization:"]
         notes += [f"ImageNet's mean {IMAGENET_MEAN} assumed for RGB"] if rgb else []
         notes += [f"{FLOW_ZERO:g} assumed for flow"] if flow else []
         return flow + list(IMAGENET_MEAN[:rgb]), [" ".join(notes)]
-    numbers = image.ndim == 3 and image.dtype.kind in "biuf"
+    numbers = isinstance(image, np.ndarray) and image.ndim == 3 and image.dtype.kind in "biuf"
     channels = image.shape[2] if numbers else 0
     levels = np.asarray(np.mean(image, axis=(0, 1), dtype=np.float64)).tolist() if numbers else []
     if not all(0 <= level <= 255 for level in levels):
@@ -86,9 +86,9 @@ def _average(config: STResNetConfig, image: Any) -> tuple[list[float], list[str]
     if channels == 3 and flow:
         # the authors' code puts 128 there before it trains on such files
         return flow + levels[:rgb], [f"averageImage has 3 channels, for RGB: {FLOW_ZERO:g} assumed for flow"]
+    shape = "×".join(map(str, np.shape(image))) or "no array"
     raise CheckpointError(
-        f"averageImage is {'×'.join(map(str, image.shape))}, where one with {len(flow) + rgb} channels is expected: "
-        f"{len(flow)} of flow, then {rgb} of RGB"
+        f"averageImage is {shape}, where {len(flow) + rgb} channels are expected: {len(flow)} of flow and {rgb} of RGB"
     )
 
 

@@ -71,7 +71,7 @@ def _without_idle_dropout(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
         layer
         for layer in layers
         if layer.type == "dagnn.DropOut"
-        and layer.block.get("rate") == 0
+        and layer.block.get("rate", 0.5) == 0
         and len(layer.inputs) == len(layer.outputs) == 1
         and not layer.params
     ]

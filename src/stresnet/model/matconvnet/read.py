@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,19 +59,21 @@ def read_matconvnet(path: str | Path) -> Imported:
     """
     net = read_dagnn(path)
     try:
-        return _imported(net)
+        return from_dagnn(net)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
 
-def _imported(net: DagNN) -> Imported:
+def from_dagnn(net: DagNN) -> Imported:
+    """As `read_matconvnet`, from a net in memory, whose parameters are taken out of it."""
     description = own.description_in(net.meta)
     layers, notes = in_order(net.layers)
     config = guess_config(net, layers)
     graph = graph_of(config)
     names, more = match(graph, layers, net.params)
     notes += more
-    weights = _decoded(graph, net, names)
+    weights, more = _decoded(graph, net, names)
+    notes += more
     preprocessing, more = preprocessing_of(config, net.meta)
     notes += more
     classes, more = class_names(net.meta, config.num_classes)
@@ -89,18 +92,22 @@ def _imported(net: DagNN) -> Imported:
     return Imported(config, {key: weights[key] for key in expected}, preprocessing, story, tuple(notes), classes)
 
 
-def _decoded(graph: Graph, net: DagNN, names: dict[str, str]) -> dict[str, Tensor]:
-    """The state dict; the file's values are let go of one by one, so that memory never holds two of all."""
+def _decoded(graph: Graph, net: DagNN, names: dict[str, str]) -> tuple[dict[str, Tensor], list[str]]:
+    """The state dict, and notes; the file's values are let go of one by one, so that memory never holds two of all."""
     weights: dict[str, Tensor] = {}
-    for name, weight in graph.weights.items():
+    rounded = []
+    for name, theirs in names.items():
+        weight, value = graph.weights[name], net.params.pop(theirs)
         try:
-            weights |= decode(weight, net.params.pop(names[name]))
+            weights |= decode(weight, value)
         except CheckpointError as error:
-            theirs = f" (in the file {names[name]})" if names[name] != name else ""
-            raise CheckpointError(f"{error}{theirs}") from None
+            raise CheckpointError(f"{error} (in the file {theirs})" if theirs != name else str(error)) from None
         if weight.kind == "moments":
             weights[weight.keys[0].replace("running_mean", "num_batches_tracked")] = torch.tensor(0)
-    return weights
+        if value.dtype != np.float32 and not np.array_equal(value, value.astype(np.float32)):
+            rounded.append(theirs)
+    more = f" and {len(rounded) - 3} more" if len(rounded) > 3 else ""
+    return weights, [f"rounded to single precision: {', '.join(rounded[:3])}{more}"] if rounded else []
 
 
 def _as_told(

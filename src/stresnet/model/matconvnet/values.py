@@ -12,7 +12,7 @@ zero     nothing here has it, so it must be zero
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stresnet.errors import CheckpointError
-from stresnet.model.matconvnet.graph import Shape, Weight
+from stresnet.model.matconvnet.graph import Weight
 
 EPSILON = 1e-5
 """What batch norm adds to the variance; a file's σ has it in already."""
@@ -39,7 +39,7 @@ def fits(weight: Weight, value: NDArray[np.generic]) -> bool:
     return found == trimmed(shape) or (shape[1:] == (1,) and found in ((1, shape[0]), (1, 1, shape[0])))
 
 
-def trimmed(shape: Shape) -> Shape:
+def trimmed(shape: Sequence[float]) -> tuple[float, ...]:
     """A shape without the trailing axes of length 1 that MATLAB does not keep."""
     kept = list(shape)
     while kept and kept[-1] == 1:

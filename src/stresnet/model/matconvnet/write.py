@@ -22,6 +22,11 @@ def write_matconvnet(path: str | Path, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: if the file cannot be written, or a weight cannot be expressed in it.
     """
+    write_dagnn(path, to_dagnn(checkpoint))
+
+
+def to_dagnn(checkpoint: Checkpoint) -> DagNN:
+    """As `write_matconvnet`, the net in memory; its filters are views of the checkpoint's."""
     config = checkpoint.model.config
     graph = graph_of(config)
     state = checkpoint.model.state_dict()
@@ -35,13 +40,12 @@ def write_matconvnet(path: str | Path, checkpoint: Checkpoint) -> None:
         "classes": {"name": list(checkpoint.classes)},
         "stresnet": own.to_meta(state, story_of(checkpoint), scaled),
     }
-    net = DagNN(
+    return DagNN(
         layers=_with_losses(graph.layers, graph.classifiers),
         params={name: encode(weight, toolbox) for name, weight in graph.weights.items()},
         meta=meta,
         multipliers={name: MULTIPLIERS[weight.role] for name, weight in graph.weights.items()},
     )
-    write_dagnn(path, net)
 
 
 def _with_losses(layers: list[Layer], classifiers: dict[Stream, Layer]) -> list[Layer]:
