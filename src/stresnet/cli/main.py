@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from stresnet import __version__
+from stresnet.cli.convert import convert
 from stresnet.cli.show import Bar, console, errors, show_rows
 from stresnet.errors import StresnetError
 
@@ -171,7 +173,10 @@ def train(
     stage: Annotated[Optional[str], typer.Option(help="Train this stage only.")] = None,  # noqa: UP045
     init: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="FILE of image weights, or STAGE=FILE, a model to start a stage from.", show_default=False),
+        typer.Option(
+            help="FILE of image weights, or STAGE=FILE, a model to start a stage from; also by URL or hub name.",
+            show_default=False,
+        ),
     ] = None,
     test_group: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -186,7 +191,7 @@ def train(
     from stresnet.recipes import load_recipe
     from stresnet.train import train as run_train
 
-    starts = dict(_start(text) for text in init or [])
+    starts = _starts(init or [])
     prepared = ClipStore.open(store)
     if not test_group and prepared.select("train") and not prepared.select("test"):
         groups = sorted({e.record.group for e in prepared.entries} - {""})
@@ -212,12 +217,19 @@ def train(
     console.print(f"trained: {names}; model: {done.folder / 'model.safetensors'}", soft_wrap=True)
 
 
-def _start(text: str) -> tuple[str, Path]:
-    """The stage and the file of FILE or STAGE=FILE; a file's own name may hold a =."""
+def _starts(texts: Sequence[str]) -> dict[str, Path]:
+    """The stages and files of FILE or STAGE=FILE, downloaded where they are addresses; names may hold a = too."""
     from stresnet.recipes import IMAGENET
+    from stresnet.remote import fetch
 
-    stage, sign, file = text.partition("=")
-    return (stage, Path(file)) if sign and not Path(text).exists() else (IMAGENET, Path(text))
+    starts = {}
+    with Bar(transient=True) as bar:
+        for text in texts:
+            stage, sign, file = text.partition("=")
+            if not sign or not re.fullmatch("[a-z0-9][a-z0-9_-]*", stage) or Path(text).exists():
+                stage, file = IMAGENET, text
+            starts[stage] = fetch(file, on_progress=lambda done, total: bar.update("downloading", done, total))
+    return starts
 
 
 @app.command()
@@ -319,6 +331,9 @@ def predict(
     if as_json:
         print(json.dumps(results, ensure_ascii=False))
     _exit_with_failures(failed)
+
+
+app.command()(convert)
 
 
 def _exit_with_failures(failed: Sequence[tuple[str, str]], all_in: Path | None = None) -> None:

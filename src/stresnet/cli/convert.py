@@ -1,0 +1,43 @@
+"""`stresnet convert`: weights from elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stresnet.cli.show import Bar, console
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A released .mat; a ResNet's .pth, .safetensors or .mat; a model; or such a file's URL or hub name.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Argument(help="The .safetensors file to write, or .mat for MATLAB.", show_default=False)
+    ],
+    classes: Annotated[
+        str, typer.Option(help="File of class names, such as classInd.txt; for image weights also their number.")
+    ] = "",
+    sha256: Annotated[str, typer.Option(help="What a downloaded file must be.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Turn released weights into a model, image weights into a two-stream start, a model into MATLAB's format."""
+    from stresnet.convert import convert as run_convert
+    from stresnet.remote import fetch
+
+    with Bar(transient=True) as bar:
+        file = fetch(source, sha256=sha256, on_progress=lambda done, total: bar.update("downloading", done, total))
+    report = run_convert(file, out, classes=classes)
+    if as_json:
+        print(json.dumps({"out": str(report.out), "report": report.lines}, ensure_ascii=False))
+        return
+    for line in report.lines:
+        console.print(line, soft_wrap=True)
+    console.print(f"written: {report.out}", soft_wrap=True)

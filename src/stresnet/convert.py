@@ -1,0 +1,186 @@
+"""Weights from elsewhere: released MATLAB files become models, image networks become a two-stream start."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+import stresnet
+from stresnet.data.clip_file import StoreSpec
+from stresnet.errors import CheckpointError
+from stresnet.flow import FlowSpec
+from stresnet.model import Checkpoint, STResNet, STResNetConfig, load_checkpoint, save_checkpoint
+from stresnet.model.images import ImageWeights, is_checkpoint, read_image_weights, start_from_images
+from stresnet.model.matconvnet import Imported, read_matconvnet, write_matconvnet
+
+IMAGENET_CLASSES = 1000
+
+RELEASED_SPEC = StoreSpec(FlowSpec("tvl1"))
+"""How the released networks' videos were prepared: TV-L1 flow at short side 256, clipped to ±20 px."""
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion made.
+
+    Attributes:
+        out: the file written.
+        lines: what was found and what went where, a line each.
+    """
+
+    out: Path
+    lines: tuple[str, ...]
+
+
+def convert(source: str | Path, out: str | Path, *, classes: str = "") -> ConversionReport:
+    """Turn a weight file into a model of this library, or such a model into MATLAB's format.
+
+    - A released `.mat` (one stream or two, ST-ResNet or ST-MulNet) becomes a model, ready for `predict`.
+    - An image network, `.pth`, `.safetensors` or `.mat`, becomes a two-stream start for `train --init`: both streams
+      filled, neither linked nor grown over time yet, as each stage of a recipe does that itself.
+    - A model of this library becomes a `.mat` that the authors' toolbox loads, if `out` ends in `.mat`.
+
+    Args:
+        source: the file.
+        out: the file to write, `.safetensors` or `.mat`.
+        classes: a file of class names, one a line, with or without UCF101's numbers before them; or, for an image
+            network, their number.
+
+    Raises:
+        CheckpointError: if the source cannot be read or expressed, or the class names do not fit.
+    """
+    source, out = Path(source), Path(out)
+    if not source.is_file():
+        raise CheckpointError(f"no weights at {source}: give a .mat, .pth or .safetensors file")
+    if out.suffix == ".mat":
+        return _to_matlab(source, out)
+    if out.suffix != ".safetensors":
+        raise CheckpointError(f"{out} must end in .safetensors (or .mat, to take a model to MATLAB)")
+    if is_checkpoint(source):
+        raise CheckpointError(f"{source} is a model of this library already: only a .mat can be made of it")
+    if source.suffix == ".mat":
+        imported = read_matconvnet(source)
+        if imported.config.num_classes != IMAGENET_CLASSES:
+            return _released(imported, source, out, classes)
+    return _two_stream_start(read_image_weights(source), out, classes)
+
+
+def _to_matlab(source: Path, out: Path) -> ConversionReport:
+    if not is_checkpoint(source):
+        raise CheckpointError(f"{source} is no model of this library, and only such can be made a .mat")
+    checkpoint = load_checkpoint(source)
+    write_matconvnet(out, checkpoint)
+    return ConversionReport(out, (_in_words(checkpoint.model.config), f"{out}: load it with dagnn.DagNN.loadobj"))
+
+
+def _released(imported: Imported, source: Path, out: Path, classes: str) -> ConversionReport:
+    config = imported.config
+    model = STResNet(config)
+    model.load_state_dict(imported.weights)
+    model.eval()
+    lines = [_in_words(config), *imported.notes]
+    if imported.story is not None:
+        checkpoint = Checkpoint(model=model, preprocessing=imported.preprocessing, **imported.story)
+        lines.append("written by stresnet: its description is kept")
+    else:
+        names = imported.classes or tuple(f"class {k + 1}" for k in range(config.num_classes))
+        if not classes and not imported.classes:
+            lines.append(
+                "the file names no classes: give --classes a file of their names, such as UCF101's classInd.txt"
+            )
+        checkpoint = Checkpoint(
+            model=model,
+            classes=names,
+            preprocessing=imported.preprocessing,
+            store_spec=RELEASED_SPEC.to_dict(),
+            stage="released",
+            training={"source": source.name, "sha256": _sha256(source)},
+            version=stresnet.__version__,
+        )
+        lines.append(f"flow: {RELEASED_SPEC.flow}, as the released networks were trained")
+    if classes:
+        checkpoint = replace(checkpoint, classes=_names(classes, config.num_classes))
+    save_checkpoint(out, checkpoint)
+    return ConversionReport(out, tuple(lines))
+
+
+def _two_stream_start(image: ImageWeights, out: Path, classes: str) -> ConversionReport:
+    if not classes:
+        raise CheckpointError(f"{image.source} is an image network: say with --classes how many actions to start for")
+    count = int(classes) if classes.isascii() and classes.isdigit() else None
+    names = _names(classes) if count is None else tuple(f"class {k + 1}" for k in range(count))
+    if len(names) < 2:
+        raise CheckpointError(f"expected at least two classes to tell apart, found {len(names)}: give --classes more")
+    torch.manual_seed(0)  # the classifiers'
+    model = STResNet(
+        STResNetConfig(len(names), depth=image.depth, width=image.width, layout=image.layout, link=None, temporal=None)
+    )
+    lines = start_from_images(model, image)
+    source = Path(image.source)
+    checkpoint = Checkpoint(
+        model=model.eval(),
+        classes=names,
+        preprocessing=image.preprocessing,
+        store_spec={},  # it has seen no video
+        stage="start",
+        training={"source": source.name, "sha256": _sha256(source)},
+        version=stresnet.__version__,
+    )
+    save_checkpoint(out, checkpoint)
+    lines.append("a start, not a recogniser: train it with `stresnet train … --init FILE`")
+    return ConversionReport(out, tuple(lines))
+
+
+def _names(file: str, expected: int = 0) -> tuple[str, ...]:
+    """Class names from a file of one a line, `Archery` or `3 Archery`, or from a folder of HMDB51's lists."""
+    path = Path(file)
+    if path.is_dir():
+        names = sorted(p.name.removesuffix("_test_split1.txt") for p in path.glob("*_test_split1.txt"))
+    else:
+        names = _listed(path)
+    if not names or len(set(names)) < len(names):
+        raise CheckpointError(f"{path}: expected a class name on each line, each once; found {len(set(names))} names")
+    if expected and len(names) != expected:
+        raise CheckpointError(
+            f"{path} names {len(names)} classes, but the network tells {expected} apart: give its own"
+        )
+    return tuple(names)
+
+
+def _listed(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except OSError as error:
+        raise CheckpointError(f"class names {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CheckpointError(f"class names {path} are no text in UTF-8") from None
+    numbered = [line.split(maxsplit=1) for line in lines]
+    if all(len(parts) == 2 and parts[0].isdigit() for parts in numbered):
+        order = sorted(numbered, key=lambda parts: int(parts[0]))
+        if [int(parts[0]) for parts in order] != list(range(1, len(order) + 1)):
+            raise CheckpointError(f"{path}: expected classes numbered 1 to {len(order)}, each once")
+        return [parts[1] for parts in order]
+    return lines
+
+
+def _in_words(config: STResNetConfig) -> str:
+    depths = " and ".join(f"ResNet-{config.depth_of(s)} for {s}" for s in config.streams)
+    links = {"add": "links that add", "multiply": "links that multiply", None: "no links"}[config.link]
+    if config.link:
+        links += f" {config.link_direction.replace('_', ' ')}"
+    over_time = {"inflate": "inflated", "inject": "injected", None: "no"}[config.temporal] + " temporal convolutions"
+    pool = (
+        f"max pool over {config.temporal_pool[0]} steps, stride {config.temporal_pool[1]}"
+        if config.temporal_pool
+        else ""
+    )
+    parts = [depths, f"{config.layout} layout", links, over_time, pool, f"{config.num_classes} classes"]
+    return ", ".join(part for part in parts if part)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
