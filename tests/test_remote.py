@@ -200,9 +200,25 @@ def test_a_server_that_does_not_say_how_long_the_file_is(web: Web) -> None:
 
 
 def test_a_broken_connection_is_resumed(web: Web) -> None:
-    url = web.put("/a.bin", DATA, tag='W/"weak"', cuts=[1_000_000, 500_000])
+    url = web.put("/a.bin", DATA, tag='W/"weak"', cuts=[300_000] * 7)  # more often than without any progress
     assert fetch(url).read_bytes() == DATA
-    assert web.ranges("/a.bin") == ["", "bytes=1000000-", "bytes=1500000-"]
+    assert web.ranges("/a.bin") == ["", *(f"bytes={n}00000-" for n in range(3, 24, 3))]
+
+
+def test_a_connection_that_is_reset(web: Web) -> None:
+    url = web.put("/a.bin", DATA, tag='"1"', cuts=[1_000_000] * (1 + RETRIES), reset=True, ranges=False)
+    line = refusal(url)
+    assert line.startswith(f"{url}: the connection broke (")
+    assert " by peer); " in line
+    assert 0 < part_of(url).stat().st_size <= 1_000_000
+    web.pages["/a.bin"].ranges = True
+    assert fetch(url).read_bytes() == DATA
+    assert web.ranges("/a.bin")[-1].startswith("bytes=")
+
+
+def test_a_part_that_does_not_say_which(web: Web) -> None:
+    url = web.put("/a.bin", DATA, status=206)
+    assert refusal(url) == f"{url}: the server sent a part without saying which"
 
 
 def test_a_server_without_ranges_starts_over(web: Web) -> None:
@@ -548,6 +564,14 @@ def test_other_schemes_are_resumed(
 )
 def test_schemes_that_cannot_be_opened(source: str, expected: str) -> None:
     assert refusal(source).startswith(expected)
+
+
+def test_a_bucket_that_may_not_be_read(bucket: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Forbidden")
+
+    monkeypatch.setattr(type(bucket), "info", forbidden)
+    assert refusal("memory://bucket/a.mat") == "memory://bucket/a.mat: access is refused (Forbidden)"
 
 
 def test_a_scheme_whose_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,10 +32,11 @@ class Page:
     Attributes:
         data: the bytes.
         headers: sent along with them, such as an ETag.
-        status: other than 200 for an error, for which `data` is the body.
+        status: from 300 on for a redirect or an error, of which `data` is the body.
         ranges: whether a request for a part is answered with the part.
         cuts: so many bytes of the first, second … answer are sent before the connection is closed.
         wait: where given, what follows the first half is sent only once it is set.
+        reset: whether an answer that is cut ends in a reset rather than an orderly close.
         failures: so many requests are answered with 503 first.
     """
 
@@ -42,6 +46,7 @@ class Page:
     ranges: bool = True
     cuts: list[int] = field(default_factory=list)
     wait: threading.Event | None = None
+    reset: bool = False
     failures: int = 0
 
 
@@ -103,7 +108,7 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
             elif page.failures:
                 page.failures -= 1
                 self._answer(503, b"busy", {})
-            elif page.status != 200:
+            elif page.status >= 300:
                 self._answer(page.status, page.data, page.headers)
             else:
                 self._send(page)
@@ -111,7 +116,7 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
         do_HEAD = do_GET  # noqa: N815
 
         def _send(self, page: Page) -> None:
-            data, status, headers = page.data, 200, dict(page.headers)
+            data, status, headers = page.data, page.status, dict(page.headers)
             found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
             if found and page.ranges:
                 start = int(found[1])
@@ -121,6 +126,10 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
                 data, status = data[start:], 206
             cut = page.cuts.pop(0) if page.cuts and self.command == "GET" else len(data)
             self._answer(status, data, headers, cut, page.wait)
+            if page.reset and cut < len(data):
+                time.sleep(0.2)  # a reset throws away what the other end has not read yet
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
 
         def _answer(
             self,

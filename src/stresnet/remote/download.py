@@ -64,8 +64,7 @@ def download(url: str, target: Path, on_progress: Progress | None = None) -> Non
 
 def _go_on(url: str, part: Path, on_progress: Progress | None) -> None:
     """Fetch what is missing of a part."""
-    known = _read_version(part)
-    start = _size(part) if known else 0
+    known, start = _read_version(part), _size(part)
     if known and start == known.size:
         return  # killed between the last byte and the renaming
     if not (start and known and _resume(url, part, start, known, on_progress)):
