@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from huggingface_hub import ModelCard, ModelHubMixin
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stresnet import hub
 from stresnet.data.clip_file import Clip, StoreSpec, encode_clip
 from stresnet.data.clips import Sample, cut
 from stresnet.data.sampling import (
@@ -70,14 +72,19 @@ class Prediction:
     scores: VideoScores
 
 
-class Recognizer:
+class Recognizer(ModelHubMixin):
     """A trained network, ready for any video.
 
     Example:
         >>> recognizer = Recognizer("run/model.safetensors")  # doctest: +SKIP
         >>> recognizer.predict("holiday.mp4").label  # doctest: +SKIP
         'Surfing'
+        >>> recognizer.push_to_hub("owner/name")  # doctest: +SKIP
+        >>> recognizer = Recognizer.from_pretrained("owner/name")  # doctest: +SKIP
     """
+
+    # Not None, or the mixin would keep a copy of whatever the constructor is given, the network included.
+    _hub_mixin_config: dict[str, Any] = {}  # noqa: RUF012
 
     def __init__(self, model: str | Path | Checkpoint, *, device: str | torch.device | None = None) -> None:
         """Load a network.
@@ -87,16 +94,110 @@ class Recognizer:
             device: where to run; by default CUDA if there is any, else the CPU.
 
         Raises:
-            CheckpointError: if the file is not a checkpoint.
+            CheckpointError: if the file is not a checkpoint, or only a start from images.
             StresnetError: if the device is not there.
         """
         self.checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
+        if not self.checkpoint.store_spec:
+            raise CheckpointError("this model is a start from images: train it first, with stresnet train --init FILE")
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             net = self.checkpoint.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AssertionError) as error:  # an unknown name, or a torch without CUDA
             raise StresnetError(f"device {str(device)!r} cannot be used ({first_line(error)}): give cpu") from error
         self._net = net.eval()
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # takes named arguments only, of which it knows each
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+    ) -> Recognizer:
+        """The recogniser in a repository on the Hugging Face hub, or in a folder that `save_pretrained` wrote.
+
+        Args:
+            pretrained_model_name_or_path: `owner/name`, or a folder.
+            force_download: fetch it anew.
+            token: the hub's; None for the one logged in with, False for none.
+            cache_dir: where copies lie; None for the hub's own cache.
+            local_files_only: ask no one, take the copy from an earlier time.
+            revision: branch, tag or commit; None for the newest.
+            device: where to run; by default CUDA if there is any, else the CPU.
+
+        Raises:
+            CheckpointError: there is no such repository or folder, it holds no model, or it cannot be had.
+            StresnetError: if the device is not there.
+        """
+        # The mixin's own would hand the entries of config.json to the constructor; the checkpoint says all itself.
+        file = hub.download(
+            str(pretrained_model_name_or_path),
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
+        return cls(file, device=device)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        config: Any = None,
+        commit_message: str = "Push model with stresnet",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+        allow_patterns: list[str] | str | None = None,
+        ignore_patterns: list[str] | str | None = None,
+        delete_patterns: list[str] | str | None = None,
+        model_card_kwargs: dict[str, Any] | None = None,
+    ) -> str:
+        """The address of the commit that brings the model, its card and its config.json to a repository on the hub.
+
+        Args:
+            repo_id: `owner/name`; made if it is not there.
+            config: not used; the checkpoint's own is written.
+            commit_message: its first line.
+            private: whether a new repository is.
+            token: the hub's; None for the one logged in with.
+            branch: None for main.
+            create_pr: ask for the commit rather than make it.
+            allow_patterns: push only such files.
+            ignore_patterns: push no such files; `README.md` spares a card that was edited on the hub.
+            delete_patterns: delete such files there.
+            model_card_kwargs: given to `stresnet.hub.model_card`, such as `{"license": "mit"}`.
+
+        Raises:
+            CheckpointError: the hub cannot be reached, or refuses.
+        """
+        with hub.explained(repo_id):
+            return super().push_to_hub(
+                repo_id,
+                commit_message=commit_message,
+                private=private,
+                token=token,
+                branch=branch,
+                create_pr=create_pr,
+                allow_patterns=allow_patterns,
+                ignore_patterns=ignore_patterns,
+                delete_patterns=delete_patterns,
+                model_card_kwargs={"repo": repo_id} | (model_card_kwargs or {}),
+            )
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        hub.save_folder(save_directory, self.checkpoint)
+
+    def generate_model_card(self, *, repo: str = "owner/name", license: str = "") -> ModelCard:
+        """The model card, see `stresnet.hub.model_card`; `save_pretrained` leaves one that is there as it is."""
+        return ModelCard(hub.model_card(self.checkpoint, repo=repo, license=license))
 
     @property
     def classes(self) -> tuple[str, ...]:
