@@ -243,15 +243,6 @@ def test_published_digests(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
 # ---------------------------------------------------------------- the commands
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _registered() -> None:
-    from stresnet.cli.main import app as commands
-    from stresnet.cli.weights import app as weights
-
-    if not any(group.name == "weights" for group in commands.registered_groups):
-        commands.add_typer(weights, name="weights")
-
-
 def test_list(command: Command, web: Web) -> None:
     web.put(STAR_FILE, DATA)
     get_released(STAR)

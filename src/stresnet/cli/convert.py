@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,7 @@ def convert(
     from stresnet.remote import fetch
 
     with Bar(transient=True) as bar:
-        file = fetch(source, sha256=sha256, on_progress=lambda done, total: bar.update("downloading", done, total))
+        file = fetch(source, sha256=sha256, on_progress=partial(bar.fetch, source))
     report = run_convert(file, out, classes=classes)
     if as_json:
         print(json.dumps({"out": str(report.out), "report": report.lines}, ensure_ascii=False))

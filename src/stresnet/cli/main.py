@@ -8,12 +8,14 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from stresnet import __version__
+from stresnet.cli import weights
 from stresnet.cli.convert import convert
 from stresnet.cli.show import Bar, console, errors, show_rows
 from stresnet.errors import StresnetError
@@ -228,7 +230,7 @@ def _starts(texts: Sequence[str]) -> dict[str, Path]:
             stage, sign, file = text.partition("=")
             if not sign or not re.fullmatch("[a-z0-9][a-z0-9_-]*", stage) or Path(text).exists():
                 stage, file = IMAGENET, text
-            starts[stage] = fetch(file, on_progress=lambda done, total: bar.update("downloading", done, total))
+            starts[stage] = fetch(file, on_progress=partial(bar.fetch, file))
     return starts
 
 
@@ -334,6 +336,7 @@ def predict(
 
 
 app.command()(convert)
+app.add_typer(weights.app, name="weights")
 
 
 def _exit_with_failures(failed: Sequence[tuple[str, str]], all_in: Path | None = None) -> None:

@@ -80,6 +80,10 @@ class Bar:
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, description=f"preparing videos{speed}")
 
+    def fetch(self, label: str, done: int, total: int) -> None:
+        """Show how many bytes have come, of how many if that is known, in MB."""
+        self.update(f"fetching {label} (MB)", done // 10**6, max(done, total) // 10**6)
+
     def stage(self, name: str) -> None:
         """Announce a stage of training, which brings its own bar."""
         self._close()

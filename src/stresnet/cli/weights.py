@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -90,11 +91,7 @@ def get_weights(
         raise typer.BadParameter(f"{name} is an image network; it needs --classes, the actions to start for")
     known = bool(wanted.sha256 or wanted.md5 or sha256 or wanted.fetched)
     with Bar(transient=True) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.update(f"fetching {name} (MB)", done // MB, max(done, total) // MB)
-
-        file = get_released(name, mirrors=mirror or [], sha256=sha256, on_progress=show)
+        file = get_released(name, mirrors=mirror or [], sha256=sha256, on_progress=partial(bar.fetch, name))
     digest = sha256_of(file)
     note = "" if known else "; nobody has published its digest, so that later downloads are compared with this one"
     errors.print(f"{file}: {file.stat().st_size / MB:.1f} MB, sha256 {digest}{note}", soft_wrap=True)
