@@ -1,6 +1,8 @@
-"""Flow made visible."""
+"""Flow made visible: direction as hue, speed as saturation, on the wheel of the Middlebury benchmark."""
 
 from __future__ import annotations
+
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,12 +10,14 @@ from numpy.typing import NDArray
 # The Middlebury wheel (Baker et al. 2011): steps from red over yellow, green, cyan, blue, magenta back to red.
 _STEPS = (15, 6, 4, 11, 13, 6)
 _CORNERS = ((255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255), (255, 0, 0))
+_DIRECTIONS = 1 << 14  # the steepest stretch, green to cyan, then changes by a fifth of a level from one to the next
 
 
 def flow_to_rgb(flow: NDArray[np.float32], max_px: float) -> NDArray[np.uint8]:
     """Returns a picture of a flow, (H, W, 3) uint8: hue is direction, saturation is speed, white is rest.
 
-    Rightward motion is red, leftward cyan-blue, as in the Middlebury benchmark.
+    Rightward motion is red, downward yellow, leftward cyan-blue, upward violet, as in the Middlebury benchmark. Black
+    is where the flow is unknown (NaN in a component).
 
     Args:
         flow: (2, H, W), pixels per frame.
@@ -26,9 +30,25 @@ def flow_to_rgb(flow: NDArray[np.float32], max_px: float) -> NDArray[np.uint8]:
         raise ValueError(f"a flow (2,H,W) is expected, found {flow.shape}")
     if not max_px > 0:
         raise ValueError(f"max_px must be above 0, found {max_px}")
-    u, v = flow
-    saturation = np.minimum(np.hypot(u, v) / max_px, 1.0)[..., None]
-    turn = np.arctan2(v, u) / (2 * np.pi) % 1.0  # 0 right, 1/4 down, 1/2 left, 3/4 up
+    u, v = flow.astype(np.float32, copy=False)
+    unknown = np.isnan(u) | np.isnan(v)
+    if unknown.any():
+        u, v = np.where(unknown, 0, u), np.where(unknown, 0, v)
+    saturation = np.minimum(np.hypot(u, v) / np.float32(max_px), 1)
+    turn = np.arctan2(v, u) * np.float32(_DIRECTIONS / (2 * np.pi))
+    picture = _missing_light()[np.rint(turn).astype(np.int32) % _DIRECTIONS]
+    picture *= -saturation[..., None]
+    picture += 255.5  # a half more, for the cut to whole levels to round
+    picture[unknown] = 0
+    return np.asarray(picture, np.uint8)
+
+
+@cache
+def _missing_light() -> NDArray[np.float32]:
+    """Returns what each direction's full colour lacks of white, (directions, 3), from right over down, left and up."""
+    # The wheel closes here. Middlebury's own code stops one step of the 55 short of it, so that its last red jumps,
+    # and its hues lie up to 1/55 turn further on.
     corners_at = np.cumsum((0, *_STEPS)) / sum(_STEPS)
-    hue = np.stack([np.interp(turn, corners_at, channel) for channel in zip(*_CORNERS, strict=True)], axis=-1)
-    return np.asarray(np.rint(255 - saturation * (255 - hue)), dtype=np.uint8)
+    turn = np.arange(_DIRECTIONS) / _DIRECTIONS
+    hue = [np.interp(turn, corners_at, channel) for channel in zip(*_CORNERS, strict=True)]
+    return (255 - np.stack(hue, axis=-1)).astype(np.float32)
