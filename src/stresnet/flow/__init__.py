@@ -5,10 +5,13 @@ from stresnet.flow.color import flow_to_rgb
 from stresnet.flow.estimate import estimate_flow, iter_flow
 from stresnet.flow.flo import read_flo, write_flo
 from stresnet.flow.spec import FlowSpec
+from stresnet.flow.statistics import FlowStatistics, clipping_note
 
 __all__ = [
     "FlowSpec",
+    "FlowStatistics",
     "clipped_share",
+    "clipping_note",
     "dequantize_flow",
     "estimate_flow",
     "flow_to_rgb",
