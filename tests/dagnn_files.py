@@ -6,6 +6,8 @@ and 1, so that activations stay of order one at any depth and every number of a 
 
 from __future__ import annotations
 
+import zlib
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from dagnn_oracle import Array, Layer, Net
 
 INPUT_SIZE = 60.0
 """How large normalised pixels are: levels less a mean."""
+
+DOUBLE, SINGLE = np.uint8, np.uint16
+"""What doubles and singles that are small integers are stored as."""
 
 UNITS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
@@ -54,18 +59,19 @@ class Builder:
         return self.add(name, "Conv", [x], name, block, **params)
 
     def norm(self, name: str, x: str, channels: int, gain: float = 1.0) -> str:
-        """A batch normalisation (in Caffe two in-place layers, so two x) of an input of mean square one."""
+        """A batch normalisation, in place, of an input of mean square one."""
         rng = self.rng
         mean = rng.uniform(0.4, 1.2, channels) * rng.choice([-1, 1], channels)
         moments = np.stack([mean, rng.uniform(0.8, 2.5, channels)], 1)
         mult = gain * rng.uniform(0.6, 1.6, (channels, 1)) * rng.choice([-1, 1, 1, 1], (channels, 1))
         bias = gain * rng.normal(0, 0.4, (channels, 1))
         block = {"numChannels": channels, "epsilon": 1e-5, "opts": ["NoCuDNN"], "freeze": False}
-        return self.add(name, "BatchNorm", [x], f"{x}xx", block, mult=mult, bias=bias, moments=moments)
+        return self.add(name, "BatchNorm", [x], f"{x}x", block, mult=mult, bias=bias, moments=moments)
 
     def relu(self, name: str, x: str) -> str:
-        """A rectifier, in place."""
-        return self.add(name, "ReLU", [x], f"{x}x", {"useShortCircuit": True, "leak": 0.0, "opts": []})
+        """A rectifier, in place; after a norm two x, as the norm took in a scale layer between them."""
+        block = {"useShortCircuit": True, "leak": 0.0, "opts": []}
+        return self.add(name, "ReLU", [x], f"{x}xx" if x.endswith("x") else f"{x}x", block)
 
     def unit(self, name: str, x: str, channels: int, inner: int, *, stride: int, square: float, gain: float) -> str:
         """A bottleneck on a variable of mean square `square`; returns the variable after its last ReLU."""
@@ -92,7 +98,8 @@ def filter_block(pad: list[float], stride: list[float], **rest: Any) -> dict[str
 def resnet(depth: int, base: int, classes: int, *, channels: int = 3, seed: int = 0) -> Net:
     """A ResNet on ImageNet as import-caffe-dag.py names it, `base` channels after conv1, with its softmax."""
     build = Builder(seed)
-    x = build.conv("conv1", "data", (7, 7, channels, base), square=INPUT_SIZE**2, stride=2, bias=0.5)
+    bias = 0.5 if depth <= 50 else 0.0  # Caffe's ResNet-101 and 152 have none here
+    x = build.conv("conv1", "data", (7, 7, channels, base), square=INPUT_SIZE**2, stride=2, bias=bias)
     x = build.relu("conv1_relu", build.norm("bn_conv1", x, base))
     pool = {"method": "max", "poolSize": [3, 3], "opts": ["cuDNN"]}
     x = build.add("pool1", "Pooling", [x], "pool1", filter_block([0, 1, 0, 1], [2, 2], **pool))
@@ -133,11 +140,12 @@ def meta(average: Array) -> dict[str, Any]:
     return {"normalization": normalization, "classes": {"name": names, "description": names[:1]}, "curBatchSize": 8}
 
 
-def write(path: Path, net: Net, *, nested: bool = False, compress: bool = False) -> Path:
+def write(path: Path, net: Net, *, nested: bool = False, compress: bool = False, rates: bool = True) -> Path:
     """Write a network as MATLAB saves DagNN's saveobj, at top level or, as in training, under `net`.
 
-    As in real files, trailing axes of size one are dropped, numbers that are small integers come back as bytes
-    whatever their class was, and about every other block gives one number for a pad or stride of equal ones.
+    As in real files, trailing axes of size one are dropped, arrays of small integers are stored as such, whatever
+    their class, and about every other block gives one number for a pad or stride of equal ones. Networks that were
+    never trained have no `rates`.
     """
     layers = [
         {
@@ -150,10 +158,8 @@ def write(path: Path, net: Net, *, nested: bool = False, compress: bool = False)
         }
         for i, layer in enumerate(net.layers)
     ]
-    params = [
-        {"name": n, "value": matlab(v), "learningRate": matlab(1.0), "weightDecay": matlab(1.0)}
-        for n, v in net.params.items()
-    ]
+    factors = {"learningRate": matlab(1.0), "weightDecay": matlab(1.0)} if rates else {}
+    params = [{"name": n, "value": matlab(v), **factors} for n, v in net.params.items()]
     names = dict.fromkeys(v for layer in net.layers for v in [*layer.inputs, *layer.outputs])
     values: dict[str, Any] = {
         "vars": struct([{"name": v, "precious": np.False_} for v in names]),
@@ -164,7 +170,10 @@ def write(path: Path, net: Net, *, nested: bool = False, compress: bool = False)
     }
     if nested:
         values = {"net": values, "info": {"train": {"objective": matlab(0.5)}}}
-    scipy.io.savemat(path, values, do_compression=compress)
+    buffer = BytesIO()
+    scipy.io.savemat(buffer, values)
+    data = with_classes(buffer.getvalue())
+    path.write_bytes(compressed(data) if compress else data)
     return path
 
 
@@ -201,12 +210,37 @@ def meta_value(value: Any) -> Any:
 
 
 def matlab(value: Any) -> Array:
-    """A number or array, at least 2-D, as scipy reads it from a file of MATLAB's."""
+    """A number or array, at least 2-D, in the smallest type that holds it, as MATLAB stores doubles and singles."""
     array = np.asarray(value)
     array = array.reshape(1, -1) if array.ndim < 2 else array
     while array.ndim > 2 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.dtype == bool or not array.size:
         return array
+    array = array.astype(np.float32 if array.dtype == np.float32 else np.float64)
     small = np.isfinite(array).all() and (array == np.round(array)).all() and 0 <= array.min() <= array.max() < 256
-    return array.astype(np.uint8 if small else array.dtype)
+    return array.astype(DOUBLE if array.dtype == np.float64 else SINGLE) if small else array
+
+
+def with_classes(data: bytes) -> bytes:
+    """A MAT-file whose arrays of bytes are said to be doubles, those of 16-bit integers singles.
+
+    MATLAB keeps an array's class apart from the type its numbers are stored in; scipy writes them alike. The class
+    is the ninth byte of an array's flags, whose tag is eight bytes: type 6, length 8.
+    """
+    for stored, true in ((9, 6), (11, 7)):
+        data = data.replace(
+            bytes([6, 0, 0, 0, 8, 0, 0, 0, stored, 0, 0, 0]), bytes([6, 0, 0, 0, 8, 0, 0, 0, true, 0, 0, 0])
+        )
+    return data
+
+
+def compressed(data: bytes) -> bytes:
+    """A MAT-file with each of its variables deflated, as MATLAB's version 7 does."""
+    out, at = data[:128], 128
+    while at < len(data):
+        end = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+        packed = zlib.compress(data[at:end], 1)
+        out += b"".join(n.to_bytes(4, "little") for n in (15, len(packed))) + packed
+        at = end
+    return out

@@ -190,7 +190,7 @@ def test_surgery_leads_links_into_the_residual_branch_only() -> None:
     net = surgery.st_resnet(surgery.appearance(50, 2, 5), surgery.motion(50, 2, 5))
     assert net.layer("res3a_relu_spatial_sum").inputs == ["res3ax_temporal", "res3a_spatial"]
     assert net.layer("res3b_branch2a_spatial").inputs == ["res3a_relu_spatial_sum"]
-    assert net.layer("res3b_spatial").inputs == ["res3ax_spatial", "res3b_branch2cxx_spatial"]
+    assert net.layer("res3b_spatial").inputs == ["res3ax_spatial", "res3b_branch2cx_spatial"]
     assert net.layer("res3b_branch2a_temporal").inputs == ["res3ax_temporal"]
 
 
