@@ -1,5 +1,6 @@
 """Decode, describe and write videos."""
 
+from stresnet.media.motion_vectors import CODECS_WITH_VECTORS, MOTION_VECTOR
 from stresnet.media.video import (
     VIDEO_EXTENSIONS,
     Frame,
@@ -13,6 +14,8 @@ from stresnet.media.video import (
 )
 
 __all__ = [
+    "CODECS_WITH_VECTORS",
+    "MOTION_VECTOR",
     "VIDEO_EXTENSIONS",
     "Frame",
     "FrameReader",

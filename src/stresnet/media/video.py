@@ -14,12 +14,14 @@ import uuid
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, cast
 
 import av
 import numpy as np
 from av.codec.codec import UnknownCodecError
+from av.codec.context import Flags, Flags2
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
@@ -27,6 +29,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from stresnet.errors import VideoError
+from stresnet.media.motion_vectors import CODECS_WITH_VECTORS, tag_packet, turned, with_vectors
 
 VIDEO_EXTENSIONS = frozenset(
     {".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"}
@@ -65,6 +68,9 @@ class Frame:
     """(H, W, 3) uint8, C-contiguous."""
     time_sec: float
     """Seconds since the first frame, strictly increasing."""
+    motion_vectors: NDArray[np.void] | None = None
+    """(n,) of dtype `MOTION_VECTOR`, what blocks do from the frame before to this one, to be painted in this order;
+    empty where the codec tells nothing, as for the first frame. None unless asked for."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +97,16 @@ class FrameReader(Iterator[Frame]):
     info: VideoInfo
     truncated: bool
 
-    def __init__(self, path: str | os.PathLike[str], short_side: int | None) -> None:
+    def __init__(self, path: str | os.PathLike[str], short_side: int | None, motion_vectors: bool) -> None:
         if short_side is not None and short_side < 1:
             raise VideoError(f"short_side must be at least 1 pixel, found {short_side}")
         self.truncated = False
         self._path = Path(path)
         self._container, stream = _open(self._path)
         try:
+            if motion_vectors:
+                self._ask_for_vectors(stream)
+            self._with_vectors = motion_vectors
             self._coded = self._decode(stream)
             self._pending = next(self._coded, None)
             if self._pending is None:
@@ -116,17 +125,18 @@ class FrameReader(Iterator[Frame]):
         self._reformatter = VideoReformatter()
         self._first_tick: int | None = None
         self._last_sec = -math.inf
+        self._frames = self._read(chain([self._pending], self._coded))
 
     def __next__(self) -> Frame:
-        coded = self._pending if self._pending is not None else next(self._coded, None)
-        self._pending = None
-        if coded is None:
+        frame = next(self._frames, None)
+        if frame is None:
             self.close()
             raise StopIteration
-        return Frame(rgb=self._picture(coded), time_sec=self._time(coded))
+        return frame
 
     def close(self) -> None:
         """Releases the file; nothing can be read after. Called at the end of the iteration by itself."""
+        self._frames.close()
         self._coded.close()
         self._container.close()
 
@@ -136,14 +146,36 @@ class FrameReader(Iterator[Frame]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _ask_for_vectors(self, stream: VideoStream) -> None:
+        codec = stream.codec_context
+        if codec.name not in CODECS_WITH_VECTORS:
+            raise VideoError(
+                f"{self._path}: codec {codec.name} hands over no motion vectors "
+                f"({', '.join(sorted(CODECS_WITH_VECTORS))} do); compute the flow by another method"
+            )
+        codec.flags2 |= Flags2.export_mvs
+        codec.flags |= Flags.copy_opaque
+
+    def _read(self, coded: Iterator[VideoFrame]) -> Generator[Frame]:
+        if not self._with_vectors:
+            for picture in coded:
+                yield Frame(rgb=self._picture(picture), time_sec=self._time(picture))
+            return
+        for picture, vectors in with_vectors(coded, self.info.codec):
+            width, height = self._size if self._turns % 2 == 0 else self._size[::-1]
+            vectors = turned(vectors, (picture.width, picture.height), (width, height), self._turns, self._mirrored)
+            yield Frame(self._picture(picture), self._time(picture), vectors)
+
     def _decode(self, stream: VideoStream) -> Generator[VideoFrame]:
         """Yields coded frames; skips packets that are damaged, as players do, and remembers that it did."""
         packets = self._container.demux(stream)
-        while True:
+        for number in count():
             try:
                 packet = next(packets, None)
                 if packet is None:
                     return
+                if self._with_vectors:
+                    tag_packet(packet, stream.codec_context, number)
                 self.truncated |= packet.is_corrupt  # cut short, or a gap in a transport stream
                 frames = packet.decode()
             except (av.FFmpegError, EOFError):
@@ -191,7 +223,9 @@ class FrameReader(Iterator[Frame]):
         return sec
 
 
-def iter_frames(path: str | os.PathLike[str], *, short_side: int | None = None) -> FrameReader:
+def iter_frames(
+    path: str | os.PathLike[str], *, short_side: int | None = None, motion_vectors: bool = False
+) -> FrameReader:
     """Returns an iterator over all frames of a video, each coded frame once, in the order shown.
 
     Memory is bounded by a few frames, whatever the length. Colour conversion and resizing are one pass, bicubic.
@@ -199,14 +233,17 @@ def iter_frames(path: str | os.PathLike[str], *, short_side: int | None = None) 
     Args:
         path: the video file; the first video stream that is no cover picture is read.
         short_side: pixels of the shorter side, the longer one follows (rounded to nearest); None keeps the size.
+        motion_vectors: whether to hand over the codec's motion vectors too. Then a few more frames are held: those
+            up to the next one that is no B picture.
 
     Returns:
         A `FrameReader`: an iterator of `Frame` which also knows `.info` and `.truncated`, and can be closed.
 
     Raises:
-        VideoError: no such file, an empty one, not a video, no video stream, or not one decodable frame.
+        VideoError: no such file, an empty one, not a video, no video stream, or not one decodable frame; motion
+            vectors asked for of a codec that has none (VP9, AV1, MJPEG, HEVC).
     """
-    return FrameReader(path, short_side)
+    return FrameReader(path, short_side, motion_vectors)
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
