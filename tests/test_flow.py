@@ -25,6 +25,7 @@ from stresnet.flow import (
 from stresnet.flow.spec import PARAMETERS
 
 ALL_SPECS = [FlowSpec(method, preset) for method, preset in PARAMETERS]  # type: ignore[arg-type]
+PICTURE_SPECS = [spec for spec in ALL_SPECS if spec.method in ("dis", "tvl1", "farneback")]  # the others: own files
 
 COARSE = ("ultrafast", "fast")  # DIS presets that stop at a quarter of the size
 
@@ -54,7 +55,7 @@ def inner(flow: NDArray[np.float32], border: int = 16) -> NDArray[np.float32]:
 # ---------------------------------------------------------------- estimation
 
 
-@pytest.mark.parametrize("spec", ALL_SPECS, ids=name)
+@pytest.mark.parametrize("spec", PICTURE_SPECS, ids=name)
 @pytest.mark.parametrize("motion", [(3, -2), (-4, 1), (0, 3)])
 def test_known_translations_are_found(spec: FlowSpec, motion: tuple[int, int]) -> None:
     flow = estimate_flow(moving(*motion), spec)
@@ -64,7 +65,7 @@ def test_known_translations_are_found(spec: FlowSpec, motion: tuple[int, int]) -
     assert off.mean() < (0.25 if spec.preset in COARSE else 0.05)  # px
 
 
-@pytest.mark.parametrize("spec", ALL_SPECS, ids=name)
+@pytest.mark.parametrize("spec", PICTURE_SPECS, ids=name)
 def test_flow_t_takes_frame_t_to_the_next(spec: FlowSpec) -> None:
     one, two = moving(2, 0), moving(0, -3)
     frames = np.stack([one[0], one[1], one[1]])
@@ -75,7 +76,7 @@ def test_flow_t_takes_frame_t_to_the_next(spec: FlowSpec) -> None:
     assert inner(estimate_flow(two, spec))[0, 1].mean() == pytest.approx(-3, abs=tolerance)
 
 
-@pytest.mark.parametrize("spec", ALL_SPECS, ids=name)
+@pytest.mark.parametrize("spec", PICTURE_SPECS, ids=name)
 def test_the_same_bits_whatever_the_threads_and_the_history(spec: FlowSpec) -> None:
     size = (40, 48) if spec.method == "tvl1" else (240, 320)
     big = texture(size[0] + 16, size[1] + 16, blur_px=1.0)
@@ -91,7 +92,7 @@ def test_the_same_bits_whatever_the_threads_and_the_history(spec: FlowSpec) -> N
         cv2.setNumThreads(before)
 
 
-@pytest.mark.parametrize("spec", ALL_SPECS, ids=name)
+@pytest.mark.parametrize("spec", PICTURE_SPECS, ids=name)
 def test_opencv_uses_the_parameters_that_the_digest_covers(spec: FlowSpec) -> None:
     """Ours against OpenCV called directly, with its own presets and defaults."""
     first, second = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in moving(3, -2))
@@ -119,7 +120,7 @@ def test_dis_is_near_tvl1_on_real_frames(shared: Path) -> None:
     assert 0.7 < slope < 1.3
 
 
-@pytest.mark.parametrize("spec", ALL_SPECS, ids=name)
+@pytest.mark.parametrize("spec", PICTURE_SPECS, ids=name)
 def test_flow_explains_the_change_between_real_frames(shared: Path, spec: FlowSpec) -> None:
     files = sorted((shared / "flow_sample").glob("img_*.jpg"))
     pair = np.stack([cv2.resize(cv2.imread(str(file))[..., ::-1], (160, 120)) for file in files[:2]])
@@ -184,6 +185,38 @@ def test_flow_of_the_mirrored_video_is_the_mirrored_flow(method: str) -> None:
     other = estimate_flow(frames[:, :, ::-1], spec)
     off = np.abs(inner(other) - inner(mirror_flow(estimate_flow(frames, spec))))
     assert off.mean() < 0.02  # px; without the sign 6, without the flip it would not even be a mirror
+
+
+# ---------------------------------------------------------------- camera motion
+
+
+@pytest.mark.parametrize("spec", PICTURE_SPECS, ids=name)
+def test_the_median_of_each_field_is_subtracted(spec: FlowSpec) -> None:
+    frames = moving(3, -2, count=3)
+    plain = estimate_flow(frames, spec)
+    found = estimate_flow(frames, replace(spec, subtract_median=True))
+    assert found.dtype == np.float32
+    wanted = plain - np.median(plain, axis=(2, 3), keepdims=True)
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_allclose(np.median(found, axis=(2, 3)), 0, atol=1e-6)
+
+
+def test_what_moves_before_a_moving_camera_keeps_its_own_motion() -> None:
+    """The camera's part is more than the bound: what is subtracted from is not clipped yet."""
+    pan_px, own_px = (9, 4), (-4, 3)
+    big, thing = texture(200, 260), texture(48, 48, seed=1)
+    frames = []
+    for t in range(2):
+        x, y = 40 - pan_px[0] * t, 40 - pan_px[1] * t
+        frame = big[y : y + 128, x : x + 160].copy()
+        x, y = 60 + (pan_px[0] + own_px[0]) * t, 40 + (pan_px[1] + own_px[1]) * t
+        frame[y : y + 48, x : x + 48] = thing
+        frames.append(frame)
+    spec = FlowSpec(bound_px=5, subtract_median=True)
+    flow = estimate_flow(np.stack(frames), spec)[0]
+    levels = dequantize_flow(quantize_flow(flow, spec.bound_px), spec.bound_px)
+    assert np.median(levels, axis=(1, 2)) == pytest.approx([0, 0], abs=0.03)  # rest is a level and a half of it
+    assert np.median(levels[:, 56:72, 76:92], axis=(1, 2)) == pytest.approx(own_px, abs=0.1)
 
 
 # ---------------------------------------------------------------- codec and mirror
@@ -275,10 +308,12 @@ def test_every_field_changes_the_digest() -> None:
         replace(spec, method="farneback", preset=""),
         replace(spec, short_side=128),
         replace(spec, bound_px=15.0),
+        replace(spec, subtract_median=True),
     ]
-    assert {field.name for field in fields(spec)} == {"method", "preset", "short_side", "bound_px"}
+    names = {"method", "preset", "short_side", "bound_px", "subtract_median"}
+    assert {field.name for field in fields(spec)} == names
     digests = {spec.digest(), *(other.digest() for other in others)}
-    assert len(digests) == 6
+    assert len(digests) == 7
     assert all(len(digest) == 12 and set(digest) <= set("0123456789abcdef") for digest in digests)
 
 
@@ -288,9 +323,20 @@ def test_an_opencv_parameter_changes_the_digest(monkeypatch: pytest.MonkeyPatch)
     assert FlowSpec().digest() != before
 
 
-def test_the_digest_is_the_one_stores_were_made_with() -> None:
-    """Prepared stores hold it: a change of this value orphans them all."""
-    assert FlowSpec().digest() == "32861cae4871"
+@pytest.mark.parametrize(
+    ("spec", "digest"),
+    [
+        (FlowSpec(), "32861cae4871"),
+        (FlowSpec(preset="ultrafast"), "403cae4ee018"),
+        (FlowSpec(preset="fast"), "31484c12e3e3"),
+        (FlowSpec("tvl1"), "0a65208f1d80"),
+        (FlowSpec("farneback"), "a46f06d90e9f"),
+        (FlowSpec(short_side=128, bound_px=10), "e435fafa8d60"),
+    ],
+)
+def test_the_digest_is_the_one_stores_were_made_with(spec: FlowSpec, digest: str) -> None:
+    """Prepared stores and checkpoints hold it: a change of this value orphans them all."""
+    assert spec.digest() == digest
     assert FlowSpec(bound_px=20).digest() == FlowSpec(bound_px=20.0).digest()
 
 
@@ -298,13 +344,20 @@ def test_the_preset_follows_the_method() -> None:
     assert FlowSpec().preset == "medium"
     assert FlowSpec("tvl1").preset == "default"
     assert FlowSpec("farneback") == FlowSpec("farneback", "default")
+    assert FlowSpec("mv").preset == "default"
+    assert FlowSpec("raft").preset == "large"
+    assert [spec.method for spec in ALL_SPECS if spec.from_codec] == ["mv"]
 
 
 @pytest.mark.parametrize("spec", ALL_SPECS, ids=name)
 def test_dict_round_trip(spec: FlowSpec) -> None:
     spec = replace(spec, short_side=112, bound_px=8.5)
     assert FlowSpec.from_dict(spec.to_dict()) == spec
-    assert set(spec.to_dict()) == {"method", "preset", "short_side", "bound_px"}
+    assert set(spec.to_dict()) == {"method", "preset", "short_side", "bound_px"}  # as earlier versions wrote it
+    spec = replace(spec, subtract_median=True)
+    assert FlowSpec.from_dict(spec.to_dict()) == spec
+    assert spec.to_dict()["subtract_median"] is True
+    assert "median subtracted" in str(spec)
     assert FlowSpec.from_dict({"method": spec.method, "preset": spec.preset}).short_side == 256
 
 
@@ -312,7 +365,7 @@ def test_dict_round_trip(spec: FlowSpec) -> None:
     ("values", "words"),
     [
         ({"methid": "dis"}, "'methid'"),
-        ({"method": "brox"}, "dis, tvl1, farneback"),
+        ({"method": "brox"}, "dis, tvl1, farneback, mv, raft"),
         ({"preset": "default"}, "ultrafast, fast, medium"),
         ({"method": "tvl1", "preset": "medium"}, "must be one of default"),
         ({"short_side": 31}, "at least 32"),
@@ -321,6 +374,8 @@ def test_dict_round_trip(spec: FlowSpec) -> None:
         ({"bound_px": 0}, "above 0"),
         ({"bound_px": float("nan")}, "above 0"),
         ({"bound_px": "20"}, "above 0"),
+        ({"subtract_median": 1}, "true or false"),
+        ({"method": "raft", "preset": "medium"}, "must be one of large, small"),
     ],
 )
 def test_a_specification_that_is_none_is_refused(values: dict[str, object], words: str) -> None:

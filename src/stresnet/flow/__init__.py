@@ -2,7 +2,7 @@
 
 from stresnet.flow.codec import clipped_share, dequantize_flow, mirror_flow, quantize_flow
 from stresnet.flow.color import flow_to_rgb
-from stresnet.flow.estimate import estimate_flow, iter_flow
+from stresnet.flow.estimate import estimate_flow, flow_of, iter_flow, require_method
 from stresnet.flow.flo import read_flo, write_flo
 from stresnet.flow.spec import FlowSpec
 from stresnet.flow.statistics import FlowStatistics, clipping_note
@@ -14,10 +14,12 @@ __all__ = [
     "clipping_note",
     "dequantize_flow",
     "estimate_flow",
+    "flow_of",
     "flow_to_rgb",
     "iter_flow",
     "mirror_flow",
     "quantize_flow",
     "read_flo",
+    "require_method",
     "write_flo",
 ]

@@ -6,7 +6,8 @@ what is at (x, y) in frame t is at (x + u, y + v) in frame t+1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -14,10 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stresnet.errors import FlowSpecError
+from stresnet.flow.motion_vectors import fields_from_vectors
+from stresnet.flow.raft import raft
 from stresnet.flow.spec import MIN_SIDE_PX, FlowSpec
+from stresnet.media.video import Frame
 
 _cv2: Any = cv2  # OpenCV's type stubs know neither DIS nor TV-L1
-_Pair = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.float32]]
+_Picture = NDArray[np.uint8]
+_Pair = Callable[[_Picture, _Picture], NDArray[np.float32]]
 
 
 def estimate_flow(frames: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float32]:
@@ -31,7 +36,8 @@ def estimate_flow(frames: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float
         spec: which flow.
 
     Raises:
-        FlowSpecError: frames of another type, rank or size, or fewer than two.
+        FlowSpecError: frames of another type, rank or size, or fewer than two; a method that does not work on
+            pictures (``mv``), or that cannot be run here.
     """
     if frames.ndim != 4 or len(frames) < 2:
         raise FlowSpecError(f"flow needs frames (T,H,W,3) uint8 with T at least 2, found {_describe(frames)}")
@@ -41,42 +47,125 @@ def estimate_flow(frames: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float
     return flow
 
 
+def flow_of(frames: Iterable[Frame], spec: FlowSpec) -> Iterator[NDArray[np.float32]]:
+    """Yields the flow from each frame of a video to the next, (2, H, W) float32, by any method; one fewer than frames.
+
+    Holds a few frames at a time. Sizes and meaning as in `estimate_flow`; a single frame yields nothing.
+
+    Args:
+        frames: of ``iter_frames(path, short_side=spec.short_side, motion_vectors=spec.from_codec)``; a part of them
+            will do, if it is without gaps.
+        spec: which flow.
+
+    Raises:
+        FlowSpecError: frames of another type or size, frames read without the motion vectors that the method needs,
+            or a method that cannot be run here.
+    """
+    if not spec.from_codec:
+        return iter_flow((frame.rgb for frame in frames), spec)
+    return _subtracting_median(fields_from_vectors(_checked(frames)), spec)
+
+
 def iter_flow(frames: Iterable[NDArray[np.uint8]], spec: FlowSpec) -> Iterator[NDArray[np.float32]]:
     """Yields the flow from each frame to the next, (2, H, W) float32; one field fewer than frames.
 
-    Holds two frames at a time. Sizes and meaning as in `estimate_flow`; a single frame yields nothing.
+    Holds two frames at a time, or as many as the method takes at once. Sizes and meaning as in `estimate_flow`;
+    a single frame yields nothing.
 
     Raises:
-        FlowSpecError: a frame of another type or size.
+        FlowSpecError: a frame of another type or size; a method that does not work on pictures (``mv``), or that
+            cannot be run here.
     """
-    estimate = _estimator(spec)
-    shape: tuple[int, ...] | None = None
-    previous: NDArray[np.uint8] | None = None
-    for index, rgb in enumerate(frames):
+    return _subtracting_median(_estimates(map(_Check(), frames), spec), spec)
+
+
+def require_method(spec: FlowSpec) -> None:
+    """Returns if the method can be run here: better asked before hours of work than after.
+
+    Raises:
+        FlowSpecError: a library or a file of weights is missing; the message says which.
+    """
+    if not spec.from_codec:
+        _backend(spec)
+
+
+@dataclass(frozen=True)
+class _Backend:
+    """How flow is computed from pictures."""
+
+    compute: Callable[[Sequence[_Picture]], NDArray[np.float32]]
+    """From n + 1 consecutive pictures to their n fields (n, 2, H, W)."""
+    pairs: int
+    """The largest n; the memory it takes is the limit."""
+    gray: bool
+    """Whether the pictures are (H, W) gray rather than (H, W, 3) RGB."""
+
+
+def _backend(spec: FlowSpec) -> _Backend:
+    if spec.from_codec:
+        raise FlowSpecError(
+            f"flow {spec.method} comes from the video file's own motion vectors, found pictures; "
+            "use flow_of(iter_frames(path, motion_vectors=True), spec)"
+        )
+    if spec.method == "raft":
+        return _Backend(raft(spec.preset, spec.parameters), pairs=8, gray=False)
+    makers = {"dis": _dis, "tvl1": _tvl1, "farneback": _farneback}
+    pair = makers[spec.method](spec)
+
+    def compute(pictures: Sequence[_Picture]) -> NDArray[np.float32]:
+        return np.ascontiguousarray(pair(*pictures).transpose(2, 0, 1))[None]
+
+    return _Backend(compute, pairs=1, gray=True)
+
+
+def _estimates(frames: Iterable[_Picture], spec: FlowSpec) -> Iterator[NDArray[np.float32]]:
+    backend = _backend(spec)
+    waiting: list[_Picture] = []
+    for rgb in frames:
+        waiting.append(_cv2.cvtColor(rgb, _cv2.COLOR_RGB2GRAY) if backend.gray else rgb)
+        if len(waiting) > backend.pairs:
+            yield from backend.compute(waiting)
+            del waiting[:-1]
+    if len(waiting) > 1:
+        yield from backend.compute(waiting)
+
+
+def _subtracting_median(fields: Iterable[NDArray[np.float32]], spec: FlowSpec) -> Iterator[NDArray[np.float32]]:
+    for field in fields:
+        if spec.subtract_median:
+            yield field - np.median(field.reshape(2, -1), axis=1)[:, None, None]
+        else:
+            yield field
+
+
+def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
+    check = _Check()
+    for frame in frames:
+        check(frame.rgb)
+        yield frame
+
+
+class _Check:
+    """Lets frames pass that have the type and the size that flow needs, all the same."""
+
+    def __init__(self) -> None:
+        self._shape: tuple[int, ...] | None = None
+        self._index = 0
+
+    def __call__(self, rgb: _Picture) -> _Picture:
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or min(rgb.shape[:2]) < MIN_SIDE_PX:
             raise FlowSpecError(
                 f"flow needs frames (H,W,3) uint8 with sides of at least {MIN_SIDE_PX} px, "
-                f"found {_describe(rgb)} at frame {index}"
+                f"found {_describe(rgb)} at frame {self._index}"
             )
-        shape = shape or rgb.shape
-        if rgb.shape != shape:
+        self._shape = self._shape or rgb.shape
+        if rgb.shape != self._shape:
             raise FlowSpecError(
-                f"flow needs frames of one size: frame {index} is {rgb.shape[1]}x{rgb.shape[0]}, "
-                f"the first {shape[1]}x{shape[0]}"
+                f"flow needs frames of one size: frame {self._index} is {rgb.shape[1]}x{rgb.shape[0]}, "
+                f"the first {self._shape[1]}x{self._shape[0]}"
             )
-        gray: NDArray[np.uint8] = _cv2.cvtColor(rgb, _cv2.COLOR_RGB2GRAY)
-        if previous is not None:
-            yield np.ascontiguousarray(estimate(previous, gray).transpose(2, 0, 1))
-        previous = gray
-
-
-def _estimator(spec: FlowSpec) -> _Pair:
-    """Returns the function from two gray images to their flow (H, W, 2)."""
-    if spec.method == "dis":
-        return _dis(spec)
-    if spec.method == "tvl1":
-        return _tvl1(spec)
-    return _farneback(spec)
+        self._index += 1
+        return rgb
 
 
 def _dis(spec: FlowSpec) -> _Pair:

@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args
 
 from stresnet.errors import FlowSpecError
 
-Method = Literal["dis", "tvl1", "farneback"]
+Method = Literal["dis", "tvl1", "farneback", "mv", "raft"]
 
 # Written out rather than left to OpenCV's defaults, so that another OpenCV cannot change the flow unnoticed.
-PARAMETERS: dict[tuple[str, str], dict[str, float]] = {
+PARAMETERS: dict[tuple[str, str], dict[str, float | str]] = {
     # Kroeger et al. 2016, OpenCV's presets. Finest scale k means: computed at 1/2^k of the size, then upsampled.
     ("dis", "ultrafast"): {
         "finest_scale": 2,
@@ -61,8 +61,16 @@ PARAMETERS: dict[tuple[str, str], dict[str, float]] = {
         "poly_sigma": 1.1,
         "gaussian_window": 1,
     },
+    # The codec's motion vectors: painted on a grid, which is smoothed by half a macroblock.
+    ("mv", "default"): {"cell_px": 8, "smoothing_cells": 1.0},
+    # Teed and Deng 2020, with torchvision's weights and its number of updates.
+    ("raft", "large"): {"weights": "C_T_SKHT_V2", "flow_updates": 12},
+    ("raft", "small"): {"weights": "C_T_V2", "flow_updates": 12},
 }
-"""The OpenCV parameters of each (method, preset)."""
+"""The parameters of each (method, preset)."""
+
+_LATER: dict[str, Any] = {"subtract_median": False}  # fields that stores of earlier versions do not have
+_FIRST_CHOICE = {"dis": "medium", "raft": "large"}
 
 MIN_SIDE_PX = 32
 """The smallest frame side any method is asked to work on: below it OpenCV's DIS writes NaN or crashes."""
@@ -73,13 +81,16 @@ class FlowSpec:
     """How optical flow is computed and stored.
 
     Attributes:
-        method: ``dis`` (fast, near TV-L1), ``tvl1`` (the paper's; about 1 frame/s on a CPU) or ``farneback``.
-        preset: for ``dis`` one of ``ultrafast``, ``fast``, ``medium``; the others have ``default`` only.
-            Left empty, it becomes ``medium`` or ``default``.
+        method: ``dis`` (fast, near TV-L1), ``tvl1`` (the paper's; about 1 frame/s on a CPU), ``farneback``, ``mv``
+            (the video codec's own motion vectors: coarse, at the speed of decoding) or ``raft`` (needs torchvision).
+        preset: for ``dis`` one of ``ultrafast``, ``fast``, ``medium``; for ``raft`` ``large`` or ``small``; the
+            others have ``default`` only. Left empty, it becomes ``medium``, ``large`` or ``default``.
         short_side: pixels of the shorter side of the frames the flow is computed on *and* stored at (256 in the
             released code); a flow is never resized. Bringing frames to that size is the caller's part:
             ``iter_frames(path, short_side=spec.short_side)``.
         bound_px: components beyond ± this many pixels per frame are clipped when stored (20 in the released code).
+        subtract_median: whether each field's median of u and of v is subtracted, against camera motion. An option of
+            the released code, off there (and done on bytes there; here in pixels, before anything is clipped).
 
     Raises:
         FlowSpecError: on any value outside the above.
@@ -89,12 +100,13 @@ class FlowSpec:
     preset: str = ""
     short_side: int = 256
     bound_px: float = 20.0
+    subtract_median: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
             raise FlowSpecError(f"flow method must be one of {', '.join(get_args(Method))}, found {self.method!r}")
         if self.preset == "":
-            object.__setattr__(self, "preset", "medium" if self.method == "dis" else "default")
+            object.__setattr__(self, "preset", _FIRST_CHOICE.get(self.method, "default"))
         presets = [preset for method, preset in PARAMETERS if method == self.method]
         if self.preset not in presets:
             raise FlowSpecError(
@@ -107,20 +119,34 @@ class FlowSpec:
         if type(self.bound_px) not in (int, float) or not 0 < self.bound_px < math.inf:
             raise FlowSpecError(f"flow bound_px must be a number of pixels above 0, found {self.bound_px!r}")
         object.__setattr__(self, "bound_px", float(self.bound_px))
+        if type(self.subtract_median) is not bool:
+            raise FlowSpecError(f"flow subtract_median must be true or false, found {self.subtract_median!r}")
 
     @property
-    def parameters(self) -> Mapping[str, float]:
-        """The OpenCV parameters that this method and preset stand for."""
+    def parameters(self) -> Mapping[str, float | str]:
+        """The parameters that this method and preset stand for."""
         return PARAMETERS[self.method, self.preset]
 
+    @property
+    def from_codec(self) -> bool:
+        """Whether the flow comes from a video file's motion vectors, rather than from pictures.
+
+        Frames must then be read with them: ``iter_frames(path, motion_vectors=spec.from_codec)``.
+        """
+        return self.method == "mv"
+
     def digest(self) -> str:
-        """Returns 12 hex digits that change with any field and with any OpenCV parameter used."""
+        """Returns 12 hex digits that change with any field and with any parameter used."""
         story = {**self.to_dict(), "parameters": dict(self.parameters)}
         return hashlib.sha256(json.dumps(story, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as plain JSON types."""
-        return asdict(self)
+        """Returns the fields as plain JSON types; later additions only where they are not at their default.
+
+        So a specification that could be stated before reads the same, and has the same digest, as it had then.
+        """
+        values = asdict(self)
+        return {name: value for name, value in values.items() if name not in _LATER or value != _LATER[name]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FlowSpec:
@@ -151,6 +177,6 @@ class FlowSpec:
             raise FlowSpecError(f"flow differs between {what}: {self} against {other}; prepare with one of them")
 
     def __str__(self) -> str:
-        return (
-            f"{self.method}/{self.preset} short_side={self.short_side} px bound={self.bound_px:g} px ({self.digest()})"
-        )
+        median = " median subtracted" if self.subtract_median else ""
+        size = f"short_side={self.short_side} px bound={self.bound_px:g} px"
+        return f"{self.method}/{self.preset} {size}{median} ({self.digest()})"
