@@ -247,6 +247,13 @@ def test_levels_of_known_flows() -> None:
     np.testing.assert_allclose(dequantize_flow(np.array([0, 255, 128], np.uint8), 20.0), [-20, 20, 20 / 255], atol=1e-5)
 
 
+def test_unknown_flow_has_no_level() -> None:
+    flow = np.zeros((2, 4, 5), np.float32)
+    flow[0, 1, 1] = np.nan
+    with pytest.raises(FlowSpecError, match="found 1 NaN"):
+        quantize_flow(flow, 20.0)
+
+
 def test_mirror_negates_u_flips_x_and_undoes_itself_bit_for_bit() -> None:
     flow = np.random.default_rng(0).standard_normal((3, 2, 5, 7)).astype(np.float32)
     flow[0, :, 0, 0] = [0.0, -0.0]

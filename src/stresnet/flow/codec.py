@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stresnet.errors import FlowSpecError
+
 
 def quantize_flow(flow_px: NDArray[np.float32], bound_px: float) -> NDArray[np.uint8]:
     """Returns flow as levels 0 to 255: clipped to ± the bound, then round(255 (v + bound) / (2 bound)).
@@ -16,11 +18,17 @@ def quantize_flow(flow_px: NDArray[np.float32], bound_px: float) -> NDArray[np.u
     Args:
         flow_px: any shape, pixels per frame.
         bound_px: above 0; 20 in the released code.
+
+    Raises:
+        FlowSpecError: some of the flow is NaN, which no level stands for.
     """
     levels = np.clip(flow_px, -bound_px, bound_px)
     levels += bound_px
     levels *= 255.0 / (2.0 * bound_px)
     levels += 0.5
+    if np.isnan(levels.sum()):  # of finite numbers: faster than asking each
+        unknown = int(np.isnan(levels).sum())
+        raise FlowSpecError(f"flow to be stored must be known everywhere, found {unknown} NaN; leave such fields out")
     return levels.astype(np.uint8)  # truncation of a positive number is its floor
 
 
