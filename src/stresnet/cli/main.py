@@ -17,6 +17,7 @@ import typer
 from stresnet import __version__
 from stresnet.cli import weights
 from stresnet.cli.convert import convert
+from stresnet.cli.models import models
 from stresnet.cli.show import Bar, console, errors, show_rows
 from stresnet.errors import StresnetError
 
@@ -302,7 +303,7 @@ def fuse(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model.", show_default=False)],
+    model: Annotated[str, typer.Argument(help="A model, or its URL or hub name.", show_default=False)],
     videos: Annotated[list[Path], typer.Argument(help="Video files.", show_default=False)],
     top: Annotated[int, typer.Option(help="How many actions to name.", min=1)] = 5,
     protocol: Annotated[str, typer.Option(help="dense25, crop10x25 or center (fast).")] = "dense25",
@@ -311,9 +312,11 @@ def predict(
 ) -> None:
     """Name the action in each video, its flow computed on the way."""
     from stresnet.recognize import Recognizer
+    from stresnet.remote import fetch
 
     look = _protocols([protocol])[0]
-    recognizer = Recognizer(model, device=device)
+    with Bar(transient=True) as bar:
+        recognizer = Recognizer(fetch(model, on_progress=partial(bar.fetch, model)), device=device)
     failed: list[tuple[str, str]] = []
     results: list[dict[str, object]] = []
     with Bar(transient=True) as bar:
@@ -336,6 +339,7 @@ def predict(
 
 
 app.command()(convert)
+app.command()(models)
 app.add_typer(weights.app, name="weights")
 
 
