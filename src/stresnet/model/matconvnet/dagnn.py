@@ -7,6 +7,7 @@ and every name a row of characters; here they are numbers, tuples, lists and str
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -73,24 +74,10 @@ def read_dagnn(path: str | Path) -> DagNN:
     """
     path = Path(path)
     _check_header(path)
-    found = _guarded(path, lambda: whosmat(path, appendmat=False))
-    names = [name for name, _, _ in found]
-    if any(kind in ("opaque", "object", "unknown") for _, _, kind in found) and not {"net", "layers"} & set(names):
-        raise CheckpointError(f"{path} holds a MATLAB object: load it there, `net = net.saveobj()`, `{_RESAVE}`")
-    if "net" in names:  # the authors' own code looks here first
-        net = _fields(_load(path, ["net"]).get("net"))
-    else:
-        net = _load(path, [n for n in ("layers", "params", "meta") if n in names])
+    # the authors' own code looks for `net` first
+    net = _fields(_load(path, ["net"]).get("net")) or _load(path, ["layers", "params", "meta"])
     if "layers" not in net or "params" not in net:
-        if isinstance(net.get("layers"), np.ndarray) and net["layers"].dtype.names is None and net["layers"].size:
-            raise CheckpointError(
-                f"{path} holds a SimpleNN, not a DagNN: in MATLAB `net = dagnn.DagNN.fromSimpleNN(net).saveobj()`, "
-                f"then `{_RESAVE}`"
-            )
-        listed = ", ".join(f"{n} ({kind} {'×'.join(map(str, shape))})" for n, shape, kind in found)
-        raise CheckpointError(
-            f"{path} holds no DagNN (no `layers` and `params`), but {listed or 'nothing, as if cut short'}: give a net"
-        )
+        raise CheckpointError(_no_net(path, net))
     meta = plain(net["meta"]) if "meta" in net else {}
     return DagNN(
         layers=[_layer(path, record) for record in _records(path, net["layers"], "layers")],
@@ -204,6 +191,37 @@ def _check_header(path: Path) -> None:
         raise CheckpointError(f"{path} is cut short: copy the file again")
     if header[124:128] not in (b"\x00\x01IM", b"\x01\x00MI"):
         raise CheckpointError(f"{path} is no MATLAB 5 .mat file: give a net saved with `{_RESAVE}`")
+    _check_length(path)
+
+
+def _check_length(path: Path) -> None:
+    """Refuse a file that ends within a variable: SciPy passes over one that nobody asked for."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        order = ">" if file.read(_HEADER_BYTES).endswith(b"MI") else "<"
+        at = _HEADER_BYTES
+        while at < size:
+            file.seek(at)
+            tag = file.read(8)
+            at += 8 + (struct.unpack(f"{order}4xI", tag)[0] if len(tag) == 8 else size)
+    if at > size:
+        raise CheckpointError(f"{path} is cut short: copy the file again")
+
+
+def _no_net(path: Path, net: dict[str, Any]) -> str:
+    """Why a file holds no DagNN."""
+    layers = net.get("layers")
+    if isinstance(layers, np.ndarray) and layers.dtype.names is None and layers.size:
+        return (
+            f"{path} holds a SimpleNN, not a DagNN: in MATLAB `net = dagnn.DagNN.fromSimpleNN(net).saveobj()`, then "
+            f"`{_RESAVE}`"
+        )
+    try:
+        found = _guarded(path, lambda: whosmat(path, appendmat=False))
+    except CheckpointError:  # SciPy cannot list what it cannot read
+        return f"{path} holds a MATLAB object: load it there, `net = net.saveobj()`, then `{_RESAVE}`"
+    listed = ", ".join(f"{name} ({kind} {'×'.join(map(str, shape))})" for name, shape, kind in found)
+    return f"{path} holds no DagNN (no `layers` and `params`), but {listed or 'nothing, as if cut short'}: give a net"
 
 
 def _guarded(path: Path, read: Callable[[], T]) -> T:
@@ -286,7 +304,7 @@ def _params(path: Path, array: Any) -> dict[str, NDArray[Any]]:
             raise CheckpointError(f"{path}: a parameter lacks its name: give a DagNN as `net.saveobj()` makes it")
         if name in params:
             raise CheckpointError(f"{path}: two parameters are called {name}: save the net again")
-        if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
-            raise CheckpointError(f"{path}: parameter {name} is no array of single or double: `net.move('cpu')` first")
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+            raise CheckpointError(f"{path}: parameter {name} is no plain array: `net.move('cpu')` before saving")
         params[name] = value
     return params

@@ -31,7 +31,7 @@ class _Facts:
     base: int
     layers: list[Layer] = field(default_factory=list)
     convs: int = 0  # of 3×3, one in each unit
-    stride_in_3x3: bool = False
+    strided_convs: int = 0
     classes: list[tuple[Layer, int]] = field(default_factory=list)
     temporal: list[tuple[Layer, str, int]] = field(default_factory=list)  # layer, kind, stage 2 … 5
     links: list[tuple[Layer, int]] = field(default_factory=list)  # into this stream: layer, stage 2 … 5
@@ -60,7 +60,7 @@ def guess_config(net: DagNN, order: list[Layer]) -> STResNetConfig:
         "num_classes": _classes(main),
         "depth": _depth(main),
         "width": main.base / 64,
-        "layout": "torchvision" if main.stride_in_3x3 else "caffe",
+        "layout": "torchvision" if main.strided_convs >= 2 else "caffe",  # one alone is a slip that `match` names
         "streams": streams,
         "temporal": kinds[0] if kinds else None,
         "temporal_pool": _pool(list(facts.values())),
@@ -166,7 +166,7 @@ class _Survey:
     def _conv(self, facts: _Facts, layer: Layer, shape: Shape) -> None:
         if shape[:2] == (3, 3):
             facts.convs += 1
-            facts.stride_in_3x3 |= _number(layer, "stride", 1.0) > 1
+            facts.strided_convs += _number(layer, "stride", 1.0) > 1
         if not any(reader.type == "dagnn.BatchNorm" for reader in self._after(layer)):
             facts.classes.append((layer, shape[3]))
 
@@ -191,11 +191,13 @@ def _classes(facts: _Facts) -> int:
 
 
 def _depth(facts: _Facts) -> int:
-    for depth, units in UNITS_PER_STAGE.items():
-        if sum(units) == facts.convs:
-            return depth
-    counts = ", ".join(f"{sum(units)} ({depth} layers)" for depth, units in UNITS_PER_STAGE.items())
-    raise CheckpointError(f"the {facts.stream} stream has {facts.convs} convolutions of 3×3; ResNets have {counts}")
+    """The depth with as many units; with one or two more or fewer, `match` tells which."""
+    counts = {sum(units): depth for depth, units in UNITS_PER_STAGE.items()}
+    nearest = min(counts, key=lambda count: abs(count - facts.convs))
+    if abs(nearest - facts.convs) <= 2:
+        return counts[nearest]
+    known = ", ".join(f"{count} ({depth} layers)" for count, depth in counts.items())
+    raise CheckpointError(f"the {facts.stream} stream has {facts.convs} convolutions of 3×3; ResNets have {known}")
 
 
 def _stages(facts: _Facts) -> tuple[int, ...]:

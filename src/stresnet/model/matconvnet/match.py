@@ -6,7 +6,7 @@ its kind, by where its inputs come from and by the shapes of its parameters; its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,10 @@ class _Walk:
         self.notes: list[str] = []
         self.epsilons: set[float] = set()
         self.writer = {layer.outputs[0]: layer for layer in layers}
+        self.readers: dict[str, Collection[Layer]] = {}
+        for layer in layers:
+            for name in dict.fromkeys(layer.inputs):
+                self.readers[name] = [*self.readers.get(name, []), layer]
 
     def step(self, layer: Layer) -> None:
         """Find the layer of the file that does what `layer` does."""
@@ -90,7 +94,9 @@ class _Walk:
             )
 
     def _find(self, layer: Layer) -> Layer:
-        reading = [own for own in self.left.values() if own.type == layer.type and self._reads_same(layer, own)]
+        there = self.readers.get(self.at.get(layer.inputs[0], ""), self.left.values())
+        reading = [own for own in there if own.name in self.left and own.type == layer.type]
+        reading = [own for own in reading if self._reads_same(layer, own)]
         fitting = [own for own in reading if self._params_fit(layer, own)]
         if len(fitting) == 1:
             return fitting[0]

@@ -25,9 +25,9 @@ def normalization_of(config: STResNetConfig, preprocessing: Preprocessing) -> di
     if "appearance" in config.streams:
         average += preprocessing.rgb_mean
     return {
-        "imageSize": (side, side, float(channels)),
+        "imageSize": np.array([[side, side, float(channels)]]),
         "averageImage": np.array(average, dtype=np.float64).reshape(1, 1, -1),
-        "border": (max(256.0 - side, 0.0),) * 2,
+        "border": np.full((1, 2), max(256.0 - side, 0.0)),
         "interpolation": "bicubic",
         "keepAspect": True,
         "rgbVariance": np.zeros((0, 0)),

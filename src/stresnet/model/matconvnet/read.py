@@ -21,8 +21,7 @@ from stresnet.model.matconvnet.match import match
 from stresnet.model.matconvnet.meta import class_names, preprocessing_of
 from stresnet.model.matconvnet.order import in_order
 from stresnet.model.matconvnet.values import decode
-from stresnet.model.stresnet import STResNet
-from stresnet.model.weights import compare, summary, told
+from stresnet.model.weights import told
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,7 @@ def from_dagnn(net: DagNN) -> Imported:
         if classes not in (None, tuple(storable(name) for name in story["classes"])):
             story["classes"] = classes
         classes = story["classes"]
-    with torch.device("meta"):  # shapes alone
-        expected = STResNet(config).state_dict()
-    if problems := compare(expected, weights):
-        raise CheckpointError(f"the layers do not make up the network: {summary(problems)}")
-    return Imported(config, {key: weights[key] for key in expected}, preprocessing, story, tuple(notes), classes)
+    return Imported(config, weights, preprocessing, story, tuple(notes), classes)
 
 
 def _decoded(graph: Graph, net: DagNN, names: dict[str, str]) -> tuple[dict[str, Tensor], list[str]]:
