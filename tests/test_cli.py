@@ -24,7 +24,7 @@ from stresnet.train import Run
 from test_media import encode
 from tiny import STAGES, Command, grouped, one_line, prepared
 
-COMMANDS = ["demo", "prepare", "train", "evaluate", "fuse", "predict"]
+COMMANDS = ["demo", "prepare", "train", "evaluate", "fuse", "predict", "convert", "models", "flow"]
 ONE_STEP = ["--set", "*.schedule=[{lr: 0.01, iterations: 1}]", "--workers", "0"]
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from stresnet.cli.flow import flow as flow_command
-from stresnet.cli.main import app
 from stresnet.errors import FlowFileError
 from stresnet.flow.view import view_flow
 from test_flow import texture
@@ -24,13 +22,6 @@ QUICK = ["--short-side", "96"]
 def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six frames, 0.2 s, whose content moves right by 3 px a frame; to be read only."""
     return film(tmp_path_factory.mktemp("vidéos [1]") / "right.mp4", shift(3, 0))
-
-
-@pytest.fixture(autouse=True)
-def registered() -> None:
-    """The command, should the command line not have it."""
-    if flow_command not in [command.callback for command in app.registered_commands]:
-        app.command()(flow_command)
 
 
 # ---------------------------------------------------------------- the command

@@ -17,6 +17,7 @@ import typer
 from stresnet import __version__
 from stresnet.cli import weights
 from stresnet.cli.convert import convert
+from stresnet.cli.flow import flow
 from stresnet.cli.models import models
 from stresnet.cli.show import Bar, console, errors, show_rows
 from stresnet.errors import StresnetError
@@ -340,6 +341,7 @@ def predict(
 
 app.command()(convert)
 app.command()(models)
+app.command()(flow)
 app.add_typer(weights.app, name="weights")
 
 
