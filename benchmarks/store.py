@@ -17,17 +17,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import av
 import cv2
 import numpy as np
-import pyarrow as pa
 import simplejpeg
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from stresnet.data.store import Clip, StoreSpec, encode_clip
+from stresnet.data.clip_writer import ClipWriter, Refusal, write_clip
+from stresnet.data.encode import temporary_clip
+from stresnet.data.store import Clip, ClipMeta, StoreSpec
 from stresnet.flow.codec import quantize_flow
 from stresnet.flow.estimate import iter_flow
 from stresnet.flow.spec import FlowSpec
@@ -76,10 +77,14 @@ class Arrow:
         rgb = [simplejpeg.encode_jpeg(frame, self._quality, "RGB", self._sampling) for frame in sample.rgb]
         stacked = sample.flow.reshape(len(sample.flow), -1, sample.flow.shape[-1], 1)
         flow = [simplejpeg.encode_jpeg(field, self._quality, "GRAY", "Gray") for field in stacked]
-        names = ["time_sec", "rgb", "flow"]
-        columns = [sample.clip.times_sec, pa.array(rgb, pa.large_binary()), pa.array([*flow, None], pa.large_binary())]
-        clip = Clip(replace(sample.clip.meta, checksum="of no use here"), pa.record_batch(columns, names=names))
-        clip.write(folder / f"{sample.name}.arrow")
+
+        def encode(sink: BinaryIO, refusal: Refusal) -> ClipMeta:
+            writer = ClipWriter(sink, refusal, sample.clip.meta.spec)
+            for row in zip(sample.clip.times_sec, rgb, [*flow, None], strict=True):
+                writer.append(*row)
+            return writer.finish(sample.clip.meta)
+
+        write_clip(folder / f"{sample.name}.arrow", encode)
         sizes = sum(map(len, rgb)), sum(map(len, flow))
         overhead = (folder / f"{sample.name}.arrow").stat().st_size - sum(sizes)
         return sizes[0] + overhead, sizes[1]
@@ -217,7 +222,7 @@ def prepare_samples(folder: Path, count: int, spec: StoreSpec, raw: Path) -> lis
     for path in paths[:: max(1, len(paths) // count)][:count]:
         frames = np.stack([frame.rgb for frame in iter_frames(path, short_side=spec.flow.short_side)])
         flow = np.stack([quantize_flow(field, spec.flow.bound_px) for field in iter_flow(frames, spec.flow)])
-        sample = Sample(path.stem, frames, flow, encode_clip(path.stem, path, spec))
+        sample = Sample(path.stem, frames, flow, temporary_clip(path.stem, path, spec))
         Raw().write(sample, raw)
         rgb_map, flow_map = (np.load(raw / f"{path.stem}.{part}.npy", mmap_mode="r") for part in ("rgb", "flow"))
         samples.append(replace(sample, rgb=rgb_map, flow=flow_map))

@@ -36,7 +36,6 @@ SCRIPT = """
     import os, signal, sys, time
     from pathlib import Path
 
-    import stresnet.data.clip_file
     import stresnet.prepare
     from stresnet.data.records import open_source
     from stresnet.data.store import StoreSpec
@@ -50,11 +49,11 @@ SCRIPT = """
         with open(log, "a") as stream:
             stream.write(line + "\\n")
 
-    def encode_or_die(record_id, path, spec):
+    def encode_or_die(record_id, path, spec, sink, refusal):
         note(f"{os.getpid()} {'torch' in sys.modules}")
         if mode == "crash" and "2" in record_id:
             os.kill(os.getpid(), signal.SIGSEGV)
-        return encode(record_id, path, spec)
+        return encode(record_id, path, spec, sink, refusal)
 
     def slow_or_full_disk(descriptor):
         time.sleep(0.15)  # most of a video's time is spent here, with a half-finished file on the disk
@@ -63,7 +62,7 @@ SCRIPT = """
         sync(descriptor)
 
     stresnet.prepare.encode_clip = encode_or_die
-    stresnet.data.clip_file.os.fsync = slow_or_full_disk
+    os.fsync = slow_or_full_disk
 
     def main():
         spec = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))

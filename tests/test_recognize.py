@@ -13,7 +13,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from stresnet.data.clip_file import Clip, encode_clip
+from clips_in_memory import encoded
+from stresnet.data.clip_file import Clip
 from stresnet.data.store import ClipStore
 from stresnet.errors import CheckpointError, FlowSpecError, StresnetError, VideoError
 from stresnet.flow import FlowSpec
@@ -56,7 +57,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
     rng = np.random.default_rng(0)
     texture = cv2.resize(rng.integers(0, 255, (12, 60, 3), np.uint8), (300, 32), interpolation=cv2.INTER_CUBIC)
     write_video(path, np.stack([texture[:, 3 * t : 3 * t + 96] for t in range(31)]), fps=25)
-    found = encode_clip("wide", path, SPEC)
+    found = encoded("wide", path, SPEC)
     assert (found.meta.frames, found.meta.height, found.meta.width) == (31, 32, 96)
     return found
 
@@ -155,7 +156,7 @@ def test_center(clip: Clip) -> None:
 def test_center_of_a_video_too_short_for_a_clip(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     write_video(tmp_path / "short.mp4", rng.integers(0, 255, (14, 32, 48, 3), np.uint8), fps=25)
-    short = encode_clip("short", tmp_path / "short.mp4", SPEC)
+    short = encoded("short", tmp_path / "short.mp4", SPEC)
     found = checkpoint()
     expected = by_hand(found, short, [5, 6, 6, 7, 8], [(0, 8, 32, 32, 32, 32)], [False])
     assert_scores(Recognizer(found).score(short, "center"), expected)
@@ -216,7 +217,7 @@ def test_videos_that_cannot_be_judged(run: Run, tmp_path: Path) -> None:
     write_video(tmp_path / "long.mp4", np.concatenate([frames, frames]), fps=25)
     other = replace(SPEC, flow=FlowSpec(short_side=40))
     with pytest.raises(FlowSpecError) as error:
-        recognizer.score(encode_clip("long", tmp_path / "long.mp4", other))
+        recognizer.score(encoded("long", tmp_path / "long.mp4", other))
     assert str(SPEC.flow) in str(error.value)
     assert str(other.flow) in str(error.value)
     with pytest.raises(ValueError, match="no protocol 'dense': give one of dense25, crop10x25, center"):

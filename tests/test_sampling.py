@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import simplejpeg
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clips_in_memory import written
 from stresnet.data import clip_file
 from stresnet.data.clip_file import Clip, ClipMeta, StoreSpec
+from stresnet.data.clip_writer import ClipWriter, Encode, Refusal, write_clip
 from stresnet.data.clips import CenteredClips, ClipSampling, TrainingClips, cut, recolor
 from stresnet.data.records import VideoRecord
 from stresnet.data.sampling import (
@@ -214,29 +216,38 @@ def test_test_windows() -> None:
 # Clips
 
 
-def make_clip(rgb: Pictures, flow: Pictures) -> Clip:
-    """A clip in memory of frames (T,H,W,3) and flow levels (T−1,2,H,W)."""
+def encoder(rgb: Pictures, flow: Pictures) -> Encode:
+    """What writes a clip of frames (T,H,W,3) and flow levels (T−1,2,H,W)."""
     frames, height, width = rgb.shape[:3]
     rgb_jpegs = [simplejpeg.encode_jpeg(frame, 100, "RGB", "444") for frame in rgb]
     stacked = np.ascontiguousarray(flow.reshape(frames - 1, 2 * height, width, 1))
     flow_jpegs = [simplejpeg.encode_jpeg(field, 100, "GRAY", "Gray") for field in stacked]
-    times = [i / 25 for i in range(frames)]
-    rows = pa.record_batch([times, rgb_jpegs, [*flow_jpegs, None]], schema=clip_file._SCHEMA)
-    meta = ClipMeta("v.avi", frames, height, width, 25.0, SPEC, 1, 1, 0.0, "", False)
-    return Clip(meta, rows)
+    meta = ClipMeta("v.avi", frames, height, width, 25.0, SPEC, 1, 1, 0.0, "", truncated=False, imported=False)
+
+    def encode(sink: BinaryIO, refusal: Refusal) -> ClipMeta:
+        writer = ClipWriter(sink, refusal, SPEC)
+        for i, pictures in enumerate(zip(rgb_jpegs, [*flow_jpegs, None], strict=True)):
+            writer.append(i / 25, *pictures)
+        return writer.finish(meta)
+
+    return encode
 
 
-def noisy_clip(frames: int = 20, height: int = 32, width: int = 40) -> Clip:
+def noise() -> Encode:
     rng = generator(7)
-    rgb = rng.integers(0, 256, (frames, height, width, 3), np.uint8)
-    return make_clip(rgb, rng.integers(0, 256, (frames - 1, 2, height, width), np.uint8))
+    rgb = rng.integers(0, 256, (20, 32, 40, 3), np.uint8)
+    return encoder(rgb, rng.integers(0, 256, (19, 2, 32, 40), np.uint8))
+
+
+def noisy_clip() -> Clip:
+    return written(noise())
 
 
 def plain_clip(frames: int = 20) -> Clip:
     """Flow i has the level 60 + i for u and 160 + i for v all over, which JPEG keeps exactly."""
     level = np.arange(frames - 1)[:, None, None, None] + np.array([60, 160])[:, None, None]
     flow = np.broadcast_to(level, (frames - 1, 2, 32, 40)).astype(np.uint8)
-    return make_clip(np.full((frames, 32, 40, 3), 90, np.uint8), flow)
+    return written(encoder(np.full((frames, 32, 40, 3), 90, np.uint8), flow))
 
 
 WHOLE = Crop(0, 0, 32, 40)
@@ -337,7 +348,7 @@ def store(tmp_path: Path) -> ClipStore:
     entries = []
     for n in range(3):
         record = VideoRecord(id=f"{n}.avi", path=f"/{n}.avi", label="ab"[n % 2])
-        noisy_clip().write(clip_path(tmp_path, record.id))
+        write_clip(clip_path(tmp_path, record.id), noise())
         entries.append(StoreEntry(record, frames=20, height=32, width=40, fps=25.0))
     return ClipStore(tmp_path, SPEC, ("b", "a"), "three", tuple(entries))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import tempfile
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
-from stresnet.data import clip_file
+from clips_in_memory import encoded
+from stresnet.data import clip_file, clip_writer, encode
+from stresnet.data.clip_file import ROWS_PER_BATCH, ClipMeta
+from stresnet.data.clip_writer import write_clip
+from stresnet.data.encode import encode_clip, temporary_clip
 from stresnet.data.records import VideoRecord
-from stresnet.data.store import Clip, ClipStore, StoreEntry, StoreSpec, clip_path, encode_clip
+from stresnet.data.store import Clip, ClipStore, StoreEntry, StoreSpec, clip_path
 from stresnet.errors import FlowSpecError, StoreError, VideoError
 from stresnet.flow.codec import dequantize_flow
 from stresnet.flow.estimate import estimate_flow
@@ -46,13 +53,17 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clip(video: Path) -> Clip:
-    return encode_clip("wave/a square.mp4", video, SPEC)
+    return encoded("wave/a square.mp4", video, SPEC)
+
+
+def write(video: Path, path: Path, spec: StoreSpec = SPEC) -> Path:
+    write_clip(path, partial(encode_clip, "wave/a square.mp4", video, spec))
+    return path
 
 
 @pytest.fixture
-def clip_path_(clip: Clip, tmp_path: Path) -> Path:
-    clip.write(tmp_path / "deep" / "a.arrow")
-    return tmp_path / "deep" / "a.arrow"
+def clip_path_(video: Path, tmp_path: Path) -> Path:
+    return write(video, tmp_path / "deep" / "a.arrow")
 
 
 def test_clip_holds_the_frames_and_the_flow(clip: Clip, video: Path) -> None:
@@ -75,14 +86,14 @@ def test_clip_holds_the_frames_and_the_flow(clip: Clip, video: Path) -> None:
 
 def test_memory_and_disk_give_the_same_bytes(clip: Clip, clip_path_: Path, video: Path) -> None:
     mapped = Clip.open(clip_path_)
-    again = encode_clip("wave/a square.mp4", video, SPEC)
-    assert mapped.meta == clip.meta == again.meta
-    for other in (mapped, again):
+    temporary = temporary_clip("wave/a square.mp4", video, SPEC)
+    assert mapped.meta == clip.meta == temporary.meta
+    for other in (mapped, temporary):
         other.verify()
         np.testing.assert_array_equal(other.times_sec, clip.times_sec)
         np.testing.assert_array_equal(other.rgb(range(14)), clip.rgb(range(14)))
         np.testing.assert_array_equal(other.flow(range(13)), clip.flow(range(13)))
-    mapped.write(clip_path_.with_name("b.arrow"))
+    write(video, clip_path_.with_name("b.arrow"))
     assert clip_path_.with_name("b.arrow").read_bytes() == clip_path_.read_bytes()
     assert sorted(p.name for p in clip_path_.parent.iterdir()) == ["a.arrow", "b.arrow"]
 
@@ -112,9 +123,20 @@ def test_indices_out_of_range(clip: Clip) -> None:
             read([0, index])
 
 
-def test_frames_are_not_gathered(monkeypatch: pytest.MonkeyPatch, video: Path) -> None:
+FRAMES = 3 * ROWS_PER_BATCH + 5
+
+
+def test_neither_frames_nor_pictures_are_gathered(monkeypatch: pytest.MonkeyPatch, video: Path) -> None:
     alive = 0
     most = 0
+    waiting = []
+    put = clip_writer.ClipWriter._write
+
+    def counting(writer: clip_writer.ClipWriter, meta: ClipMeta | None = None) -> None:
+        waiting.append(len(writer._rows))
+        put(writer, meta)
+
+    monkeypatch.setattr(clip_writer.ClipWriter, "_write", counting)
 
     class Reader:
         info = SimpleNamespace(fps=25.0)
@@ -126,9 +148,15 @@ def test_frames_are_not_gathered(monkeypatch: pytest.MonkeyPatch, video: Path) -
         def __exit__(self, *_: object) -> None:
             pass
 
-        def __iter__(self) -> Iterator[SimpleNamespace]:
+        def __init__(self) -> None:
+            self.frames = self.read()
+
+        def __next__(self) -> SimpleNamespace:
+            return next(self.frames)
+
+        def read(self) -> Iterator[SimpleNamespace]:
             nonlocal alive, most
-            for t in range(60):
+            for t in range(FRAMES):
                 rgb = np.full((32, 40, 3), t, np.uint8)
                 weakref.finalize(rgb, gone)
                 alive += 1
@@ -139,22 +167,28 @@ def test_frames_are_not_gathered(monkeypatch: pytest.MonkeyPatch, video: Path) -
         nonlocal alive
         alive -= 1
 
-    monkeypatch.setattr(clip_file, "iter_frames", lambda path, short_side: Reader())
-    clip = encode_clip("x", video, SPEC)
-    assert clip.meta.frames == 60
-    assert clip.meta.truncated
+    monkeypatch.setattr(encode, "iter_frames", lambda path, short_side: Reader())
+    found = encoded("x", video, SPEC)
+    assert found.meta.frames == FRAMES
+    assert found.meta.truncated
     assert most <= 3
+    # Nor are the pictures: they leave batch by batch, and are found again where they should be.
+    assert max(waiting) == ROWS_PER_BATCH
+    levels = found.rgb([FRAMES - 1, 0, ROWS_PER_BATCH, ROWS_PER_BATCH - 1])[:, 0, 0, 0].astype(int)
+    assert np.abs(levels - [FRAMES - 1, 0, ROWS_PER_BATCH, ROWS_PER_BATCH - 1]).max() <= 1
+    np.testing.assert_array_equal(found.times_sec, np.arange(FRAMES) / 25)
+    found.verify()
 
 
 def test_too_short(tmp_path: Path) -> None:
     path = tmp_path / "short.mp4"
     write_video(path, moving_square(10), fps=20)
     with pytest.raises(VideoError, match="10 frames decoded; at least 11 needed"):
-        encode_clip("short", path, SPEC)
+        encoded("short", path, SPEC)
     with pytest.raises(VideoError, match=r"none\.mp4: "):
-        encode_clip("none", tmp_path / "none.mp4", SPEC)
+        encoded("none", tmp_path / "none.mp4", SPEC)
     write_video(path, moving_square(11), fps=20)
-    assert encode_clip("short", path, SPEC).meta.frames == 11
+    assert encoded("short", path, SPEC).meta.frames == 11
 
 
 def test_checksum_catches_a_flipped_byte(clip: Clip, clip_path_: Path) -> None:
@@ -187,17 +221,82 @@ def test_a_damaged_picture_is_named(clip_path_: Path) -> None:
         Clip.open(clip_path_).rgb([0])
 
 
-def test_a_full_disk_leaves_nothing(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_nothing(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     target = tmp_path / "a.arrow"
     target.write_text("what was there")
-    monkeypatch.setattr(clip_file.os, "fsync", full)
+    monkeypatch.setattr(clip_writer.os, "fsync", full)
     with pytest.raises(StoreError, match=r"a\.arrow: cannot be written \(No space left on device\)"):
-        clip.write(target)
+        write(video, target)
     assert [p.name for p in tmp_path.iterdir()] == ["a.arrow"]
     assert target.read_text() == "what was there"
+
+
+def test_a_temporary_clip_never_has_a_name(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    names = []
+    finish = clip_writer.ClipWriter.finish
+
+    def looking(writer: clip_writer.ClipWriter, meta: ClipMeta) -> ClipMeta:
+        names.extend(tmp_path.iterdir())
+        return finish(writer, meta)
+
+    monkeypatch.setattr(clip_writer.ClipWriter, "finish", looking)
+    found = temporary_clip("x", video, SPEC)
+    found.verify()
+    assert [*names, *tmp_path.iterdir()] == []  # so nothing that ends the process can leave it behind
+
+
+@pytest.mark.parametrize("at", ["open", "write", "close"])
+def test_a_full_temporary_disk_is_named(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(28, "No space left on device") if at == "write" else AssertionError
+
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+        def close(self) -> None:
+            super().close()
+            if at == "close":
+                raise OSError(28, "No space left on device")
+
+    def opened() -> io.BytesIO:
+        if at == "open":
+            raise OSError(28, "No space left on device")
+        return Full()
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "TemporaryFile", opened)
+    if at == "close":
+        monkeypatch.setattr(clip_writer.ClipWriter, "_write", lambda *_: None)
+    with pytest.raises(StoreError) as error:
+        temporary_clip("x", video, SPEC)
+    assert str(error.value) == (
+        f"{tmp_path}: cannot hold the decoded video (No space left on device); make room there, or name another "
+        "folder in the environment variable TMPDIR"
+    )
+
+
+def test_a_video_that_cannot_be_read_on_is_no_full_disk(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone:
+        def __enter__(self) -> Gone:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def __next__(self) -> SimpleNamespace:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(encode, "iter_frames", lambda path, short_side: Gone())
+    with pytest.raises(VideoError, match=r"a square\.mp4: cannot be read \(Input/output error\)"):
+        write(video, tmp_path / "a.arrow")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_spec_of_other_flow_parameters_is_refused() -> None:
@@ -212,7 +311,7 @@ def test_a_spec_of_other_flow_parameters_is_refused() -> None:
 
 
 @pytest.fixture
-def store(clip: Clip, tmp_path: Path) -> ClipStore:
+def store(video: Path, tmp_path: Path) -> ClipStore:
     root = tmp_path / "store"
     root.mkdir()
     entries = []
@@ -225,7 +324,7 @@ def store(clip: Clip, tmp_path: Path) -> ClipStore:
         if name.endswith("b.avi"):
             entries.append(StoreEntry(record, reason="no frame decodes"))
             continue
-        clip.write(clip_path(root, name))
+        write(video, clip_path(root, name))
         entries.append(
             StoreEntry(record, 14, 32, 43, 20.0, clip_path(root, name).stat().st_size, truncated=label == "wave")
         )
@@ -272,7 +371,7 @@ def test_what_is_no_store(store: ClipStore, tmp_path: Path) -> None:
         ClipStore.open(store.root / "store.json")
     header = json.loads((store.root / "store.json").read_text(encoding="utf-8"))
     (store.root / "store.json").write_text(json.dumps(header | {"format": 99}))
-    with pytest.raises(StoreError, match="expected a store of format 1, found format 99"):
+    with pytest.raises(StoreError, match="expected a store of format 2, found format 99; prepare its videos again"):
         ClipStore.open(store.root)
     (store.root / "store.json").write_text(json.dumps(header | {"classes": ["jump"]}))
     with pytest.raises(StoreError, match=r"classes that store\.json lacks, \['wave'\]"):

@@ -22,13 +22,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import cv2
 
-from stresnet.data.clip_file import cannot_write
+from stresnet.data.clip_writer import cannot_write, write_clip
+from stresnet.data.encode import encode_clip
 from stresnet.data.records import Catalog, VideoRecord
 from stresnet.data.store import (
     Clip,
@@ -37,7 +39,6 @@ from stresnet.data.store import (
     StoreEntry,
     StoreSpec,
     clip_path,
-    encode_clip,
     read_header,
     write_header,
 )
@@ -380,15 +381,13 @@ def _prepare_one(root: Path, record: VideoRecord, spec: StoreSpec) -> StoreEntry
     """
     path = clip_path(root, record.id)
     try:
-        clip = encode_clip(record.id, record.path, spec)
-    except StresnetError as error:
-        return StoreEntry(record, reason=str(error).removeprefix(f"{record.path}: "))
-    except Exception as error:  # whatever one bad file brings about, ten thousand good ones go on
-        return StoreEntry(record, reason=" ".join(f"{type(error).__name__}: {error}".split()))
-    try:
-        clip.write(path)
+        meta = write_clip(path, partial(encode_clip, record.id, record.path, spec))
     except StoreError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG:
             return StoreEntry(record, reason="the name is too long for this file system")
         raise
-    return _entry(record, clip.meta, path.stat().st_size)
+    except StresnetError as error:
+        return StoreEntry(record, reason=str(error).removeprefix(f"{record.path}: "))
+    except Exception as error:  # whatever one bad file brings about, ten thousand good ones go on
+        return StoreEntry(record, reason=" ".join(f"{type(error).__name__}: {error}".split()))
+    return _entry(record, meta, path.stat().st_size)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stresnet import hub
-from stresnet.data.clip_file import Clip, StoreSpec, encode_clip
+from stresnet.data.clip_file import Clip, StoreSpec
 from stresnet.data.clips import Sample, cut
+from stresnet.data.encode import temporary_clip
 from stresnet.data.sampling import (
     Crop,
     Indices,
@@ -215,7 +216,7 @@ class Recognizer(ModelHubMixin):
         Raises:
             VideoError: if the file cannot be read, or is too short for a stack of flows.
         """
-        return self.judge(encode_clip(str(video), video, self.store_spec), protocol=protocol, top=top)
+        return self.judge(temporary_clip(str(video), video, self.store_spec), protocol=protocol, top=top)
 
     def judge(self, clip: Clip, *, protocol: Protocol = "dense25", top: int = 5) -> Prediction:
         """The action in a prepared video.

@@ -1,9 +1,13 @@
-"""One prepared video: its frames and its flow, decoded and estimated once, in an Arrow IPC file or in memory.
+"""One prepared video: its frames and its flow, decoded and estimated once, in an Arrow IPC file.
 
-One row per frame, memory-mapped: ``time_sec`` float64; ``rgb``, a JPEG; ``flow``, a gray JPEG of quantised levels
-with u above v, for the step to the next row (null in the last one). The schema's metadata holds
-a :class:`ClipMeta` as JSON. Training, evaluation and prediction all read clips made by :func:`encode_clip`, so that a
-number never depends on whether a video was prepared before.
+One row per frame, in record batches of ``ROWS_PER_BATCH``, so that frame ``i`` lies in batch ``i // ROWS_PER_BATCH``;
+then an empty batch whose own metadata holds a :class:`ClipMeta` as JSON: what it says is known only at the end, and a
+video is written as it is decoded, however long it is. The columns are ``time_sec``, ``rgb`` (a JPEG), and for the step
+to the next row (null in the last one)
+
+- ``flow``, a gray JPEG of quantised levels with u above v, or
+- ``u`` and ``v``, two gray JPEGs taken over from elsewhere, or
+- neither, where flow is computed from the frames when it is asked for.
 
 Frames have ``FlowSpec.short_side`` px on their short side: (H,W) below. T is the number of frames.
 """
@@ -15,7 +19,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,17 +27,18 @@ import pyarrow as pa
 import simplejpeg
 from numpy.typing import NDArray
 
-from stresnet.atomic import replacing
-from stresnet.errors import FlowSpecError, StoreError, StresnetError, VideoError
-from stresnet.flow.codec import clipped_share, quantize_flow
-from stresnet.flow.estimate import iter_flow
+from stresnet.data.step_flow import fill_steps
+from stresnet.errors import FlowSpecError, StoreError, StresnetError
 from stresnet.flow.spec import FlowSpec
-from stresnet.media.video import iter_frames
 
 MIN_FRAMES = 11
 """Frames that the one valid centre of a stack of 10 flow fields needs: t−5 … t+4 → t+5 (released code)."""
 
-_SCHEMA = pa.schema([("time_sec", pa.float64()), ("rgb", pa.large_binary()), ("flow", pa.large_binary())])
+ROWS_PER_BATCH = 32
+"""Frames of a record batch: about 1 MB at a short side of 256, which is what writing holds."""
+
+META_KEY = b"stresnet"
+_Indices = Sequence[int] | NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,12 @@ class StoreSpec:
     Attributes:
         flow: the optical flow, and the size of frames and flow.
         jpeg_quality: 1 to 100, of frames and flow alike.
+        flow_stored: whether flow lies in the store; else it is computed from the stored frames when it is read.
     """
 
     flow: FlowSpec
     jpeg_quality: int = 95
+    flow_stored: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.jpeg_quality <= 100:
@@ -54,27 +61,35 @@ class StoreSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the spec as JSON types."""
-        return {"flow": self.flow.to_dict(), "flow_digest": self.flow.digest(), "jpeg_quality": self.jpeg_quality}
+        return {
+            "flow": self.flow.to_dict(),
+            "flow_digest": self.flow.digest(),
+            "jpeg_quality": self.jpeg_quality,
+            "flow_stored": self.flow_stored,
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> StoreSpec:
-        """Returns the spec that :meth:`to_dict` wrote.
+        """Returns the spec that :meth:`to_dict` wrote; without ``flow_stored``, flow is stored.
 
         Raises:
             StoreError, FlowSpecError: a key is missing or unknown, or the flow was computed with other parameters
                 than this version uses under that name.
         """
-        if set(data) != {"flow", "flow_digest", "jpeg_quality"}:
+        if set(data) | {"flow_stored"} != {"flow", "flow_digest", "jpeg_quality", "flow_stored"}:
             raise StoreError(f"expected a store spec with flow, flow_digest and jpeg_quality, found {sorted(data)}")
         flow = FlowSpec.from_dict(data["flow"])
         if flow.digest() != data["flow_digest"]:
             raise FlowSpecError(
                 f"flow made with other parameters ({data['flow_digest']}) than {flow} has now; prepare again"
             )
-        return cls(flow, data["jpeg_quality"])
+        return cls(flow, data["jpeg_quality"], data.get("flow_stored", True))
 
     def require_same(self, other: StoreSpec, what: str) -> None:
-        """Returns if both specs agree.
+        """Returns if a network trained on clips of one spec may be used on clips of the other.
+
+        Whether flow is stored makes no difference to that: computed when read, it is the same flow, off by no more
+        than the JPEG coding of stored flow or of the frames it is computed from (figures in docs/store.md).
 
         Raises:
             FlowSpecError: the flow differs.
@@ -93,12 +108,15 @@ class ClipMeta:
     Attributes:
         id: the record's id.
         frames, height, width: T, H and W.
-        fps: frames per second that the file claims.
+        fps: frames per second that the file claims; 25 for imported pictures, which claim nothing.
         spec: how the clip was made.
-        source_bytes, source_mtime_ns: size and time of change of the video when it was read.
-        clipped_share: share of flow vectors beyond the bound, 0 to 1.
+        source_bytes, source_mtime_ns: size and time of change of the video when it was read; of imported pictures,
+            their sizes together and the last change.
+        clipped_share: share of flow vectors beyond the bound, 0 to 1; None if no flow was computed.
         checksum: BLAKE2b of everything else in the clip.
         truncated: parts of the video could not be decoded, such as its end; what could is here.
+        imported: the pictures were made elsewhere and taken over as they were; so method and bound of stored flow are
+            what the user said they are.
     """
 
     id: str
@@ -109,9 +127,10 @@ class ClipMeta:
     spec: StoreSpec
     source_bytes: int
     source_mtime_ns: int
-    clipped_share: float
+    clipped_share: float | None
     checksum: str
     truncated: bool
+    imported: bool
 
     def to_json(self) -> str:
         """Returns the metadata as one line of JSON."""
@@ -126,57 +145,61 @@ class ClipMeta:
 
 
 class Clip:
-    """One video, decoded to pictures and flow: in memory as :func:`encode_clip` made it, or mapped from a file.
+    """One video, as pictures and flow: memory-mapped, so that only pictures that are asked for are read.
 
     Attributes:
         meta: what is known besides the pictures.
-        times_sec: (T,) float64, when each frame is shown.
     """
 
-    def __init__(self, meta: ClipMeta, rows: pa.RecordBatch) -> None:
-        self.meta = meta
-        self._rows = rows
-        self.times_sec: NDArray[np.float64] = rows.column("time_sec").to_numpy()
+    def __init__(self, source: pa.NativeFile, name: object) -> None:
+        """Open a clip.
+
+        Args:
+            source: the Arrow IPC file, ready for random access.
+            name: what to call it in the message if it is no clip.
+
+        Raises:
+            StoreError: it is no clip, or damaged.
+        """
+        try:
+            self._file = pa.ipc.open_file(source)
+            batches = self._file.num_record_batches
+            last = self._file.get_batch_with_custom_metadata(batches - 1)
+            self.meta = ClipMeta.from_json(last.custom_metadata[META_KEY])
+            if self._file.schema != schema_of(self.meta.spec, imported=self.meta.imported):
+                raise ValueError("other columns than it should have")
+            if batches - 1 != -(-self.meta.frames // ROWS_PER_BATCH):
+                raise ValueError("another number of frames than it should have")
+        except StresnetError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise _damaged(name, error) from error
+        self._batch: tuple[int, pa.RecordBatch] = (-1, last.batch)
+        self._computed: tuple[bytes, NDArray[np.uint8]] | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Clip:
-        """Returns the clip in a file, memory-mapped: only pictures that are asked for are read.
+        """Returns the clip in a file, memory-mapped.
 
         Raises:
             StoreError: there is no such file, or it is no clip.
         """
         try:
-            reader = pa.ipc.open_file(pa.memory_map(os.fspath(path)))
-            meta = ClipMeta.from_json(reader.schema.metadata[b"stresnet"])
-            rows = reader.get_batch(0)
-            rows.validate(full=True)  # or damaged offsets would end the process; takes 1 µs
-            if reader.schema.remove_metadata() != _SCHEMA or rows.num_rows != meta.frames:
-                raise ValueError("other columns or another number of frames than it should have")
-            return cls(meta, rows)
-        except StresnetError:
-            raise
+            source = pa.memory_map(os.fspath(path))
         except FileNotFoundError as error:
             raise StoreError(f"{path}: expected a prepared clip, found no file; run prepare again") from error
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise _damaged(path, error) from error
+        return cls(source, path)
 
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes the clip so that ``path`` holds all of it or is as it was.
-
-        Raises:
-            StoreError: the file cannot be written, such as on a full disk.
-        """
-        schema = _SCHEMA.with_metadata({"stresnet": self.meta.to_json()})
+    @cached_property
+    def times_sec(self) -> NDArray[np.float64]:
+        """When each frame is shown, (T,) float64, seconds since the first."""
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            with replacing(Path(path)) as temporary, temporary.open("wb") as sink:
-                with pa.ipc.new_file(sink, schema) as writer:
-                    writer.write_batch(self._rows.replace_schema_metadata(schema.metadata))
-                # Without this a power cut could leave the new name on an empty file, which would be kept ever after.
-                sink.flush()
-                os.fsync(sink.fileno())
-        except OSError as error:
-            raise cannot_write(path, error) from error
+            times: NDArray[np.float64] = np.concatenate([rows.column("time_sec").to_numpy() for rows in self._rows()])
+        except (ValueError, pa.ArrowException) as error:
+            raise _damaged(self.meta.id, error) from error
+        return times
 
     def verify(self) -> None:
         """Returns if the clip is what was written.
@@ -184,14 +207,18 @@ class Clip:
         Raises:
             StoreError: the checksum differs.
         """
+        checksum = Checksum()
         try:
-            found = _checksum(self.meta, self._rows)
-        except (ValueError, OverflowError, pa.ArrowException) as error:
+            for rows in self._rows():
+                for values in zip(*rows.columns, strict=True):
+                    time, *pictures = values
+                    checksum.add(time.as_py(), [p.as_buffer() if p.is_valid else None for p in pictures])
+        except (ValueError, OverflowError, TypeError, pa.ArrowException) as error:
             raise _damaged(self.meta.id, error) from error
-        if found != self.meta.checksum:
+        if (found := checksum.of(self.meta)) != self.meta.checksum:
             raise _damaged(self.meta.id, f"its checksum is {found}, not {self.meta.checksum}")
 
-    def rgb(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+    def rgb(self, indices: _Indices) -> NDArray[np.uint8]:
         """Returns frames, (n,H,W,3) uint8 RGB.
 
         Args:
@@ -201,116 +228,108 @@ class Clip:
             IndexError: an index is out of range.
             StoreError: a picture is damaged.
         """
-        return self._pictures("rgb", indices, self.meta.frames, (self.meta.height, self.meta.width, 3))
+        wanted, where = self._distinct(indices, self.meta.frames, "rgb")
+        pictures = np.empty((len(wanted), self.meta.height, self.meta.width, 3), np.uint8)
+        for picture, index in zip(pictures, wanted, strict=True):
+            self._decode("rgb", int(index), picture)
+        return pictures[where]
 
-    def flow(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+    def flow(self, indices: _Indices) -> NDArray[np.uint8]:
         """Returns flow as quantised levels, (n,2,H,W) uint8, u then v.
 
         Args:
-            indices: n steps, 0 … T−2, in any order, repeats allowed; each distinct one is decoded once. Flow ``i``
-                takes frame ``i`` to ``i + 1``.
+            indices: n steps, 0 … T−2, in any order, repeats allowed; each distinct one is decoded once, or computed
+                once where no flow is stored. Flow ``i`` takes frame ``i`` to ``i + 1``.
 
         Raises:
             IndexError: an index is out of range.
             StoreError: a picture is damaged.
         """
-        height, width = self.meta.height, self.meta.width
-        stacked = self._pictures("flow", indices, self.meta.frames - 1, (2 * height, width, 1))
-        return stacked.reshape(-1, 2, height, width)
+        wanted, where = self._distinct(indices, self.meta.frames - 1, "flow")
+        return (self._stored(wanted) if self.meta.spec.flow_stored else self._compute(wanted))[where]
 
-    def _pictures(
-        self, column: str, indices: Sequence[int] | NDArray[np.integer[Any]], count: int, shape: tuple[int, int, int]
-    ) -> NDArray[np.uint8]:
+    def _stored(self, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+        height, width = self.meta.height, self.meta.width
+        fields = np.empty((len(wanted), 2, height, width), np.uint8)
+        for field, index in zip(fields, wanted, strict=True):
+            if self.meta.imported:
+                self._decode("u", int(index), field[0, ..., None])
+                self._decode("v", int(index), field[1, ..., None])
+            else:
+                self._decode("flow", int(index), field.reshape(2 * height, width, 1))
+        return fields
+
+    def _compute(self, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+        if self._computed is not None and self._computed[0] == wanted.tobytes():
+            return self._computed[1]  # the ten-crop protocol asks for the same steps five times
+        shape = self.meta.height, self.meta.width
+
+        def frame(index: int) -> NDArray[np.uint8]:
+            return self._decode("rgb", index, np.empty((*shape, 3), np.uint8))
+
+        levels = np.empty((len(wanted), 2, *shape), np.uint8)
+        fill_steps(levels, wanted, frame, self.meta.spec.flow)
+        self._computed = wanted.tobytes(), levels
+        return levels
+
+    def _distinct(self, indices: _Indices, count: int, what: str) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
         wanted, where = np.unique(np.asarray(indices, np.int64), return_inverse=True)
         if wanted.size and not 0 <= wanted[0] <= wanted[-1] < count:
-            raise IndexError(f"{self.meta.id}: {column} indices 0 to {count - 1}, found {wanted[0]} to {wanted[-1]}")
-        pictures = np.empty((len(wanted), *shape), np.uint8)
-        colorspace = "RGB" if column == "rgb" else "GRAY"
-        values = self._rows.column(column)
-        for picture, index in zip(pictures, wanted, strict=True):
-            try:
-                jpeg = np.frombuffer(values[int(index)].as_buffer(), np.uint8)
-                size = simplejpeg.decode_jpeg(jpeg, colorspace, buffer=picture).shape
-            except (ValueError, pa.ArrowException) as error:
-                raise _damaged(self.meta.id, error) from error
-            if size != shape:
-                raise _damaged(self.meta.id, f"{column} {index} has size {size}, not {shape}")
-        return pictures[where]
+            raise IndexError(f"{self.meta.id}: {what} indices 0 to {count - 1}, found {wanted[0]} to {wanted[-1]}")
+        return wanted, where
+
+    def _decode(self, column: str, index: int, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Fills ``picture`` (h,w,c) with the JPEG of one cell, and returns it."""
+        number, row = divmod(index, ROWS_PER_BATCH)
+        try:
+            if self._batch[0] != number:
+                self._batch = number, self._read(number)
+            jpeg = np.frombuffer(self._batch[1].column(column)[row].as_buffer(), np.uint8)
+            colorspace = "RGB" if picture.shape[2] == 3 else "GRAY"
+            size = simplejpeg.decode_jpeg(jpeg, colorspace, buffer=picture).shape
+        except (ValueError, TypeError, pa.ArrowException) as error:
+            raise _damaged(self.meta.id, error) from error
+        if size != picture.shape:
+            raise _damaged(self.meta.id, f"{column} {index} has size {size}, not {picture.shape}")
+        return picture
+
+    def _rows(self) -> Iterator[pa.RecordBatch]:
+        for number in range(self._file.num_record_batches - 1):
+            yield self._read(number)
+
+    def _read(self, number: int) -> pa.RecordBatch:
+        rows = self._file.get_batch(number)
+        rows.validate(full=True)  # or damaged offsets would end the process; takes 10 µs
+        if rows.num_rows != min(ROWS_PER_BATCH, self.meta.frames - number * ROWS_PER_BATCH):
+            raise ValueError("another number of frames than it should have")
+        return rows
 
 
-def encode_clip(record_id: str, path: str | os.PathLike[str], spec: StoreSpec) -> Clip:
-    """Returns a video's frames and flow as a clip in memory.
+class Checksum:
+    """BLAKE2b of a clip's rows, as they come, and of its metadata."""
 
-    Frames are decoded, matched and compressed one at a time: what is held is the JPEGs, about 40 KB a frame.
+    def __init__(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=16)
 
-    Args:
-        record_id: becomes the clip's id.
-        path: the video.
-        spec: flow, size and quality.
+    def add(self, time_sec: float, pictures: Sequence[bytes | pa.Buffer | None]) -> None:
+        """Takes in one row."""
+        self._digest.update(np.float64(time_sec).tobytes())
+        for picture in pictures:
+            self._digest.update((0 if picture is None else len(picture)).to_bytes(8, "little"))
+            self._digest.update(picture or b"")
 
-    Raises:
-        VideoError: the video cannot be read, or has fewer than ``MIN_FRAMES`` frames.
-    """
-    try:
-        source = os.stat(path)
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be read ({error.strerror})") from error
-    times: list[float] = []
-    rgb: list[bytes] = []
-    flow: list[bytes | None] = []
-    clipped = 0.0
-
-    with iter_frames(path, short_side=spec.flow.short_side) as reader:
-
-        def frames() -> Iterator[NDArray[np.uint8]]:
-            for frame in reader:
-                times.append(frame.time_sec)
-                # 4:4:4: for the same bytes it errs less than 4:2:0 at a higher quality (docs/store.md).
-                rgb.append(simplejpeg.encode_jpeg(frame.rgb, spec.jpeg_quality, "RGB", "444"))
-                yield frame.rgb
-
-        for field in iter_flow(frames(), spec.flow):
-            clipped += clipped_share(field, spec.flow.bound_px)
-            u_above_v = quantize_flow(field, spec.flow.bound_px).reshape(-1, field.shape[2], 1)
-            flow.append(simplejpeg.encode_jpeg(u_above_v, spec.jpeg_quality, "GRAY", "Gray"))
-    if len(rgb) < MIN_FRAMES:
-        raise VideoError(f"{path}: {len(rgb)} frames decoded; at least {MIN_FRAMES} needed")
-    height, width = simplejpeg.decode_jpeg_header(rgb[0])[:2]
-    rows = pa.record_batch([times, rgb, [*flow, None]], schema=_SCHEMA)
-    meta = ClipMeta(
-        id=record_id,
-        frames=len(rgb),
-        height=height,
-        width=width,
-        fps=reader.info.fps,
-        spec=spec,
-        source_bytes=source.st_size,
-        source_mtime_ns=source.st_mtime_ns,
-        clipped_share=clipped / len(flow),
-        checksum="",
-        truncated=reader.truncated,
-    )
-    return Clip(replace(meta, checksum=_checksum(meta, rows)), rows)
+    def of(self, meta: ClipMeta) -> str:
+        """Returns the checksum of all rows and of what else ``meta`` says."""
+        digest = self._digest.copy()
+        digest.update(replace(meta, checksum="").to_json().encode())
+        return digest.hexdigest()
 
 
-def _checksum(meta: ClipMeta, rows: pa.RecordBatch) -> str:
-    digest = hashlib.blake2b(replace(meta, checksum="").to_json().encode(), digest_size=16)
-    digest.update(rows.column("time_sec").to_numpy().tobytes())
-    for name in ("rgb", "flow"):
-        for value in rows.column(name):
-            payload = value.as_buffer() if value.is_valid else b""
-            digest.update(len(payload).to_bytes(8, "little"))
-            digest.update(payload)
-    return digest.hexdigest()
+def schema_of(spec: StoreSpec, *, imported: bool) -> pa.Schema:
+    """Returns the columns of a clip."""
+    flow = [] if not spec.flow_stored else ["u", "v"] if imported else ["flow"]
+    return pa.schema([("time_sec", pa.float64()), *((name, pa.large_binary()) for name in ("rgb", *flow))])
 
 
 def _damaged(what: object, why: object) -> StoreError:
     return StoreError(f"{what}: this clip is damaged ({why}); delete its file and run prepare again")
-
-
-def cannot_write(path: object, error: OSError) -> StoreError:
-    """Returns what to raise when a store cannot be written, such as on a full disk."""
-    return StoreError(
-        f"{path}: cannot be written ({error.strerror or error}); mend that and run the same command again, what is "
-        "finished is kept"
-    )

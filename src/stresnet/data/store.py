@@ -23,12 +23,11 @@ from stresnet.data.clip_file import MIN_FRAMES as MIN_FRAMES
 from stresnet.data.clip_file import Clip as Clip
 from stresnet.data.clip_file import ClipMeta as ClipMeta
 from stresnet.data.clip_file import StoreSpec as StoreSpec
-from stresnet.data.clip_file import cannot_write
-from stresnet.data.clip_file import encode_clip as encode_clip
+from stresnet.data.clip_writer import cannot_write
 from stresnet.data.records import VideoRecord
 from stresnet.errors import StoreError, StresnetError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _RECORD_COLUMNS = ("id", "path", "label", "split", "group")
 _INDEX_SCHEMA = pa.schema(
     [(name, pa.string()) for name in _RECORD_COLUMNS]
@@ -174,7 +173,10 @@ def read_header(root: Path) -> tuple[StoreSpec, tuple[str, ...], str] | None:
         data: dict[str, Any] = json.loads(path.read_bytes())
         if data["format"] != FORMAT_VERSION:
             found = f"format {data['format']}"
-            raise StoreError(f"{root}: expected a store of format {FORMAT_VERSION}, found {found}; prepare it again")
+            raise StoreError(
+                f"{root}: expected a store of format {FORMAT_VERSION}, found {found}; prepare its videos again, into "
+                "a new folder"
+            )
         return StoreSpec.from_dict(data["spec"]), tuple(data["classes"]), str(data["name"])
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -1,0 +1,121 @@
+"""From a video to a clip, frame by frame: what is held is a few frames, however long the video is.
+
+Training, evaluation and prediction all read clips made by :func:`encode_clip`, so that a number never depends on
+whether a video was prepared before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from typing import BinaryIO
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from stresnet.data.clip_file import MIN_FRAMES, Clip, ClipMeta, StoreSpec
+from stresnet.data.clip_writer import ClipWriter, Refusal, write_temporary
+from stresnet.errors import VideoError
+from stresnet.flow.codec import clipped_share, quantize_flow
+from stresnet.flow.estimate import iter_flow
+from stresnet.media.video import FrameReader, iter_frames
+
+
+def encode_clip(
+    record_id: str, path: str | os.PathLike[str], spec: StoreSpec, sink: BinaryIO, refusal: Refusal
+) -> ClipMeta:
+    """Returns what is known of a video after writing its frames and flow as a clip.
+
+    Args:
+        record_id: becomes the clip's id.
+        path: the video.
+        spec: flow, size and quality.
+        sink: the clip's file.
+        refusal: turns a failure to write that into what is raised.
+
+    Raises:
+        VideoError: the video cannot be read, or has fewer than ``MIN_FRAMES`` frames.
+        StoreError: the clip cannot be written.
+    """
+    try:
+        source = os.stat(path)
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read ({error.strerror})") from error
+    writer = ClipWriter(sink, refusal, spec)
+    with iter_frames(path, short_side=spec.flow.short_side) as reader:
+        frames = _Frames(path, reader, spec.jpeg_quality)
+        clipped = _append_all(writer, frames, spec)
+    if writer.frames < MIN_FRAMES:
+        raise VideoError(f"{path}: {writer.frames} frames decoded; at least {MIN_FRAMES} needed")
+    height, width = frames.size
+    return writer.finish(
+        ClipMeta(
+            id=record_id,
+            frames=writer.frames,
+            height=height,
+            width=width,
+            fps=reader.info.fps,
+            spec=spec,
+            source_bytes=source.st_size,
+            source_mtime_ns=source.st_mtime_ns,
+            clipped_share=clipped,
+            checksum="",
+            truncated=reader.truncated,
+            imported=False,
+        )
+    )
+
+
+def temporary_clip(record_id: str, path: str | os.PathLike[str], spec: StoreSpec) -> Clip:
+    """Returns a video as a clip in a temporary file, which goes when the clip does; arguments as in `encode_clip`.
+
+    Raises:
+        VideoError: as `encode_clip`.
+        StoreError: there is no room for the file.
+    """
+    return write_temporary(partial(encode_clip, record_id, path, spec))
+
+
+class _Frames(Iterator[NDArray[np.uint8]]):
+    """The frames of a video; what a clip keeps of each waits in ``coded``.
+
+    Attributes:
+        coded: time and JPEG of the frames read that were not written yet.
+        size: height and width.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reader: FrameReader, jpeg_quality: int) -> None:
+        self.coded: deque[tuple[float, bytes]] = deque()
+        self.size = (0, 0)
+        self._path = path
+        self._reader = reader
+        self._jpeg_quality = jpeg_quality
+
+    def __next__(self) -> NDArray[np.uint8]:
+        try:
+            frame = next(self._reader)
+        except OSError as error:  # or it would pass for a failure to write
+            raise VideoError(f"{self._path}: cannot be read ({error.strerror or error})") from error
+        # 4:4:4: for the same bytes it errs less than 4:2:0 at a higher quality (docs/store.md).
+        self.coded.append((frame.time_sec, simplejpeg.encode_jpeg(frame.rgb, self._jpeg_quality, "RGB", "444")))
+        self.size = frame.rgb.shape[:2]
+        return frame.rgb
+
+
+def _append_all(writer: ClipWriter, frames: _Frames, spec: StoreSpec) -> float | None:
+    """Writes all rows; returns the share of flow vectors beyond the bound, None without any flow."""
+    if not spec.flow_stored:
+        for _ in frames:
+            writer.append(*frames.coded.popleft())
+        return None
+    clipped, bound_px = 0.0, spec.flow.bound_px
+    for field in iter_flow(frames, spec.flow):
+        clipped += clipped_share(field, bound_px)
+        u_above_v = quantize_flow(field, bound_px).reshape(-1, field.shape[2], 1)
+        writer.append(*frames.coded.popleft(), simplejpeg.encode_jpeg(u_above_v, spec.jpeg_quality, "GRAY", "Gray"))
+    for coded in frames.coded:  # the last one
+        writer.append(*coded, None)
+    return clipped / max(1, writer.frames - 1)
