@@ -1,0 +1,141 @@
+"""Memory against the length of a video: preparing it, and predicting from it; and what a file costs short videos.
+
+    python benchmarks/streaming.py [--minutes 5 120] [--rounds 5] [CLIPS]
+
+Generates a video of each length (H.264, 64x48, 25 frames/s), then prepares it (DIS ultrafast, one worker) and predicts
+from it (a random network, protocols dense25 and center), each in a process of its own whose peak memory is what the
+system says of it and its workers. With CLIPS, a folder of short videos, it also encodes some of them into a temporary
+file and into nothing in turn, at a short side of 256, and prints what the file adds. Prints Markdown tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+FPS, HEIGHT, WIDTH = 25, 48, 64
+VERBS = ("prepare", "predict dense25", "predict center")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", type=Path, nargs="?")
+    parser.add_argument("--minutes", type=float, nargs="*", default=[5, 120])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--measure", nargs=2, metavar=("VERB", "VIDEO"), help="used by this program itself")
+    options = parser.parse_args()
+    if options.measure:
+        run(options.measure[0], Path(options.measure[1]))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if options.minutes:
+            print("| video | frames |" + "".join(f" {verb}: s | peak MB |" for verb in VERBS))
+            print("|---|---|" + "---|---|" * len(VERBS))
+        for minutes in options.minutes:
+            source = Path(folder, f"{minutes:g} min", "class")
+            source.mkdir(parents=True)
+            frames = generate(source / "video.mp4", minutes)
+            cells = [cell for verb in VERBS for cell in measured(verb, source / "video.mp4")]
+            print(f"| {minutes:g} min | {frames} | {' | '.join(cells)} |", flush=True)
+    if options.clips:
+        compare(options.clips, options.rounds)
+
+
+def generate(path: Path, minutes: float) -> int:
+    """Writes a video of a texture that wanders about; returns its frames."""
+    from stresnet.media.video import write_video
+
+    texture = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+    count = round(minutes * 60 * FPS)
+
+    def frames() -> Iterator[np.ndarray]:
+        for t in range(count):
+            top, left = round(50 * (1 + np.sin(t / 40))), round(60 * (1 + np.cos(t / 60)))
+            yield texture[top : top + HEIGHT, left : left + WIDTH]
+
+    write_video(path, frames(), fps=FPS, quality_crf=28)
+    return count
+
+
+def measured(verb: str, video: Path) -> tuple[str, str]:
+    """Returns seconds and peak megabytes of a verb, workers included, as cells."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, __file__, "--measure", verb, video], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{verb} failed")
+    return f"{time.perf_counter() - start:.0f}", f"{usage.ru_maxrss / 1000:.0f}"
+
+
+def run(verb: str, video: Path) -> None:
+    """What is measured."""
+    from stresnet.data.clip_file import StoreSpec
+    from stresnet.flow.spec import FlowSpec
+
+    spec = StoreSpec(FlowSpec(preset="ultrafast", short_side=HEIGHT))
+    if verb == "prepare":
+        from stresnet.data.records import open_source
+        from stresnet.prepare import prepare
+
+        summary = prepare(open_source(video.parents[1]), video.parents[2] / "store", spec, workers=1)
+        assert summary.done, summary.failed
+        return
+    import torch
+
+    from stresnet.model import Checkpoint, Preprocessing, STResNet
+    from stresnet.recipes import load_recipe
+    from stresnet.recognize import Recognizer
+
+    torch.set_num_threads(1)
+    recipe = load_recipe("demo", ["width=0.0625", "crop_px=32"])
+    stage = recipe.stage("st-resnet")
+    network = STResNet(recipe.config(stage, 3)).eval()
+    story = recipe.model_dump(mode="json")
+    model = Checkpoint(
+        network, ("a", "b", "c"), Preprocessing(crop_px=32), spec.to_dict(), stage=stage.name, recipe=story
+    )
+    print(json.dumps(Recognizer(model, device="cpu").predict(video, protocol=verb.split()[1]).top))
+
+
+def compare(clips: Path, rounds: int) -> None:
+    """Prints what writing a temporary file adds to encoding a short video."""
+    import cv2
+
+    from stresnet.data.encode import encode_clip, temporary_clip
+    from stresnet.data.store import StoreSpec
+    from stresnet.flow.spec import FlowSpec
+    from stresnet.media.video import VIDEO_EXTENSIONS
+
+    cv2.setNumThreads(1)
+    videos = sorted(p for p in clips.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS)
+    videos = videos[:: max(1, len(videos) // 4)][:4]
+    print("\n| DIS | frames | written nowhere, ms/frame | into a temporary file | ratio |\n|---|---|---|---|---|")
+    nowhere = open(os.devnull, "wb")  # noqa: SIM115
+    for preset in ("ultrafast", "medium"):
+        spec = StoreSpec(FlowSpec(preset=preset))
+        ways = (partial(encode_clip, sink=nowhere, refusal=str), temporary_clip)
+        seconds = np.zeros((rounds, 2, len(videos)))
+        for turn in np.ndindex(seconds.shape):
+            video = videos[turn[2]]
+            start = time.perf_counter()
+            ways[turn[1]]("v", video, spec)
+            seconds[turn] = time.perf_counter() - start
+        frames = sum(temporary_clip("v", video, spec).meta.frames for video in videos)
+        # The least of all rounds: what else goes on on the machine only ever adds.
+        nothing, file = 1000 * seconds.min(axis=0).sum(axis=1) / frames
+        print(f"| {preset} | {frames} | {nothing:.2f} | {file:.2f} | {file / nothing:.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
