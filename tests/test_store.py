@@ -30,7 +30,7 @@ from stresnet.errors import FlowSpecError, StoreError, VideoError
 from stresnet.flow.codec import dequantize_flow
 from stresnet.flow.estimate import estimate_flow
 from stresnet.flow.spec import FlowSpec
-from stresnet.media.video import read_video, write_video
+from stresnet.media.video import Frame, read_video, write_video
 
 JPEG_START = b"\xff\xd8\xff\xe0"
 SPEC = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))
@@ -151,23 +151,23 @@ def test_neither_frames_nor_pictures_are_gathered(monkeypatch: pytest.MonkeyPatc
         def __init__(self) -> None:
             self.frames = self.read()
 
-        def __next__(self) -> SimpleNamespace:
+        def __next__(self) -> Frame:
             return next(self.frames)
 
-        def read(self) -> Iterator[SimpleNamespace]:
+        def read(self) -> Iterator[Frame]:
             nonlocal alive, most
             for t in range(FRAMES):
                 rgb = np.full((32, 40, 3), t, np.uint8)
                 weakref.finalize(rgb, gone)
                 alive += 1
                 most = max(most, alive)
-                yield SimpleNamespace(rgb=rgb, time_sec=t / 25)
+                yield Frame(rgb, t / 25)
 
     def gone() -> None:
         nonlocal alive
         alive -= 1
 
-    monkeypatch.setattr(encode, "iter_frames", lambda path, short_side: Reader())
+    monkeypatch.setattr(encode, "iter_frames", lambda *_, **__: Reader())
     found = encoded("x", video, SPEC)
     assert found.meta.frames == FRAMES
     assert found.meta.truncated
@@ -290,10 +290,10 @@ def test_a_video_that_cannot_be_read_on_is_no_full_disk(
         def __exit__(self, *_: object) -> None:
             pass
 
-        def __next__(self) -> SimpleNamespace:
+        def __next__(self) -> Frame:
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(encode, "iter_frames", lambda path, short_side: Gone())
+    monkeypatch.setattr(encode, "iter_frames", lambda *_, **__: Gone())
     with pytest.raises(VideoError, match=r"a square\.mp4: cannot be read \(Input/output error\)"):
         write(video, tmp_path / "a.arrow")
     assert list(tmp_path.iterdir()) == []

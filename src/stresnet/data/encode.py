@@ -12,16 +12,14 @@ from collections.abc import Iterator
 from functools import partial
 from typing import BinaryIO
 
-import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
 
 from stresnet.data.clip_file import MIN_FRAMES, Clip, ClipMeta, StoreSpec
 from stresnet.data.clip_writer import ClipWriter, Refusal, write_temporary
 from stresnet.errors import VideoError
 from stresnet.flow.codec import clipped_share, quantize_flow
-from stresnet.flow.estimate import iter_flow
-from stresnet.media.video import FrameReader, iter_frames
+from stresnet.flow.estimate import flow_of
+from stresnet.media.video import Frame, FrameReader, iter_frames
 
 
 def encode_clip(
@@ -45,7 +43,8 @@ def encode_clip(
     except OSError as error:
         raise VideoError(f"{path}: cannot be read ({error.strerror})") from error
     writer = ClipWriter(sink, refusal, spec)
-    with iter_frames(path, short_side=spec.flow.short_side) as reader:
+    with_vectors = spec.flow_stored and spec.flow.from_codec
+    with iter_frames(path, short_side=spec.flow.short_side, motion_vectors=with_vectors) as reader:
         frames = _Frames(path, reader, spec.jpeg_quality)
         clipped = _append_all(writer, frames, spec)
     if writer.frames < MIN_FRAMES:
@@ -79,7 +78,7 @@ def temporary_clip(record_id: str, path: str | os.PathLike[str], spec: StoreSpec
     return write_temporary(partial(encode_clip, record_id, path, spec))
 
 
-class _Frames(Iterator[NDArray[np.uint8]]):
+class _Frames(Iterator[Frame]):
     """The frames of a video; what a clip keeps of each waits in ``coded``.
 
     Attributes:
@@ -94,7 +93,7 @@ class _Frames(Iterator[NDArray[np.uint8]]):
         self._reader = reader
         self._jpeg_quality = jpeg_quality
 
-    def __next__(self) -> NDArray[np.uint8]:
+    def __next__(self) -> Frame:
         try:
             frame = next(self._reader)
         except OSError as error:  # or it would pass for a failure to write
@@ -102,7 +101,7 @@ class _Frames(Iterator[NDArray[np.uint8]]):
         # 4:4:4: for the same bytes it errs less than 4:2:0 at a higher quality (docs/store.md).
         self.coded.append((frame.time_sec, simplejpeg.encode_jpeg(frame.rgb, self._jpeg_quality, "RGB", "444")))
         self.size = frame.rgb.shape[:2]
-        return frame.rgb
+        return frame
 
 
 def _append_all(writer: ClipWriter, frames: _Frames, spec: StoreSpec) -> float | None:
@@ -112,7 +111,7 @@ def _append_all(writer: ClipWriter, frames: _Frames, spec: StoreSpec) -> float |
             writer.append(*frames.coded.popleft())
         return None
     clipped, bound_px = 0.0, spec.flow.bound_px
-    for field in iter_flow(frames, spec.flow):
+    for field in flow_of(frames, spec.flow):
         clipped += clipped_share(field, bound_px)
         u_above_v = quantize_flow(field, bound_px).reshape(-1, field.shape[2], 1)
         writer.append(*frames.coded.popleft(), simplejpeg.encode_jpeg(u_above_v, spec.jpeg_quality, "GRAY", "Gray"))
