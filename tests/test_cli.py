@@ -120,6 +120,30 @@ def test_prepare_says_what_it_noticed(command: Command, videos: Path, tmp_path: 
     assert (store.spec.flow.method, store.spec.flow.bound_px, store.classes) == ("farneback", 10.0, ("up [1]",))
 
 
+def test_prepare_takes_flow_from_the_codec(command: Command, videos: Path, tmp_path: Path) -> None:
+    options = ["--short-side", "32", "--workers", "1", "--flow", "mv", "--subtract-median"]
+    assert command("prepare", videos / "test", tmp_path / "store", *options)[0] == 0
+    store = ClipStore.open(tmp_path / "store")
+    assert (store.spec.flow.method, store.spec.flow.subtract_median) == ("mv", True)
+    assert all(store.clip(e.record.id).flow(range(25)).std() > 0 for e in store.select())
+
+
+def test_prepare_notes_videos_that_are_listed_no_longer(command: Command, videos: Path, tmp_path: Path) -> None:
+    options = ["--short-side", "32", "--workers", "1", "--preset", "ultrafast"]
+    assert "note: 12 videos that" not in command("prepare", videos, tmp_path / "store", *options)[2]
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.csv").write_text(f"path,label\n{open_source(videos).records[0].path},{name}\n")
+    code, out, err = command("prepare", tmp_path / "one.csv", tmp_path / "store", *options, "--json")
+    assert code == 0
+    assert len(json.loads(out)["unlisted"]) == 12
+    expected = "note: 12 videos that the store listed are not in this source, such as test/red_"
+    assert [line for line in err.splitlines() if line.startswith(expected)]
+    assert len(list((tmp_path / "store" / "clips").rglob("*.arrow"))) == 13
+    code, _, err = command("prepare", tmp_path / "two.csv", tmp_path / "store", *options)
+    assert code == 0
+    assert "no longer" not in err  # the same video under another label
+
+
 def test_prepare_names_the_first_of_many_damaged_videos(command: Command, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (40, 32, 48, 3), dtype=np.uint8)
     whole = encode(tmp_path / "whole.mp4", list(noise), mux={"movflags": "faststart"}).read_bytes()

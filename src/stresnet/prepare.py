@@ -43,6 +43,7 @@ from stresnet.data.store import (
     write_header,
 )
 from stresnet.errors import StoreError, StresnetError
+from stresnet.flow.estimate import require_method
 
 try:
     import fcntl
@@ -85,6 +86,7 @@ class PrepareSummary:
         failed: (id, reason) of videos that could not be used.
         empty_classes: classes without any usable video.
         truncated: ids of usable videos, parts of which could not be decoded.
+        unlisted: ids of usable videos that the store listed before and this catalog does not; their clips stay.
         frames: frames of all usable videos.
         seconds: of this run.
         bytes: size of all clip files in the index.
@@ -95,6 +97,7 @@ class PrepareSummary:
     failed: tuple[tuple[str, str], ...]
     empty_classes: tuple[str, ...]
     truncated: tuple[str, ...]
+    unlisted: tuple[str, ...]
     frames: int
     seconds: float
     bytes: int
@@ -122,7 +125,7 @@ def prepare(
         on_progress: called in this process once at the start and after every video.
 
     Raises:
-        FlowSpecError: the store was made with another flow.
+        FlowSpecError: the store was made with another flow, or the method cannot be run here.
         StoreError: the store cannot be written (full disk, no permission), is in use, or is another folder; nothing
             half-written is left, and what is finished is kept.
     """
@@ -130,8 +133,10 @@ def prepare(
     start = time.monotonic()
     if workers is not None and workers < 1:
         raise StoreError(f"expected at least 1 worker, found {workers}")
+    require_method(spec.flow)
     with _only_writer(root):
         _claim(root, catalog, spec)
+        listed = _listed(root)
         _remove_unfinished(root)
         kept = [entry for record in catalog.records if (entry := _kept_entry(root, record, spec))]
         kept_ids = {entry.record.id for entry in kept}
@@ -146,7 +151,7 @@ def prepare(
         entries = tuple(sorted(run.entries, key=lambda entry: entry.record.id))
         result = ClipStore(root, spec, catalog.classes, catalog.name, entries)
         result.save()
-    return _summary(result, len(kept), time.monotonic() - start)
+    return _summary(result, len(kept), listed, time.monotonic() - start)
 
 
 def usable_cores() -> int:
@@ -226,6 +231,9 @@ def _claim(root: Path, catalog: Catalog, spec: StoreSpec) -> None:
     header = read_header(root)
     if header is not None:
         header[0].require_same(spec, f"the store {root} and this run")
+        if header[0].flow_stored != spec.flow_stored:
+            wanted, found = ("with flow in it" if s.flow_stored else "with frames only" for s in (spec, header[0]))
+            raise StoreError(f"{root}: expected a store {wanted}, found one {found}; prepare into another folder")
         return
     if strangers := sorted(p.name for p in root.iterdir() if not p.name.startswith(".")):
         raise StoreError(f"{root}: expected a new or empty folder or a store, found a folder with {strangers[0]} in it")
@@ -267,7 +275,15 @@ def _source_bytes(record: VideoRecord) -> int:
         return 0
 
 
-def _summary(store: ClipStore, kept: int, seconds: float) -> PrepareSummary:
+def _listed(root: Path) -> set[str]:
+    """Returns the ids of the usable videos in the index that is there, if there is one."""
+    try:
+        return {entry.record.id for entry in ClipStore.open(root).select()}
+    except StoreError:
+        return set()
+
+
+def _summary(store: ClipStore, kept: int, listed: set[str], seconds: float) -> PrepareSummary:
     usable = store.select()
     classes = {entry.record.label for entry in usable}
     return PrepareSummary(
@@ -276,6 +292,7 @@ def _summary(store: ClipStore, kept: int, seconds: float) -> PrepareSummary:
         failed=tuple((entry.record.id, entry.reason) for entry in store.entries if entry.reason),
         empty_classes=tuple(name for name in store.classes if name not in classes),
         truncated=tuple(entry.record.id for entry in usable if entry.truncated),
+        unlisted=tuple(sorted(listed - {entry.record.id for entry in store.entries})),
         frames=sum(entry.frames for entry in usable),
         seconds=seconds,
         bytes=sum(entry.bytes for entry in usable),

@@ -100,8 +100,19 @@ def prepare(
     dataset: Annotated[str, typer.Option(help="ucf101 or hmdb51, whose official lists are in --splits.")] = "",
     splits: Annotated[Optional[Path], typer.Option(help="Folder of the official lists.")] = None,  # noqa: UP045
     split: Annotated[int, typer.Option(help="Which of the official splits.", min=1, max=3)] = 1,
-    flow: Annotated[str, typer.Option(help="dis, tvl1 (the paper's) or farneback.")] = "dis",
-    preset: Annotated[str, typer.Option(help="ultrafast, fast or medium for dis; default: the method's own.")] = "",
+    flow: Annotated[
+        str,
+        typer.Option(
+            help="dis, tvl1 (the paper's), farneback, mv (the codec's motion vectors) or raft; on-the-fly, or "
+            "on-the-fly:METHOD, stores frames only and computes flow whenever it is read."
+        ),
+    ] = "dis",
+    preset: Annotated[
+        str, typer.Option(help="ultrafast, fast or medium for dis; small or large for raft; default: the method's own.")
+    ] = "",
+    subtract_median: Annotated[
+        bool, typer.Option("--subtract-median", help="Subtract each flow field's median, against camera motion.")
+    ] = False,
     short_side: Annotated[int, typer.Option(help="Stored size in px; flow is computed at it.", min=32)] = 256,
     bound: Annotated[float, typer.Option(help="Flow is clipped at ± this many px per frame.")] = 20.0,
     jpeg_quality: Annotated[int, typer.Option(help="Of stored frames and flow.", min=1, max=100)] = 95,
@@ -113,8 +124,16 @@ def prepare(
     from stresnet.flow import FlowSpec
     from stresnet.prepare import prepare as run_prepare
 
-    settings = {"method": flow, "preset": preset, "short_side": short_side, "bound_px": bound}
-    spec = StoreSpec(FlowSpec.from_dict(settings), jpeg_quality)
+    when, _, method = flow.partition(":")
+    on_the_fly = when == "on-the-fly"
+    settings = {
+        "method": (method or "dis") if on_the_fly else flow,
+        "preset": preset,
+        "short_side": short_side,
+        "bound_px": bound,
+        "subtract_median": subtract_median,
+    }
+    spec = StoreSpec(FlowSpec.from_dict(settings), jpeg_quality, flow_stored=not on_the_fly)
     catalog = _catalog(source, dataset, splits, split)
     for note in catalog.notes:
         errors.print(f"note: {note}", soft_wrap=True)
@@ -131,6 +150,12 @@ def _show_prepared(summary: PrepareSummary, store: Path, *, as_json: bool) -> No
         console.print(
             f"{summary.done} videos prepared, {summary.kept} kept, {len(summary.failed)} failed; "
             f"{summary.frames} frames, {summary.bytes / 1e6:.1f} MB, {summary.seconds:.0f} s",
+            soft_wrap=True,
+        )
+    if summary.unlisted:
+        errors.print(
+            f"note: {len(summary.unlisted)} videos that the store listed are not in this source, such as "
+            f"{summary.unlisted[0]}: it lists them no longer, their clips stay",
             soft_wrap=True,
         )
     if summary.truncated:

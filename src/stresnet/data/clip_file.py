@@ -37,6 +37,9 @@ MIN_FRAMES = 11
 ROWS_PER_BATCH = 32
 """Frames of a record batch: about 1 MB at a short side of 256, which is what writing holds."""
 
+ON_THE_FLY = ("dis", "tvl1", "farneback")
+"""Methods that work on stored frames, in any loader process: no need of the video file, nor of a GPU."""
+
 META_KEY = b"stresnet"
 _Indices = Sequence[int] | NDArray[np.integer[Any]]
 
@@ -58,6 +61,8 @@ class StoreSpec:
     def __post_init__(self) -> None:
         if not 1 <= self.jpeg_quality <= 100:
             raise StoreError(f"expected a jpeg_quality of 1 to 100, found {self.jpeg_quality}")
+        if not self.flow_stored and self.flow.method not in ON_THE_FLY:
+            raise StoreError(f"expected flow on the fly by {', '.join(ON_THE_FLY)}, found {self.flow.method}: store it")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the spec as JSON types."""

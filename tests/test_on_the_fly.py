@@ -1,0 +1,206 @@
+"""Stores without flow: what is computed from their frames, how far that is from stored flow, and every verb on them."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from clips_in_memory import encoded
+from stresnet.data import clip_file
+from stresnet.data.clip_file import Clip, StoreSpec
+from stresnet.data.records import open_source
+from stresnet.data.store import ClipStore
+from stresnet.errors import StoreError
+from stresnet.evaluate import evaluate
+from stresnet.flow import FlowSpec, estimate, estimate_flow, quantize_flow
+from stresnet.media.video import write_video
+from stresnet.model.weights import load_checkpoint
+from stresnet.prepare import prepare
+from stresnet.recognize import Recognizer
+from stresnet.train import Run, train
+from tiny import SPEC, Command, prepared, tiny_recipe
+
+FRAMES_ONLY = replace(SPEC, flow_stored=False)
+
+
+@pytest.fixture(scope="module")
+def frames_only(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
+    """The store of the generated videos without flow; to be read only."""
+    return prepared(open_source(videos), tmp_path_factory.mktemp("frames only") / "store", FRAMES_ONLY)
+
+
+@pytest.fixture
+def clip(frames_only: ClipStore) -> Clip:
+    return frames_only.clip(frames_only.select()[3].record.id)
+
+
+def count_decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
+    decode, decoded = simplejpeg.decode_jpeg, Counter[bytes]()
+
+    def counting(jpeg: Any, *arguments: Any, **options: Any) -> Any:
+        decoded[bytes(jpeg)] += 1
+        return decode(jpeg, *arguments, **options)
+
+    monkeypatch.setattr(clip_file.simplejpeg, "decode_jpeg", counting)
+    return decoded
+
+
+@pytest.mark.parametrize("spec", [FlowSpec(short_side=32), FlowSpec("farneback", short_side=32, bound_px=5)])
+def test_it_is_the_flow_of_the_stored_frames(videos: Path, spec: FlowSpec) -> None:
+    video = open_source(videos).records[5]
+    found = encoded(video.id, video.path, StoreSpec(spec, flow_stored=False))
+    assert found.meta.clipped_share is None
+    found.verify()
+    expected = quantize_flow(estimate_flow(found.rgb(range(26)), spec), spec.bound_px)
+    steps = [7, 2, 24, 8, 9, 2, 0, 20]
+    np.testing.assert_array_equal(found.flow(steps), expected[steps])
+    np.testing.assert_array_equal(found.flow(range(25)), expected)
+    assert found.flow([]).shape == (0, 2, 32, 48)
+    assert expected.std() > 1
+    for wrong in (-1, 25):
+        with pytest.raises(IndexError, match=f"flow indices 0 to 24, found .*{wrong}"):
+            found.flow([3, wrong])
+
+
+def test_no_frame_is_decoded_twice_and_the_same_steps_are_computed_once(
+    clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = count_decoded(monkeypatch)
+    first = clip.flow([3, 4, 5, 9, 4, 11])  # frames 3 … 6, 9, 10, 11, 12
+    assert sorted(decoded.values()) == [1] * 8
+    again = clip.flow([11, 9, 5, 4, 3])
+    assert sum(decoded.values()) == 8
+    np.testing.assert_array_equal(again, first[[5, 3, 2, 1, 0]])
+    clip.flow([3, 4])
+    assert sum(decoded.values()) == 11
+
+
+def test_the_estimator_is_made_once(frames_only: ClipStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    make = estimate._dis
+
+    def counting(spec: FlowSpec) -> Any:
+        made.append(spec)
+        return make(spec)
+
+    monkeypatch.setattr(estimate, "_dis", counting)
+    monkeypatch.setattr(estimate, "_of_thread", threading.local())
+    for entry in frames_only.select()[:3]:
+        frames_only.clip(entry.record.id).flow([1, 2, 9])
+    assert made == [FRAMES_ONLY.flow]
+    other = replace(FRAMES_ONLY.flow, preset="fast")
+    estimate_flow(np.zeros((3, 32, 32, 3), np.uint8), other)
+    assert made == [FRAMES_ONLY.flow, other]
+    thread = threading.Thread(target=frames_only.clip(frames_only.select()[0].record.id).flow, args=([1],))
+    thread.start()
+    thread.join()
+    assert made == [FRAMES_ONLY.flow, other, FRAMES_ONLY.flow]  # not shared with another thread
+
+
+def test_a_damaged_frame_is_named(frames_only: ClipStore, tmp_path: Path) -> None:
+    path = frames_only.root / "clips" / f"{frames_only.select()[0].record.id}.arrow"
+    content = bytearray(path.read_bytes())
+    start = content.index(b"\xff\xd8\xff\xe0", len(content) // 2)
+    content[start : start + 64] = bytes(64)
+    (tmp_path / "a.arrow").write_bytes(content)
+    with pytest.raises(StoreError, match="this clip is damaged"):
+        Clip.open(tmp_path / "a.arrow").flow(range(25))
+
+
+def test_it_differs_from_stored_flow_by_the_coding_only(store: ClipStore, frames_only: ClipStore) -> None:
+    errors = []
+    for entry in store.select():
+        stored, computed = store.clip(entry.record.id), frames_only.clip(entry.record.id)
+        assert computed.meta.frames == stored.meta.frames
+        np.testing.assert_array_equal(computed.rgb(range(26)), stored.rgb(range(26)))
+        errors.append(np.abs(computed.flow(range(25)).astype(int) - stored.flow(range(25))))
+        assert stored.flow(range(25)).std() > 2
+    # Levels of 0 to 255; JPEG moves the flow of small, sharply textured pictures more than that of real ones.
+    assert np.mean(errors) < 1
+    sizes = [sum(e.bytes for e in s.select()) for s in (store, frames_only)]
+    assert sizes[1] < 0.95 * sizes[0]
+
+
+def test_logits_differ_little(store: ClipStore, frames_only: ClipStore, run: Run) -> None:
+    recognizer = Recognizer(run.folder / "model.safetensors", device="cpu")
+    ids = [e.record.id for e in store.select()]
+    stored, computed = (np.stack([recognizer.score(s.clip(i)).fused for i in ids]) for s in (store, frames_only))
+    assert np.abs(computed - stored).mean() < 0.02 * stored.std()
+    assert not np.array_equal(computed, stored)
+
+
+def test_a_model_of_one_kind_of_store_is_evaluated_on_the_other(
+    frames_only: ClipStore, run: Run, tmp_path: Path
+) -> None:
+    found = evaluate(run.folder / "model.safetensors", frames_only, tmp_path / "report", protocols=["center"])
+    assert found.failed == ()
+
+
+def test_training_computes_flow_in_the_loader(frames_only: ClipStore, run: Run, tmp_path: Path) -> None:
+    recipe = tiny_recipe({"motion": {"schedule": [{"lr": 0.02, "epochs": 1}]}})
+    alone = train(frames_only, tmp_path / "alone", recipe, workers=0)
+    helped = train(frames_only, tmp_path / "helped", recipe, workers=2)
+    assert alone.curves("motion")["loss"] == helped.curves("motion")["loss"]
+    model = load_checkpoint(alone.model_file("motion"))
+    assert model.store_spec == FRAMES_ONLY.to_dict()
+    # The same numbers by every door: prediction computes flow as evaluation does.
+    recognizer = Recognizer(model, device="cpu")
+    record = frames_only.select("test")[0].record
+    expected = recognizer.score(frames_only.clip(record.id)).fused
+    assert np.array_equal(recognizer.predict(record.path).scores.fused, expected)
+
+
+def test_prediction_computes_only_the_steps_it_looks_at(
+    frames_only: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe({"motion": {"schedule": [{"lr": 0.02, "iterations": 1}]}})
+    model = load_checkpoint(train(frames_only, tmp_path / "run", recipe, workers=0).model_file("motion"))
+    texture = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+    write_video(tmp_path / "long.mp4", (np.roll(texture, t, 1)[:32, :48] for t in range(300)), fps=25)
+    decoded = count_decoded(monkeypatch)
+    Recognizer(model, device="cpu").predict(tmp_path / "long.mp4", protocol="center")
+    assert len(decoded) == 11  # of one stack of ten
+
+
+def test_the_two_kinds_do_not_mix_in_one_store(videos: Path, store: ClipStore, frames_only: ClipStore) -> None:
+    with pytest.raises(StoreError, match="expected a store with frames only, found one with flow in it; prepare into"):
+        prepare(open_source(videos), store.root, FRAMES_ONLY)
+    with pytest.raises(StoreError, match="expected a store with flow in it, found one with frames only; prepare into"):
+        prepare(open_source(videos), frames_only.root, SPEC)
+    SPEC.require_same(FRAMES_ONLY, "a model and a store")
+    assert StoreSpec.from_dict(FRAMES_ONLY.to_dict()) == FRAMES_ONLY
+    before = {name: value for name, value in SPEC.to_dict().items() if name != "flow_stored"}
+    assert StoreSpec.from_dict(before) == SPEC  # of models from before there was the choice
+
+
+@pytest.mark.parametrize("method", ["mv", "raft"])
+def test_methods_that_need_more_than_frames_are_refused(method: Any) -> None:
+    with pytest.raises(StoreError, match=f"expected flow on the fly by dis, tvl1, farneback, found {method}: store"):
+        StoreSpec(FlowSpec(method), flow_stored=False)
+
+
+@pytest.mark.parametrize(
+    ("flow", "expected"),
+    [("on-the-fly", FlowSpec(short_side=32)), ("on-the-fly:farneback", FlowSpec("farneback", short_side=32))],
+)
+def test_on_the_command_line(command: Command, videos: Path, tmp_path: Path, flow: str, expected: FlowSpec) -> None:
+    options = ["--short-side", "32", "--workers", "1"]
+    arguments = ["prepare", videos / "test", tmp_path / "store", *options, "--flow"]
+    assert command(*arguments, flow)[0] == 0
+    assert ClipStore.open(tmp_path / "store").spec == StoreSpec(expected, flow_stored=False)
+    code, out, _ = command(*arguments, flow)
+    assert code == 0
+    assert out.startswith("0 videos prepared, 4 kept")
+    code, _, err = command(*arguments, expected.method)
+    assert code == 1
+    assert "expected a store with flow in it, found one with frames only" in err.splitlines()[-1]
+    code, _, err = command(*arguments, "on-the-fly:slow")
+    assert code == 1
+    assert "flow method must be one of" in err.splitlines()[-1]
