@@ -69,6 +69,20 @@ def test_it_is_the_flow_of_the_stored_frames(videos: Path, spec: FlowSpec) -> No
             found.flow([3, wrong])
 
 
+@pytest.mark.parametrize("preset", ["ultrafast", "fast", "medium"])
+@pytest.mark.parametrize("size", [(32, 43), (43, 32), (64, 86), (48, 32)])
+def test_the_flow_of_small_frames_does_not_depend_on_what_was_computed_before(
+    size: tuple[int, int], preset: str
+) -> None:
+    """OpenCV's DIS changes its own settings when frames are small, and would keep them."""
+    texture = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+    frames = np.stack([texture[t : t + size[0], 2 * t : 2 * t + size[1]] for t in range(5)])
+    spec = FlowSpec(preset=preset, short_side=32)
+    together = estimate_flow(frames, spec)
+    for t in (3, 0):
+        np.testing.assert_array_equal(estimate_flow(frames[t : t + 2], spec)[0], together[t])
+
+
 def test_no_frame_is_decoded_twice_and_the_same_steps_are_computed_once(
     clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:

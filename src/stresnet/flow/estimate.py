@@ -184,12 +184,19 @@ class _Check:
 def _dis(spec: FlowSpec) -> _Pair:
     p = spec.parameters
     dis = _cv2.DISOpticalFlow_create(_cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    dis.setFinestScale(p["finest_scale"])
-    dis.setPatchSize(p["patch_size"])
-    dis.setPatchStride(p["patch_stride"])
-    dis.setGradientDescentIterations(p["gradient_descent_iterations"])
-    dis.setVariationalRefinementIterations(p["variational_refinement_iterations"])
-    return lambda first, second: dis.calc(first, second, None)
+
+    def pair(first: _Picture, second: _Picture) -> NDArray[np.float32]:
+        # Anew for each pair: for pictures below about 90 px OpenCV chooses other scales by itself, for good, and the
+        # flow of a pair would depend on whether it is the first.
+        dis.setFinestScale(p["finest_scale"])
+        dis.setPatchSize(p["patch_size"])
+        dis.setPatchStride(p["patch_stride"])
+        dis.setGradientDescentIterations(p["gradient_descent_iterations"])
+        dis.setVariationalRefinementIterations(p["variational_refinement_iterations"])
+        flow: NDArray[np.float32] = dis.calc(first, second, None)
+        return flow
+
+    return pair
 
 
 def _tvl1(spec: FlowSpec) -> _Pair:
