@@ -87,7 +87,7 @@ def test_scales_are_folded_into_conv1_and_come_back(preprocessing: Preprocessing
         ("motion", "temporal", torch.tensor(preprocessing.flow_std)),
     ):
         conv1 = state[f"{stream}.conv1.weight"] / std.reshape(-1, 1, 1)
-        theirs = torch.from_numpy(net.params[f"conv1_filter_{suffix}"]).permute(3, 2, 0, 1)
+        theirs = torch.tensor(net.params[f"conv1_filter_{suffix}"]).permute(3, 2, 0, 1)
         torch.testing.assert_close(theirs, conv1, rtol=1e-6, atol=0)
     found = read_matconvnet(tmp_path / "net.mat")
     assert_same(found, before)

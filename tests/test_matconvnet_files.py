@@ -12,10 +12,11 @@ import pytest
 import torch
 from scipy.io import loadmat, savemat
 
-from matconvnet_nets import CONFIGS, a_net, assert_same, change, checkpoint, insert
+from matconvnet_nets import CONFIGS, a_net, assert_same, change, checkpoint, insert, the
 from stresnet.errors import CheckpointError
 from stresnet.model.matconvnet import read_matconvnet
 from stresnet.model.matconvnet.dagnn import Layer, write_dagnn
+from stresnet.model.matconvnet.mat5 import MatFile
 from stresnet.model.matconvnet.read import from_dagnn
 from stresnet.model.matconvnet.write import to_dagnn
 
@@ -217,6 +218,23 @@ def test_idle_dropout_is_left_out() -> None:
     assert "left out drop1 (dagnn.DropOut of rate 0)" in found.notes
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_no_bias_is_a_bias_of_zero(listed: bool) -> None:
+    """As in the ResNet-101 and -152 of Caffe, whose conv1 has none; the toolbox passes over one that is listed."""
+    net = a_net("st-mulnet")
+    expected = from_dagnn(a_net("st-mulnet")).weights
+    for layer in ("conv1_spatial", "prediction_temporal", "res3b_branch2b_relu_temporal_Time"):
+        filters, bias = net.layers[the(net, layer)].params
+        change(net, layer, hasBias=0.0, params=(filters, bias) if listed else (filters,))
+        if not listed:
+            del net.params[bias]
+    found = from_dagnn(net)
+    zero = {"appearance.conv1.bias", "motion.fc.bias", "motion.layer2.1.temporal.bias"}
+    assert {key for key, value in found.weights.items() if not torch.equal(value, expected[key])} == zero
+    assert not any(found.weights[key].any() for key in zero)
+    assert "conv1_spatial has no bias: conv1_bias_spatial is zero" in found.notes
+
+
 def test_scale_without_bias_is_read() -> None:
     net = a_net("scaled both ways")
     for stage in (2, 3, 4, 5):
@@ -227,3 +245,106 @@ def test_scale_without_bias_is_read() -> None:
     found = from_dagnn(net)
     factor = a_net("scaled both ways").params["res3a_relu_spatial_scale_f"]
     np.testing.assert_array_equal(found.weights["links.appearance.1.scale"].flatten(), factor.flatten())
+
+
+# ---- the format itself, against SciPy's reader
+
+
+def as_scipy(value: Any) -> Any:
+    """A value as SciPy reads it, in the terms of `mat5`."""
+    if isinstance(value, np.ndarray) and value.dtype.names is not None:
+        records = tuple({n: as_scipy(record[n]) for n in value.dtype.names} for record in value.ravel(order="F"))
+        return records[0] if len(records) == 1 else records
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return [as_scipy(item) for item in value.ravel(order="F")]
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+        rows = [str(row) for row in value.ravel()]
+        return rows[0] if len(rows) == 1 else rows or ""
+    return value
+
+
+def assert_equal(ours: Any, theirs: Any) -> None:
+    assert type(ours) is type(theirs), (ours, theirs)
+    if isinstance(ours, np.ndarray):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs, strict=True)
+    elif isinstance(ours, dict):
+        assert list(ours) == list(theirs)
+        for key, value in ours.items():
+            assert_equal(value, theirs[key])
+    elif isinstance(ours, (list, tuple)):
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            assert_equal(one, other)
+    else:
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_values_are_read_as_scipy_reads_them(compressed: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    cell = np.empty((2, 2), object)
+    cell[:] = [["a", np.zeros((0, 3))], [{"deep": {"x": 1.0, "y": "ü🐻"}}, np.arange(3.0)[None]]]
+    records = np.empty((1, 3), [("name", object), ("v", object)])
+    for index in range(3):
+        records[0, index] = (f"n{index}", rng.standard_normal((2, index, 2)))
+    values: dict[str, Any] = {name: rng.integers(0, 100, (2, 3, 2)).astype(name) for name in (
+        "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "bool"
+    )}  # fmt: skip
+    values |= {"cell": cell, "records": records, "rows": np.array(["ab ", "cde"]), "empty": "", "inf": np.inf}
+    savemat(tmp_path / "values.mat", values, do_compression=compressed)
+    theirs = loadmat(tmp_path / "values.mat", mat_dtype=True)
+    file = MatFile(tmp_path / "values.mat")
+    assert list(file.variables) == list(values)
+    for name in values:
+        assert_equal(file[name], as_scipy(theirs[name]))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_compact_and_foreign_ways_of_storing(order: str, tmp_path: Path) -> None:
+    """Whole numbers of class double as bytes, as MATLAB stores them; names within tags; either order of bytes."""
+
+    def part(kind: int, content: bytes) -> bytes:
+        if 0 < len(content) <= 4:
+            tag = struct.pack(f"{order}I", len(content) << 16 | kind)
+            return tag + content.ljust(4, b"\0")
+        return struct.pack(f"{order}II", kind, len(content)) + content + bytes(-len(content) % 8)
+
+    def matrix(what: int, name: bytes, content: bytes) -> bytes:
+        head = part(6, struct.pack(f"{order}II", what, 0)) + part(5, struct.pack(f"{order}ii", 1, 3))
+        body = head + part(1, name) + content
+        return struct.pack(f"{order}II", 14, len(body)) + body
+
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + (b"\x00\x01IM" if order == "<" else b"\x01\x00MI")
+    path = tmp_path / "compact.mat"
+    path.write_bytes(
+        header
+        + matrix(6, b"d", part(2, bytes((1, 2, 3))))
+        + matrix(7, b"a_longer_name", part(3, struct.pack(f"{order}hhh", -1, 0, 300)))
+        + matrix(7, b"s", part(7, struct.pack(f"{order}fff", 0.5, 1, 2)))
+        + matrix(4, b"t", part(4, "aü→".encode("utf-16-le" if order == "<" else "utf-16-be")))
+    )
+    file = MatFile(path)
+    np.testing.assert_array_equal(file["d"], np.array([[1.0, 2.0, 3.0]]), strict=True)
+    np.testing.assert_array_equal(file["a_longer_name"], np.array([[-1, 0, 300]], np.float32), strict=True)
+    np.testing.assert_array_equal(file["s"], np.array([[0.5, 1, 2]], np.float32), strict=True)
+    assert file["t"] == "aü→"
+
+
+def test_any_damage_is_refused_or_changes_what_is_read(tmp_path: Path) -> None:
+    """One byte at a time, in the stretch that holds the layers: never a crash, never another kind of error."""
+    path = tmp_path / "net.mat"
+    write_dagnn(path, a_net("appearance"))
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    lines = []
+    for at in rng.integers(128, 60_000, 200):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            read_matconvnet(path)
+        except CheckpointError as error:
+            lines.append(str(error))
+    assert len(lines) > 50
+    assert not any("\n" in line for line in lines)

@@ -7,25 +7,18 @@ and every name a row of characters; here they are numbers, tuples, lists and str
 
 from __future__ import annotations
 
-import struct
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat, savemat, whosmat
-from scipy.io.matlab import MatlabFunction, MatlabObject, MatlabOpaque, MatReadWarning
+from scipy.io import savemat
 
 from stresnet.atomic import replacing
 from stresnet.errors import CheckpointError
-
-T = TypeVar("T")
-_HEADER_BYTES = 128
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-_RESAVE = "save(file,'-struct','net','-v7')"
+from stresnet.model.matconvnet.mat5 import RESAVE, MatFile
 
 
 @dataclass(frozen=True)
@@ -69,21 +62,26 @@ class DagNN:
 def read_dagnn(path: str | Path) -> DagNN:
     """The net in a `.mat` file of format 5 (what MATLAB's -v6 and -v7 write); fields of no use here are passed over.
 
+    Parameters that the file stores as they are needed are views of it.
+
     Raises:
         CheckpointError: if the file is missing, damaged, of another format, or holds no DagNN.
     """
-    path = Path(path)
-    _check_header(path)
-    # the authors' own code looks for `net` first
-    net = _fields(_load(path, ["net"]).get("net")) or _load(path, ["layers", "params", "meta"])
-    if "layers" not in net or "params" not in net:
-        raise CheckpointError(_no_net(path, net))
-    meta = plain(net["meta"]) if "meta" in net else {}
-    return DagNN(
-        layers=[_layer(path, record) for record in _records(path, net["layers"], "layers")],
-        params=_params(path, net["params"]),
-        meta=meta if isinstance(meta, dict) else {},
-    )
+    file = MatFile(Path(path))
+    net = file["net"] if "net" in file.variables else None  # the authors' own code looks here first
+    if not isinstance(net, dict):
+        net = {name: file[name] for name in ("layers", "params", "meta") if name in file.variables}
+    layers, params, meta = net.get("layers"), net.get("params"), net.get("meta")
+    if layers is None or params is None:
+        raise CheckpointError(f"{path} {_instead(file, layers)}")
+    try:
+        return DagNN(
+            layers=[_layer(record) for record in _records(layers, "layers")],
+            params=_params(params),
+            meta=meta if isinstance(meta, dict) else {},
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def write_dagnn(path: str | Path, net: DagNN) -> None:
@@ -117,25 +115,8 @@ def write_dagnn(path: str | Path, net: DagNN) -> None:
         ) from None
 
 
-def plain(value: Any) -> Any:
-    """A value as SciPy read it, without MATLAB's wrapping: dict, list, str, or a matrix of numbers."""
-    if isinstance(value, (MatlabOpaque, MatlabObject, MatlabFunction)) or not isinstance(value, np.ndarray):
-        return value
-    if value.dtype.names is not None:
-        records = [{name: plain(record[name]) for name in value.dtype.names} for record in _items(value)]
-        return records[0] if len(records) == 1 else records
-    if value.dtype == object:
-        if value.size == 1 and value.flat[0] is None:  # a struct without fields
-            return {}
-        return [plain(item) for item in _items(value)]
-    if value.dtype.kind in "US":
-        rows = [str(row) for row in value.flat]
-        return rows[0] if len(rows) == 1 else rows or ""
-    return value
-
-
 def matlab(value: Any) -> Any:
-    """The reverse of `plain`: what SciPy must be given so that MATLAB sees the struct, cell, string or numbers."""
+    """What SciPy must be given so that MATLAB sees the struct, cell, string or numbers."""
     if isinstance(value, dict):
         return {key: matlab(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)) and all(isinstance(item, (int, float)) for item in value) and value:
@@ -167,144 +148,76 @@ def _struct_array(records: Sequence[dict[str, Any]]) -> NDArray[Any]:
     return array
 
 
-def _items(array: NDArray[Any]) -> Iterator[Any]:
-    """Elements of a cell or struct array in MATLAB's order, columns first."""
-    return iter(array.ravel(order="F"))
-
-
-def _check_header(path: Path) -> None:
-    """Refuse by their first bytes what SciPy would refuse in many words, or take for something else."""
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder: give the .mat file in it")
-    try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-            file.seek(512)
-            at_512 = file.read(len(_HDF5))
-    except FileNotFoundError:
-        raise CheckpointError(f"no file at {path}: give a MatConvNet .mat file") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from None
-    if header.startswith((b"MATLAB 7.3", _HDF5)) or at_512 == _HDF5:
-        raise CheckpointError(f"{path} is a MATLAB 7.3 file (HDF5), which SciPy cannot read: in MATLAB `{_RESAVE}`")
-    if header.startswith(b"MATLAB 5.0") and len(header) < _HEADER_BYTES:
-        raise CheckpointError(f"{path} is cut short: copy the file again")
-    if header[124:128] not in (b"\x00\x01IM", b"\x01\x00MI"):
-        raise CheckpointError(f"{path} is no MATLAB 5 .mat file: give a net saved with `{_RESAVE}`")
-    _check_length(path)
-
-
-def _check_length(path: Path) -> None:
-    """Refuse a file that ends within a variable: SciPy passes over one that nobody asked for."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        order = ">" if file.read(_HEADER_BYTES).endswith(b"MI") else "<"
-        at = _HEADER_BYTES
-        while at < size:
-            file.seek(at)
-            tag = file.read(8)
-            at += 8 + (struct.unpack(f"{order}4xI", tag)[0] if len(tag) == 8 else size)
-    if at > size:
-        raise CheckpointError(f"{path} is cut short: copy the file again")
-
-
-def _no_net(path: Path, net: dict[str, Any]) -> str:
-    """Why a file holds no DagNN."""
-    layers = net.get("layers")
-    if isinstance(layers, np.ndarray) and layers.dtype.names is None and layers.size:
+def _instead(file: MatFile, layers: Any) -> str:
+    """What a file is that holds no DagNN."""
+    if isinstance(layers, list):
         return (
-            f"{path} holds a SimpleNN, not a DagNN: in MATLAB `net = dagnn.DagNN.fromSimpleNN(net).saveobj()`, then "
-            f"`{_RESAVE}`"
+            f"holds a SimpleNN, not a DagNN: in MATLAB `net = dagnn.DagNN.fromSimpleNN(net).saveobj()`, then `{RESAVE}`"
         )
-    try:
-        found = _guarded(path, lambda: whosmat(path, appendmat=False))
-    except CheckpointError:  # SciPy cannot list what it cannot read
-        return f"{path} holds a MATLAB object: load it there, `net = net.saveobj()`, then `{_RESAVE}`"
-    listed = ", ".join(f"{name} ({kind} {'×'.join(map(str, shape))})" for name, shape, kind in found)
-    return f"{path} holds no DagNN (no `layers` and `params`), but {listed or 'nothing, as if cut short'}: give a net"
+    kinds = {variable.kind for variable in file.variables.values()}
+    if "object" in kinds:
+        return f"holds a MATLAB object: load it there, `net = net.saveobj()`, then `{RESAVE}`"
+    listed = ", ".join(f"{name} ({v.kind} {'×'.join(map(str, v.shape))})" for name, v in file.variables.items())
+    return f"holds no DagNN (no `layers` and `params`), but {listed or 'nothing, as if cut short'}: give a net"
 
 
-def _guarded(path: Path, read: Callable[[], T]) -> T:
-    """What `read` gives; whatever goes wrong inside SciPy means that the file is damaged."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", MatReadWarning)  # SciPy goes on after some kinds of damage
-            return read()
-    except CheckpointError:
-        raise
-    except Exception as error:  # SciPy reports damage in many ways: TypeError, ValueError, zlib.error …
-        told = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path} is cut short or damaged ({told}): copy the file again") from None
+def _records(array: Any, what: str) -> tuple[dict[str, Any], ...]:
+    """The elements of a struct array."""
+    if isinstance(array, dict):
+        return (array,)
+    if not isinstance(array, tuple):
+        raise CheckpointError(f"`{what}` is no struct array: give a DagNN as `net.saveobj()` makes it")
+    return array
 
 
-def _load(path: Path, names: list[str]) -> dict[str, Any]:
-    # mat_dtype: MATLAB stores doubles that happen to be whole as bytes; they are to come back as doubles
-    loaded = _guarded(path, lambda: loadmat(path, appendmat=False, variable_names=names, mat_dtype=True))
-    return {name: loaded[name] for name in names if name in loaded}
-
-
-def _fields(struct: Any) -> dict[str, Any]:
-    """The fields of a 1×1 struct; none if it is something else."""
-    if isinstance(struct, np.ndarray) and struct.dtype.names is not None and struct.size == 1:
-        return {name: struct.flat[0][name] for name in struct.dtype.names}
-    return {}
-
-
-def _records(path: Path, array: Any, what: str) -> list[dict[str, Any]]:
-    """The elements of a struct array as dicts of raw values."""
-    if not isinstance(array, np.ndarray) or array.dtype.names is None or isinstance(array, MatlabOpaque):
-        raise CheckpointError(f"{path}: `{what}` is no struct array: give a DagNN as `net.saveobj()` makes it")
-    return [{name: record[name] for name in array.dtype.names} for record in _items(array)]
-
-
-def _layer(path: Path, record: dict[str, Any]) -> Layer:
-    name, kind = plain(record.get("name")), plain(record.get("type"))
+def _layer(record: dict[str, Any]) -> Layer:
+    name, kind, block = (record.get(field) for field in ("name", "type", "block"))
     if not isinstance(name, str) or not isinstance(kind, str):
-        raise CheckpointError(f"{path}: a layer lacks its name or its type: give a DagNN as `net.saveobj()` makes it")
-    block = plain(record.get("block"))
+        raise CheckpointError("a layer lacks its name or its type: give a DagNN as `net.saveobj()` makes it")
     if isinstance(block, np.ndarray) and block.size == 0:
         block = {}
     if not isinstance(block, dict):
-        raise CheckpointError(f"{path}: the block of layer {name} is no struct: `net = net.saveobj()` before saving")
+        raise CheckpointError(f"the block of layer {name} is no struct: `net = net.saveobj()` before saving")
     return Layer(
         name=name,
         type=kind,
-        inputs=_names(path, name, record.get("inputs")),
-        outputs=_names(path, name, record.get("outputs")),
-        params=_names(path, name, record.get("params")),
+        inputs=_names(name, record.get("inputs")),
+        outputs=_names(name, record.get("outputs")),
+        params=_names(name, record.get("params")),
         block={key: _property(value) for key, value in block.items()},
     )
 
 
-def _names(path: Path, layer: str, value: Any) -> tuple[str, ...]:
+def _names(layer: str, value: Any) -> tuple[str, ...]:
     """A cell of names as a tuple; a bare string is one name, and anything empty none."""
-    value = plain(value)
     if isinstance(value, str):
         return (value,) if value else ()
     if value is None or (isinstance(value, np.ndarray) and value.size == 0):
         return ()
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         return tuple(value)
-    raise CheckpointError(f"{path}: the inputs, outputs or params of layer {layer} are no names")
+    raise CheckpointError(f"the inputs, outputs or params of layer {layer} are no names")
 
 
 def _property(value: Any) -> Any:
-    """A property of a block: one number as float or bool, several as a tuple, the rest as `plain` leaves it."""
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
-        return [_property(item) for item in value] if isinstance(value, list) else value
+    """A property of a block: one number as float or bool, several as a tuple, the rest as it is."""
+    if isinstance(value, list):
+        return [_property(item) for item in value]
+    if not isinstance(value, np.ndarray):
+        return value
     numbers = tuple(value.ravel(order="F").tolist())
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def _params(path: Path, array: Any) -> dict[str, NDArray[Any]]:
+def _params(array: Any) -> dict[str, NDArray[Any]]:
     params: dict[str, NDArray[Any]] = {}
-    for record in _records(path, array, "params"):
-        name, value = plain(record.get("name")), record.get("value")
+    for record in _records(array, "params"):
+        name, value = record.get("name"), record.get("value")
         if not isinstance(name, str):
-            raise CheckpointError(f"{path}: a parameter lacks its name: give a DagNN as `net.saveobj()` makes it")
+            raise CheckpointError("a parameter lacks its name: give a DagNN as `net.saveobj()` makes it")
         if name in params:
-            raise CheckpointError(f"{path}: two parameters are called {name}: save the net again")
-        if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
-            raise CheckpointError(f"{path}: parameter {name} is no plain array: `net.move('cpu')` before saving")
+            raise CheckpointError(f"two parameters are called {name}: save the net again")
+        if not isinstance(value, np.ndarray):
+            raise CheckpointError(f"parameter {name} is no plain array: `net.move('cpu')` before saving")
         params[name] = value
     return params

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stresnet.errors import CheckpointError
 from stresnet.model.matconvnet.dagnn import Layer
-from stresnet.model.matconvnet.graph import Graph
+from stresnet.model.matconvnet.graph import Graph, Weight
 from stresnet.model.matconvnet.values import EPSILON, fits, trimmed
 
 _FILTER: dict[str, Any] = {"pad": 0.0, "stride": 1.0}
@@ -136,7 +136,7 @@ class _Walk:
         for name, default in PROPERTIES.get(layer.type, {}).items():
             expected = _canonical(name, layer.block.get(name, default))
             found = _canonical(name, own.block.get(name, default))
-            if expected != found:
+            if expected != found and not (name == "hasBias" and expected):  # no bias is as good as zero
                 raise CheckpointError(
                     f"layer {own.name} ({own.type}) has {name} {_shown(found)}, an STResNet has {_shown(expected)}"
                 )
@@ -162,29 +162,35 @@ class _Walk:
                 )
 
     def _same_params(self, layer: Layer, own: Layer) -> None:
-        expected = layer.params
-        if own.type == "dagnn.Scale" and not _canonical("hasBias", own.block.get("hasBias", True)):
-            expected = expected[:1]  # as good as a bias of zero
-        if len(own.params) != len(expected):
+        expected, found = layer.params, own.params
+        has_bias = layer.block.get("hasBias")
+        if has_bias and not _canonical("hasBias", own.block.get("hasBias", True)):
+            # as in the ResNet-101 and -152 of Caffe, whose conv1 has none
+            self.notes.append(f"{own.name} has no bias: {layer.params[1]} is zero")
+            self.user |= dict.fromkeys(found[1:2], own.name)  # one that is there is not used
+            expected, found = expected[:1], found[:1] + found[2:]
+        if len(found) != len(expected):
             raise CheckpointError(
                 f"layer {own.name} ({own.type}) has {len(own.params)} parameters ({', '.join(own.params) or 'none'}), "
-                f"where an STResNet has {len(expected)}"
+                f"where an STResNet has {len(layer.params)}"
             )
-        for name, theirs in zip(expected, own.params, strict=True):
-            if theirs not in self.params:
-                raise CheckpointError(f"parameter {theirs} of layer {own.name} is not in the file")
-            if theirs in self.user:
-                raise CheckpointError(
-                    f"parameter {theirs} is shared by {self.user[theirs]} and {own.name}: here each has its own"
-                )
-            weight = self.graph.weights[name]
-            if not fits(weight, self.params[theirs]):
-                raise CheckpointError(
-                    f"parameter {theirs} of layer {own.name} is {_times(self.params[theirs].shape)}, "
-                    f"not {_times(weight.shape)}"
-                )
-            self.user[theirs] = own.name
-            self.names[name] = theirs
+        for name, theirs in zip(expected, found, strict=True):
+            self._same_param(self.graph.weights[name], theirs, own)
+
+    def _same_param(self, weight: Weight, theirs: str, own: Layer) -> None:
+        if theirs not in self.params:
+            raise CheckpointError(f"parameter {theirs} of layer {own.name} is not in the file")
+        if theirs in self.user:
+            raise CheckpointError(
+                f"parameter {theirs} is shared by {self.user[theirs]} and {own.name}: here each has its own"
+            )
+        if not fits(weight, self.params[theirs]):
+            raise CheckpointError(
+                f"parameter {theirs} of layer {own.name} is {_times(self.params[theirs].shape)}, "
+                f"not {_times(weight.shape)}"
+            )
+        self.user[theirs] = own.name
+        self.names[weight.name] = theirs
 
     def _shapes(self, own: Layer) -> str:
         found = [_times(self.params[name].shape) for name in own.params if name in self.params]

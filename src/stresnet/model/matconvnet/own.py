@@ -21,7 +21,7 @@ from stresnet.errors import CheckpointError
 from stresnet.model.config import Stream
 from stresnet.model.inputs import Preprocessing
 from stresnet.model.matconvnet.graph import Graph, Weight
-from stresnet.model.matconvnet.values import encode
+from stresnet.model.matconvnet.values import encode, tensor_of
 
 _COUNT = "num_batches_tracked"
 
@@ -123,7 +123,7 @@ def restore(
 def _as(value: NDArray[Any], like: Tensor) -> Tensor:
     if value.size != like.numel():
         return torch.full_like(like, torch.nan)  # gives nothing that a file holds
-    return torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32)).reshape(like.shape)
+    return tensor_of(value).reshape(like.shape)
 
 
 def _gives(weight: Weight, state: Mapping[str, Tensor], exact: dict[str, Tensor]) -> bool:

@@ -91,12 +91,16 @@ def _decoded(graph: Graph, net: DagNN, names: dict[str, str]) -> tuple[dict[str,
     """The state dict, and notes; the file's values are let go of one by one, so that memory never holds two of all."""
     weights: dict[str, Tensor] = {}
     rounded = []
-    for name, theirs in names.items():
-        weight, value = graph.weights[name], net.params.pop(theirs)
+    for weight in graph.weights.values():
+        if weight.name not in names:  # a bias that the file does without
+            weights |= {key: torch.zeros(weight.shape[0]) for key in weight.keys}
+            continue
+        theirs = names[weight.name]
+        value = net.params.pop(theirs)
         try:
             weights |= decode(weight, value)
         except CheckpointError as error:
-            raise CheckpointError(f"{error} (in the file {theirs})" if theirs != name else str(error)) from None
+            raise CheckpointError(f"{error} (in the file {theirs})" if theirs != weight.name else str(error)) from None
         if weight.kind == "moments":
             weights[weight.keys[0].replace("running_mean", "num_batches_tracked")] = torch.tensor(0)
         if value.dtype != np.float32 and not np.array_equal(value, value.astype(np.float32)):

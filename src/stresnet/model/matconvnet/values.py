@@ -70,14 +70,14 @@ def decode(weight: Weight, value: NDArray[np.generic]) -> dict[str, Tensor]:
                 f"adds {EPSILON:g} to the variance"
             )
         mean_key, variance_key = weight.keys
-        return {mean_key: _tensor(shaped[:, 0]), variance_key: _tensor(sigma**2 - EPSILON)}
+        return {mean_key: tensor_of(shaped[:, 0]), variance_key: tensor_of(sigma**2 - EPSILON)}
     if weight.kind in _AXES:
-        return {weight.keys[0]: _tensor(shaped.transpose(_AXES[weight.kind]))}
+        return {weight.keys[0]: tensor_of(shaped.transpose(_AXES[weight.kind]))}
     if weight.kind == "linear":
-        return {weight.keys[0]: _tensor(shaped[0, 0].T)}
+        return {weight.keys[0]: tensor_of(shaped[0, 0].T)}
     if weight.kind == "scale":
-        return {weight.keys[0]: _tensor(shaped[0, 0, :, None, None])}
-    return {weight.keys[0]: _tensor(shaped[:, 0])}
+        return {weight.keys[0]: tensor_of(shaped[0, 0, :, None, None])}
+    return {weight.keys[0]: tensor_of(shaped[:, 0])}
 
 
 def encode(weight: Weight, state: Mapping[str, Tensor]) -> NDArray[np.float32]:
@@ -103,5 +103,6 @@ def encode(weight: Weight, state: Mapping[str, Tensor]) -> NDArray[np.float32]:
     return arrays[0].reshape(weight.shape)
 
 
-def _tensor(array: NDArray[np.generic]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+def tensor_of(array: NDArray[np.generic]) -> Tensor:
+    """A float32 copy: a file's values may be views of the file."""
+    return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
