@@ -1,6 +1,6 @@
 """How fast each way to compute flow is, decoding included, against decoding alone, in turn.
 
-    python benchmarks/flow_speed.py CLIPS [--videos 6] [--frames 80] [--rounds 5] [--short-side 256] [--methods mv dis …]
+    python benchmarks/flow_speed.py CLIPS [--videos 6] [--frames 80] [--rounds 5] [--methods mv dis …]
 
 Every round decodes and matches the first frames of the same videos by each way, one after the other, on one thread.
 Times are processor time of this process, so that other work on the machine counts for less. Prints a Markdown table:
