@@ -45,7 +45,7 @@ def folded(conv1: Tensor, scales: tuple[float, ...]) -> Tensor:
 def to_meta(state: Mapping[str, Tensor], story: dict[str, Any], scaled: list[str]) -> dict[str, Any]:
     """`meta.stresnet` of a checkpoint; `scaled` names the conv1 that were folded."""
     exact = [
-        {"name": key, "value": value.detach().cpu().numpy().reshape(value.shape or (1, 1))}
+        {"name": key, "value": (value.float() if value.is_floating_point() else value).numpy()}
         for key, value in state.items()
         if key.endswith((_COUNT, "running_var")) or key in scaled
     ]

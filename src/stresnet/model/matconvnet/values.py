@@ -88,7 +88,7 @@ def encode(weight: Weight, state: Mapping[str, Tensor]) -> NDArray[np.float32]:
     """
     if weight.kind == "zero":
         return np.zeros(weight.shape, np.float32)
-    arrays = [state[key].detach().cpu().float().numpy() for key in weight.keys]
+    arrays = [state[key].float().numpy() for key in weight.keys]
     if weight.kind == "moments":
         with np.errstate(invalid="ignore"):
             sigma = np.sqrt(arrays[1].astype(np.float64) + EPSILON).astype(np.float32)

@@ -29,7 +29,7 @@ def to_dagnn(checkpoint: Checkpoint) -> DagNN:
     """As `write_matconvnet`, the net in memory; its filters are views of the checkpoint's."""
     config = checkpoint.model.config
     graph = graph_of(config)
-    state = checkpoint.model.state_dict()
+    state = {key: value.detach().cpu() for key, value in checkpoint.model.state_dict().items()}
     toolbox = dict(state)
     for stream in config.streams:
         key = own.conv1_key(stream)
