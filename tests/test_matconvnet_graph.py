@@ -346,6 +346,11 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
         changed("conv1_temporal", inputs=("input",)),
         "conv1_temporal reads `input`, the input of the other stream",
     ),
+    "a conv1 of nothing": (
+        "st-resnet",
+        parameter("conv1_filter_spatial", lambda v: v[..., :0]),
+        r"layer conv1_spatial \(dagnn\.Conv\) reads an input, which a conv1 should",
+    ),
     "an odd stack of flow": (
         "st-resnet",
         parameter("conv1_filter_temporal", lambda v: v[:, :, :19]),

@@ -127,7 +127,7 @@ class _Survey:
         return None if value is None else cast(Shape, (*value.shape, 1, 1)[:4])
 
     def _open_stream(self, layer: Layer, shape: Shape | None) -> None:
-        if layer.type != "dagnn.Conv" or shape is None:
+        if layer.type != "dagnn.Conv" or shape is None or not all(shape):
             raise CheckpointError(f"layer {layer.name} ({layer.type}) reads an input, which a conv1 should")
         stream: Stream = "appearance" if shape[2] == 3 else "motion"
         if shape[2] != 3 and shape[2] % 2:
