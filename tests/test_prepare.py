@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import stresnet.prepare
+from jpeg_source import write_jpegs
 from stresnet.data.records import Catalog, VideoRecord, open_source
 from stresnet.data.store import ClipStore, StoreSpec, clip_path
 from stresnet.errors import FlowSpecError, StoreError
@@ -42,8 +43,9 @@ SCRIPT = """
     from stresnet.errors import StresnetError
     from stresnet.flow.spec import FlowSpec
 
-    mode, source, store, log = sys.argv[1:]
-    encode, sync = stresnet.prepare.encode_clip, os.fsync
+    mode, source, store, log, kind = sys.argv[1:]
+    jpegs = kind == "jpegs"
+    encode, sync = getattr(stresnet.prepare, "import_clip" if jpegs else "encode_clip"), os.fsync
 
     def note(line):
         with open(log, "a") as stream:
@@ -61,14 +63,16 @@ SCRIPT = """
             raise OSError(28, "No space left on device")
         sync(descriptor)
 
-    stresnet.prepare.encode_clip = encode_or_die
+    stresnet.prepare.encode_clip = stresnet.prepare.import_clip = encode_or_die
     os.fsync = slow_or_full_disk
 
     def main():
-        spec = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))
+        flow = FlowSpec(preset="ultrafast", short_side=48 if jpegs else 32)
+        spec = StoreSpec(flow, flow_stored=kind != "frames only")
+        catalog = open_source(source, jpegs=jpegs)
         try:
             stresnet.prepare.prepare(
-                open_source(source), store, spec, workers=2, on_progress=lambda p: print(p.done, flush=True)
+                catalog, store, spec, from_jpegs=jpegs, workers=2, on_progress=lambda p: print(p.done, flush=True)
             )
         except StresnetError as error:
             print(error)
@@ -110,10 +114,13 @@ def copy(prepared: tuple[Path, PrepareSummary, list[Progress]], tmp_path: Path) 
     return tmp_path / "copy"
 
 
-def start(tmp_path: Path, mode: str, source: Path, guard: str = 'if __name__ == "__main__":') -> subprocess.Popen[str]:
+GUARD = 'if __name__ == "__main__":'
+
+
+def start(tmp_path: Path, mode: str, source: Path, kind: str = "videos", guard: str = GUARD) -> subprocess.Popen[str]:
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT).replace("GUARD", guard))
-    command = [sys.executable, script, mode, source, tmp_path / "store", tmp_path / "log"]
+    command = [sys.executable, script, mode, source, tmp_path / "store", tmp_path / "log", kind]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -183,11 +190,30 @@ def test_workers_by_default(monkeypatch: pytest.MonkeyPatch, platform: str, core
     assert found == expected
 
 
-def test_killed_at_any_moment_it_goes_on(
-    source: Path, tmp_path: Path, prepared: tuple[Path, PrepareSummary, list[Progress]]
-) -> None:
+KINDS = {
+    "videos": (SPEC, False),
+    "frames only": (replace(SPEC, flow_stored=False), False),
+    "jpegs": (StoreSpec(FlowSpec(preset="ultrafast", short_side=48)), True),
+}
+
+
+@pytest.fixture(scope="module")
+def jpegs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same eight good videos by name, and two bad ones, as folders of JPEGs."""
+    root = tmp_path_factory.mktemp("jpegs")
+    for seed, name in enumerate([*GOOD, "bad/gap", "bad/no flow", "bad/none"]):
+        folder = write_jpegs(root, name, "two roots", fields=0 if "flow" in name else 13, seed=seed)
+        for path in folder.glob("*5.jpg" if "gap" in name else "*.jpg" if "none" in name else "nothing"):
+            path.write_bytes(b"") if "none" in name else path.unlink()
+    return root
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_any_moment_it_goes_on(source: Path, jpegs: Path, tmp_path: Path, kind: str) -> None:
     rng = random.Random(20161107)
-    run = start(tmp_path, "slow", source)
+    spec, from_jpegs = KINDS[kind]
+    source = jpegs if from_jpegs else source
+    run = start(tmp_path, "slow", source, kind)
     assert run.stdout is not None
     for _ in range(rng.randrange(5, 9)):
         run.stdout.readline()
@@ -205,10 +231,12 @@ def test_killed_at_any_moment_it_goes_on(
     while any(alive(int(pid)) for pid, _ in workers):
         assert time.monotonic() < deadline, "workers outlive the process that started them"
         time.sleep(0.05)
-    summary = prepare(open_source(source), store, SPEC, workers=2)
+    catalog = open_source(source, jpegs=from_jpegs)
+    summary = prepare(catalog, store, spec, from_jpegs=from_jpegs, workers=2)
     assert summary.kept >= before
     assert summary.kept + summary.done == 8
-    assert contents(store) == contents(prepared[0])
+    prepare(catalog, tmp_path / "at once", spec, from_jpegs=from_jpegs, workers=1)
+    assert contents(store) == contents(tmp_path / "at once")
 
 
 def alive(pid: int) -> bool:
@@ -218,8 +246,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_interrupted_it_stops_at_once_and_cleans_up(source: Path, tmp_path: Path) -> None:
-    run = start(tmp_path, "slow", source)
+@pytest.mark.parametrize("kind", KINDS)
+def test_interrupted_it_stops_at_once_and_cleans_up(source: Path, jpegs: Path, tmp_path: Path, kind: str) -> None:
+    run = start(tmp_path, "slow", jpegs if kind == "jpegs" else source, kind)
     assert run.stdout is not None
     for _ in range(6):
         run.stdout.readline()
@@ -233,8 +262,9 @@ def test_interrupted_it_stops_at_once_and_cleans_up(source: Path, tmp_path: Path
     assert half_written(store) == []
 
 
-def test_a_video_that_kills_its_process(source: Path, tmp_path: Path) -> None:
-    run = start(tmp_path, "crash", source)
+@pytest.mark.parametrize("kind", ["videos", "jpegs"])
+def test_a_video_that_kills_its_process(source: Path, jpegs: Path, tmp_path: Path, kind: str) -> None:
+    run = start(tmp_path, "crash", jpegs if kind == "jpegs" else source, kind)
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 0, errors
     store = ClipStore.open(tmp_path / "store")
@@ -245,8 +275,9 @@ def test_a_video_that_kills_its_process(source: Path, tmp_path: Path) -> None:
     assert half_written(store.root) == []
 
 
-def test_a_full_disk_stops_the_run(source: Path, tmp_path: Path) -> None:
-    run = start(tmp_path, "full", source)
+@pytest.mark.parametrize("kind", ["videos", "jpegs"])
+def test_a_full_disk_stops_the_run(source: Path, jpegs: Path, tmp_path: Path, kind: str) -> None:
+    run = start(tmp_path, "full", jpegs if kind == "jpegs" else source, kind)
     output, errors = run.communicate(timeout=60)
     assert run.returncode == 1, errors
     message = output.splitlines()[-1]

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -455,6 +456,20 @@ def test_a_disk_that_is_really_full(
     assert command(*train, "--resume")[0] == 0
     assert Run.open(folder).curves("st-resnet")["loss"] == run.curves("st-resnet")["loss"]
     assert command("prepare", videos, small_disk / "store", *TINY)[0] == 0
+
+
+def test_a_temporary_disk_that_is_really_full(
+    command: Command, clip: Path, run: Run, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (small_disk / "filling").write_bytes(bytes(shutil.disk_usage(small_disk).free - 20_000))
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    code, out, err = command("predict", run.folder / "model.safetensors", clip)
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1] == (
+        f"failed: {clip}: {small_disk}: cannot hold the decoded video (No space left on device); make room there, or "
+        "name another folder in the environment variable TMPDIR"
+    )
+    assert [path.name for path in small_disk.iterdir()] == ["filling"]
 
 
 def test_files_where_folders_should_be(

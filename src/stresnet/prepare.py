@@ -9,28 +9,20 @@ from __future__ import annotations
 
 import errno
 import math
-import multiprocessing
 import os
 import re
-import signal
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
-
-import cv2
 
 from stresnet.data.clip_writer import cannot_write, write_clip
 from stresnet.data.encode import encode_clip
+from stresnet.data.import_clip import import_clip
+from stresnet.data.jpeg_folders import find_pictures
 from stresnet.data.records import Catalog, VideoRecord
 from stresnet.data.store import (
     Clip,
@@ -44,6 +36,7 @@ from stresnet.data.store import (
 )
 from stresnet.errors import StoreError, StresnetError
 from stresnet.flow.estimate import require_method
+from stresnet.workers import share_out
 
 try:
     import fcntl
@@ -52,7 +45,6 @@ except ImportError:  # pragma: no cover - Windows has no flock; there, nobody gu
 
 _UNFINISHED = re.compile(r"\..*\.tmp\.(arrow|json|parquet)")  # names that `atomic.replacing` gives
 _MOST_ON_WINDOWS = 61  # processes of one pool; it refuses more there
-_DIED = "the process reading it died, twice: the file crashes the decoder or needs more memory than there is"
 
 
 @dataclass(frozen=True)
@@ -108,6 +100,7 @@ def prepare(
     store: str | os.PathLike[str],
     spec: StoreSpec,
     *,
+    from_jpegs: bool = False,
     workers: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> PrepareSummary:
@@ -121,6 +114,8 @@ def prepare(
         catalog: the videos.
         store: a folder, new, empty or a store of the same spec.
         spec: how clips are made.
+        from_jpegs: whether the videos are folders of JPEGs to be taken over (see :mod:`stresnet.data.jpeg_folders`);
+            what the spec says of stored flow is then what the caller knows of it.
         workers: processes; one per usable core by default, but no more than 61 on Windows.
         on_progress: called in this process once at the start and after every video.
 
@@ -133,17 +128,19 @@ def prepare(
     start = time.monotonic()
     if workers is not None and workers < 1:
         raise StoreError(f"expected at least 1 worker, found {workers}")
-    require_method(spec.flow)
+    if not (from_jpegs and spec.flow_stored):  # imported flow is there already
+        require_method(spec.flow)
     with _only_writer(root):
         _claim(root, catalog, spec)
         listed = _listed(root)
         _remove_unfinished(root)
-        kept = [entry for record in catalog.records if (entry := _kept_entry(root, record, spec))]
+        kept = [entry for record in catalog.records if (entry := _kept_entry(root, record, spec, from_jpegs))]
         kept_ids = {entry.record.id for entry in kept}
         todo = [record for record in catalog.records if record.id not in kept_ids]
+        job = partial(_prepare_one, root, spec=spec, from_jpegs=from_jpegs)
         run = _Run(start, list(kept), todo, on_progress)
         try:
-            with closing(_work(root, spec, todo, workers or _default_workers())) as finished:
+            with closing(share_out(job, todo, workers or _default_workers(), _died)) as finished:
                 for entry in finished:
                     run.add(entry)
         finally:
@@ -248,20 +245,27 @@ def _remove_unfinished(root: Path) -> None:
                     os.unlink(os.path.join(folder, name))
 
 
-def _kept_entry(root: Path, record: VideoRecord, spec: StoreSpec) -> StoreEntry | None:
+def _kept_entry(root: Path, record: VideoRecord, spec: StoreSpec, from_jpegs: bool) -> StoreEntry | None:
     """Returns the entry of a clip that need not be made again, or None."""
     path = clip_path(root, record.id)
     try:
         meta = Clip.open(path).meta
         size = path.stat().st_size
-        source = os.stat(record.path)
-    except StresnetError:
+        if meta.spec != spec or meta.imported != from_jpegs:
+            return None
+        # Where the source is gone, the clip is not: videos may be deleted once they are prepared.
+        same = not os.path.exists(record.path) or (meta.source_bytes, meta.source_mtime_ns) == _stamp(record, meta)
+    except (StresnetError, OSError):
         return None
-    except OSError:
-        # The source is gone, the clip is not: videos may be deleted once they are prepared.
-        return _entry(record, meta, size) if meta.spec == spec else None
-    same_source = (meta.source_bytes, meta.source_mtime_ns) == (source.st_size, source.st_mtime_ns)
-    return _entry(record, meta, size) if same_source and meta.spec == spec else None
+    return _entry(record, meta, size) if same else None
+
+
+def _stamp(record: VideoRecord, meta: ClipMeta) -> tuple[int, int]:
+    """Returns size and time of change of what the clip was made from."""
+    if meta.imported:
+        return find_pictures(record.path, flow=meta.spec.flow_stored).stamp()
+    source = os.stat(record.path)
+    return source.st_size, source.st_mtime_ns
 
 
 def _entry(record: VideoRecord, meta: ClipMeta, size: int) -> StoreEntry:
@@ -269,8 +273,9 @@ def _entry(record: VideoRecord, meta: ClipMeta, size: int) -> StoreEntry:
 
 
 def _source_bytes(record: VideoRecord) -> int:
+    """Returns what a video's share of the time goes by: its bytes, or of a folder the number of its files."""
     try:
-        return os.stat(record.path).st_size
+        return len(os.listdir(record.path)) if os.path.isdir(record.path) else os.stat(record.path).st_size
     except OSError:
         return 0
 
@@ -299,98 +304,14 @@ def _summary(store: ClipStore, kept: int, listed: set[str], seconds: float) -> P
     )
 
 
-def _work(root: Path, spec: StoreSpec, todo: Iterable[VideoRecord], workers: int) -> Generator[StoreEntry]:
-    """Yields one entry per video, in the order they finish."""
-    waiting = deque(todo)
-    while waiting:
-        suspects = yield from _until_broken(root, spec, waiting, workers)
-        # A worker died, and any of the videos under way may be the cause. One at a time tells which.
-        while suspects:
-            for culprit in (yield from _until_broken(root, spec, suspects, 1)):
-                yield StoreEntry(culprit, reason=_DIED)
+def _died(record: VideoRecord) -> StoreEntry:
+    return StoreEntry(
+        record,
+        reason="the process reading it died, twice: the file crashes the decoder or needs more memory than there is",
+    )
 
 
-def _until_broken(
-    root: Path, spec: StoreSpec, waiting: deque[VideoRecord], workers: int
-) -> Generator[StoreEntry, None, deque[VideoRecord]]:
-    """Yields entries, taking videos from ``waiting`` until there are no more or a worker dies.
-
-    Returns:
-        What was under way when a worker died, at most one video per worker.
-    """
-    running: dict[Future[StoreEntry], VideoRecord] = {}
-    lost: deque[VideoRecord] = deque()
-    broken = False
-    with _pool(min(workers, len(waiting))) as pool:
-        started = _submit(pool, os.getpid)
-        while (waiting or running) and not broken:
-            try:
-                while waiting and len(running) < workers:
-                    future = _submit(pool, _prepare_one, root, waiting[0], spec)
-                    running[future] = waiting.popleft()
-            except BrokenProcessPool:
-                broken = True  # the video at hand was not begun
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                record = running.pop(future)
-                try:
-                    yield future.result()
-                except BrokenProcessPool:
-                    broken = True
-                    lost.append(record)
-        if broken and started.exception() is not None:
-            raise StoreError(
-                "the worker processes cannot start; a script must call prepare below if __name__ == '__main__':"
-            )
-        for future, record in running.items():  # of a broken pool: all over by now, some well
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                lost.append(record)
-    return lost
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose processes end at once if the block raises, or if this process is killed."""
-    context = multiprocessing.get_context("spawn")
-    told, tell = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(told,))
-    try:
-        yield pool
-    except BaseException:
-        tell.close()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        tell.close()
-        told.close()
-
-
-def _submit(pool: ProcessPoolExecutor, function: Callable[..., Any], *arguments: object) -> Future[Any]:
-    """Returns the future of a call; a process that this starts never sees Ctrl-C, only the one in command does."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        return pool.submit(function, *arguments)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return pool.submit(function, *arguments)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker(told: Connection) -> None:
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_with, args=(told,), daemon=True).start()
-
-
-def _end_with(told: Connection) -> None:
-    # Nothing is ever sent: the pipe ends when the other side closes it or is killed. Waiting for work, a process of
-    # the pool would not notice the latter, and would stay for good.
-    with suppress(EOFError, OSError):
-        told.recv()
-    os._exit(1)
-
-
-def _prepare_one(root: Path, record: VideoRecord, spec: StoreSpec) -> StoreEntry:
+def _prepare_one(root: Path, record: VideoRecord, spec: StoreSpec, from_jpegs: bool) -> StoreEntry:
     """Returns the entry of one video after writing its clip; runs in a worker.
 
     Raises:
@@ -398,7 +319,8 @@ def _prepare_one(root: Path, record: VideoRecord, spec: StoreSpec) -> StoreEntry
     """
     path = clip_path(root, record.id)
     try:
-        meta = write_clip(path, partial(encode_clip, record.id, record.path, spec))
+        encode = import_clip if from_jpegs else encode_clip
+        meta = write_clip(path, partial(encode, record.id, record.path, spec))
     except StoreError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG:
             return StoreEntry(record, reason="the name is too long for this file system")

@@ -19,12 +19,11 @@ from stresnet.cli import weights
 from stresnet.cli.convert import convert
 from stresnet.cli.flow import flow
 from stresnet.cli.models import models
-from stresnet.cli.show import Bar, console, errors, show_rows
+from stresnet.cli.prepare import prepare
+from stresnet.cli.show import Bar, console, errors, exit_with_failures, show_rows
 from stresnet.errors import StresnetError
 
 if TYPE_CHECKING:
-    from stresnet.data.records import Catalog
-    from stresnet.prepare import PrepareSummary
     from stresnet.recognize import Protocol
 
 app = typer.Typer(
@@ -36,7 +35,6 @@ app = typer.Typer(
 
 # Typer comes with a click of its own, or uses the one installed, depending on its version: this is either's.
 _UsageError: Any = typer.BadParameter.__base__
-MOST_NAMED = 20
 INTERRUPTED = 130
 """The exit code that Typer makes of Ctrl-C, as shells do."""
 
@@ -62,7 +60,6 @@ def _global(
 
 
 Store = Annotated[Path, typer.Argument(help="A prepared store.", show_default=False)]
-Workers = Annotated[Optional[int], typer.Option(help="Processes; by default one for each core.", min=0)]  # noqa: UP045
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Protocols = Annotated[
     list[str], typer.Option("--protocol", help="dense25, crop10x25 or center; may be given more than once.")
@@ -87,107 +84,10 @@ def demo(
         )
     show_rows(evaluation.rows, as_json=as_json)
     errors.print(f"report: {evaluation.report}", soft_wrap=True)
-    _exit_with_failures(evaluation.failed)
+    exit_with_failures(evaluation.failed)
 
 
-@app.command()
-def prepare(
-    source: Annotated[
-        Path,
-        typer.Argument(help="Class folders, {train,test}/class folders, or a CSV path,label[,split][,group]."),
-    ],
-    store: Annotated[Path, typer.Argument(help="The store to make or go on with.")],
-    dataset: Annotated[str, typer.Option(help="ucf101 or hmdb51, whose official lists are in --splits.")] = "",
-    splits: Annotated[Optional[Path], typer.Option(help="Folder of the official lists.")] = None,  # noqa: UP045
-    split: Annotated[int, typer.Option(help="Which of the official splits.", min=1, max=3)] = 1,
-    flow: Annotated[
-        str,
-        typer.Option(
-            help="dis, tvl1 (the paper's), farneback, mv (the codec's motion vectors) or raft; on-the-fly, or "
-            "on-the-fly:METHOD, stores frames only and computes flow whenever it is read."
-        ),
-    ] = "dis",
-    preset: Annotated[
-        str, typer.Option(help="ultrafast, fast or medium for dis; small or large for raft; default: the method's own.")
-    ] = "",
-    subtract_median: Annotated[
-        bool, typer.Option("--subtract-median", help="Subtract each flow field's median, against camera motion.")
-    ] = False,
-    short_side: Annotated[int, typer.Option(help="Stored size in px; flow is computed at it.", min=32)] = 256,
-    bound: Annotated[float, typer.Option(help="Flow is clipped at ± this many px per frame.")] = 20.0,
-    jpeg_quality: Annotated[int, typer.Option(help="Of stored frames and flow.", min=1, max=100)] = 95,
-    workers: Workers = None,
-    as_json: Json = False,
-) -> None:
-    """Decode videos, compute their flow and keep both for random access; can be stopped and gone on with."""
-    from stresnet.data.store import StoreSpec
-    from stresnet.flow import FlowSpec
-    from stresnet.prepare import prepare as run_prepare
-
-    when, _, method = flow.partition(":")
-    on_the_fly = when == "on-the-fly"
-    settings = {
-        "method": (method or "dis") if on_the_fly else flow,
-        "preset": preset,
-        "short_side": short_side,
-        "bound_px": bound,
-        "subtract_median": subtract_median,
-    }
-    spec = StoreSpec(FlowSpec.from_dict(settings), jpeg_quality, flow_stored=not on_the_fly)
-    catalog = _catalog(source, dataset, splits, split)
-    for note in catalog.notes:
-        errors.print(f"note: {note}", soft_wrap=True)
-    with Bar() as bar:
-        summary = run_prepare(catalog, store, spec, workers=workers, on_progress=bar.prepare)
-    _show_prepared(summary, store, as_json=as_json)
-
-
-def _show_prepared(summary: PrepareSummary, store: Path, *, as_json: bool) -> None:
-    """Print what was done, then note what is odd; exit with 1 if videos failed."""
-    if as_json:
-        print(json.dumps({**vars(summary), "failed": dict(summary.failed)}, ensure_ascii=False))
-    else:
-        console.print(
-            f"{summary.done} videos prepared, {summary.kept} kept, {len(summary.failed)} failed; "
-            f"{summary.frames} frames, {summary.bytes / 1e6:.1f} MB, {summary.seconds:.0f} s",
-            soft_wrap=True,
-        )
-    if summary.unlisted:
-        errors.print(
-            f"note: {len(summary.unlisted)} videos that the store listed are not in this source, such as "
-            f"{summary.unlisted[0]}: it lists them no longer, their clips stay",
-            soft_wrap=True,
-        )
-    if summary.truncated:
-        _note_damaged(summary.truncated, store)
-    for name in summary.empty_classes:
-        errors.print(f"class {name}: no usable video", soft_wrap=True)
-    _exit_with_failures(summary.failed, store / "index.parquet")
-
-
-def _note_damaged(damaged: Sequence[str], store: Path) -> None:
-    from stresnet.data.store import ClipStore
-
-    frames = {entry.record.id: entry.frames for entry in ClipStore.open(store).select()}
-    for name in damaged[:MOST_NAMED]:
-        errors.print(f"note: {name}: damaged; {frames[name]} frames could be decoded and are used", soft_wrap=True)
-    if len(damaged) > MOST_NAMED:
-        more = f"{len(damaged) - MOST_NAMED} more are damaged"
-        errors.print(f"note: and {more}; all are marked as truncated in {store / 'index.parquet'}", soft_wrap=True)
-
-
-def _catalog(source: Path, dataset: str, splits: Path | None, split: int) -> Catalog:
-    from stresnet.data.datasets import read_hmdb51, read_ucf101
-    from stresnet.data.records import open_source
-
-    readers = {"ucf101": read_ucf101, "hmdb51": read_hmdb51}
-    if not dataset:
-        return open_source(source)
-    if dataset not in readers:
-        raise typer.BadParameter(f"--dataset must be one of {', '.join(readers)}, not {dataset!r}")
-    if splits is None:
-        raise typer.BadParameter(f"--dataset {dataset} needs --splits, the folder of its official lists")
-    return readers[dataset](source, splits, split)
+app.command()(prepare)
 
 
 @app.command()
@@ -293,7 +193,7 @@ def evaluate(
         )
     show_rows(evaluation.rows, as_json=as_json)
     errors.print(f"report: {evaluation.report}", soft_wrap=True)
-    _exit_with_failures(evaluation.failed)
+    exit_with_failures(evaluation.failed)
 
 
 def _protocols(names: Sequence[str]) -> list[Protocol]:
@@ -361,24 +261,13 @@ def predict(
                 console.print(f"{video}: {names}", soft_wrap=True)
     if as_json:
         print(json.dumps(results, ensure_ascii=False))
-    _exit_with_failures(failed)
+    exit_with_failures(failed)
 
 
 app.command()(convert)
 app.command()(models)
 app.command()(flow)
 app.add_typer(weights.app, name="weights")
-
-
-def _exit_with_failures(failed: Sequence[tuple[str, str]], all_in: Path | None = None) -> None:
-    """Name what failed and exit with 1; where a file holds all reasons, the first ones do."""
-    named = failed[:MOST_NAMED] if all_in else failed
-    for name, reason in named:
-        errors.print(f"failed: {reason if name in reason else f'{name}: {reason}'}", soft_wrap=True)
-    if len(named) < len(failed):
-        errors.print(f"and {len(failed) - len(named)} more failed; all reasons are in {all_in}", soft_wrap=True)
-    if failed:
-        raise typer.Exit(1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

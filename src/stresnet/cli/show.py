@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 # Names of files, classes and videos are shown as they are: brackets and colons mean nothing here.
 console = Console(markup=False, emoji=False, highlight=False)
 errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
+
+MOST_NAMED = 20
+"""Of a long list of videos, so many are named; a file holds all."""
 
 
 class Bar:
@@ -118,6 +123,17 @@ def show_rows(rows: Sequence[ReportRow], *, as_json: bool) -> None:
             "" if row.minutes is None else f"{row.minutes:.1f}",
         )
     console.print(table)
+
+
+def exit_with_failures(failed: Sequence[tuple[str, str]], all_in: Path | None = None) -> None:
+    """Name what failed and exit with 1; where a file holds all reasons, the first ones do."""
+    named = failed[:MOST_NAMED] if all_in else failed
+    for name, reason in named:
+        errors.print(f"failed: {reason if name in reason else f'{name}: {reason}'}", soft_wrap=True)
+    if len(named) < len(failed):
+        errors.print(f"and {len(failed) - len(named)} more failed; all reasons are in {all_in}", soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _as_values(row: ReportRow, chosen: ReportRow) -> dict[str, object]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from stresnet.data.jpeg_folders import frames_root
 from stresnet.data.records import Catalog, VideoRecord, missing_notes
 from stresnet.errors import StoreError
 
@@ -30,13 +31,17 @@ class _Listed:
     group: str = ""
 
 
-def read_ucf101(videos_dir: str | os.PathLike[str], splits_dir: str | os.PathLike[str], split: int) -> Catalog:
+def read_ucf101(
+    videos_dir: str | os.PathLike[str], splits_dir: str | os.PathLike[str], split: int, *, jpegs: bool = False
+) -> Catalog:
     """Returns UCF101's catalog for one official split.
 
     Args:
         videos_dir: holds ``Class/v_Class_gNN_cNN.avi``, or all videos side by side.
         splits_dir: the folder of ``classInd.txt``, ``trainlist0N.txt`` and ``testlist0N.txt``.
         split: 1, 2 or 3.
+        jpegs: whether a video is a folder of JPEGs, named like the file or without its ending, rather than a file;
+            ``videos_dir`` may then be the ROOT of a layout of :mod:`stresnet.data.jpeg_folders`.
 
     Raises:
         StoreError: the lists are not UCF101's, or none of the videos they name is there.
@@ -58,16 +63,20 @@ def read_ucf101(videos_dir: str | os.PathLike[str], splits_dir: str | os.PathLik
                 raise StoreError(f"{path}: expected lines such as Archery/v_Archery_g08_c01.avi 3, found {line!r}")
             listed.append(_Listed(label, file, part, match[1]))
     ordered = sorted(class_index, key=lambda name: int(class_index[name]))
-    return _catalog(f"UCF101 split {split}", videos_dir, ordered, listed)
+    return _catalog(f"UCF101 split {split}", videos_dir, ordered, listed, jpegs)
 
 
-def read_hmdb51(videos_dir: str | os.PathLike[str], splits_dir: str | os.PathLike[str], split: int) -> Catalog:
+def read_hmdb51(
+    videos_dir: str | os.PathLike[str], splits_dir: str | os.PathLike[str], split: int, *, jpegs: bool = False
+) -> Catalog:
     """Returns HMDB51's catalog for one official split.
 
     Args:
         videos_dir: holds ``class/name.avi``, or all videos side by side.
         splits_dir: the folder of ``<class>_test_split<N>.txt``.
         split: 1, 2 or 3.
+        jpegs: whether a video is a folder of JPEGs, named like the file or without its ending, rather than a file;
+            ``videos_dir`` may then be the ROOT of a layout of :mod:`stresnet.data.jpeg_folders`.
 
     Raises:
         StoreError: the lists are not HMDB51's, or none of the videos they name is there.
@@ -87,7 +96,7 @@ def read_hmdb51(videos_dir: str | os.PathLike[str], splits_dir: str | os.PathLik
                 raise StoreError(f"{path}: expected lines of a file name and 0, 1 or 2, found {line!r}")
             if part := _HMDB51_SPLITS[code]:
                 listed.append(_Listed(label, file.strip(), part))
-    return _catalog(f"HMDB51 split {split}", videos_dir, sorted(lists), listed)
+    return _catalog(f"HMDB51 split {split}", videos_dir, sorted(lists), listed, jpegs)
 
 
 def _split_folder(splits_dir: str | os.PathLike[str], split: int) -> Path:
@@ -123,18 +132,22 @@ def _ucf101_pairs(path: Path) -> list[tuple[str, str]]:
 
 
 def _catalog(
-    name: str, videos_dir: str | os.PathLike[str], classes: Iterable[str], listed: Iterable[_Listed]
+    name: str,
+    videos_dir: str | os.PathLike[str],
+    classes: Iterable[str],
+    listed: Iterable[_Listed],
+    jpegs: bool,
 ) -> Catalog:
     base = Path(os.path.abspath(videos_dir))
     if not base.is_dir():
         raise StoreError(f"{base}: expected the folder of {name}'s videos, found none")
-    locate = _locator(base)
+    locate = _folder_locator(frames_root(base)) if jpegs else _locator(base)
     records = []
     for item in listed:
         path = locate(item.label, item.file)
         records.append(VideoRecord(f"{item.label}/{item.file}", path, item.label, item.split, item.group))
     records.sort(key=lambda record: record.id)
-    if not any(os.path.isfile(record.path) for record in records):
+    if not any(os.path.exists(record.path) for record in records):
         first = records[0].path if records else "no video at all"
         raise StoreError(f"{base}: expected the videos of {name}, found none of the {len(records)}, such as {first}")
     return Catalog(name, tuple(classes), tuple(records), tuple(missing_notes(records)))
@@ -149,5 +162,19 @@ def _locator(base: Path) -> Callable[[str, str], str]:
     def locate(label: str, file: str) -> str:
         nested, flat = base / label / file, base / file
         return str(flat if not nested.is_file() and flat.is_file() else nested)
+
+    return locate
+
+
+def _folder_locator(base: Path) -> Callable[[str, str], str]:
+    """Returns a function from (class, file) to the folder of that video: by itself or by class, with or without ending.
+
+    Where there is none, it is where the authors' layout would have it.
+    """
+
+    def locate(label: str, file: str) -> str:
+        stem = os.path.splitext(file)[0]
+        places = (base / stem, base / label / stem, base / file, base / label / file)
+        return str(next((place for place in places if place.is_dir()), places[0]))
 
     return locate

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from stresnet.data.jpeg_folders import frames_root
 from stresnet.errors import StoreError
 from stresnet.media.video import VIDEO_EXTENSIONS
 
@@ -55,35 +56,44 @@ class Catalog:
     notes: tuple[str, ...] = ()
 
 
-def open_source(src: str | os.PathLike[str]) -> Catalog:
+def open_source(src: str | os.PathLike[str], *, jpegs: bool = False) -> Catalog:
     """Returns the catalog of a folder of class folders or of a CSV file, whichever ``src`` is.
+
+    Args:
+        src: the folder or the CSV file.
+        jpegs: whether a video is a folder of JPEGs (see :mod:`stresnet.data.jpeg_folders`) rather than a file.
 
     Raises:
         StoreError: ``src`` is neither, or holds no video.
     """
     path = Path(src)
     if path.is_dir():
-        return read_class_folders(path)
+        return read_class_folders(path, jpegs=jpegs)
     if path.is_file() and path.suffix.lower() == ".csv":
         return read_csv(path)
     found = "a file of another kind" if path.exists() else "nothing at that path"
     raise StoreError(f"{path}: expected a folder of class folders or a .csv file, found {found}")
 
 
-def read_class_folders(root: str | os.PathLike[str]) -> Catalog:
+def read_class_folders(root: str | os.PathLike[str], *, jpegs: bool = False) -> Catalog:
     """Returns the catalog of ``root/class/...`` or ``root/{train,test[,val]}/class/...``.
 
     Videos are found at any depth below a class folder; hidden files and folders are passed over. The folders are
     splits if every one that holds videos is named as a split and keeps them in folders of its own.
 
+    Args:
+        root: the folder.
+        jpegs: whether a video is a folder of JPEGs rather than a file; ``root`` may then be the ROOT of a layout.
+
     Raises:
         StoreError: there is no such folder, or it holds no video inside a class folder.
     """
-    base = Path(os.path.abspath(root))
-    if not base.is_dir():
-        raise StoreError(f"{base}: expected a folder of class folders, found none")
+    source = Path(os.path.abspath(root))
+    if not source.is_dir():
+        raise StoreError(f"{source}: expected a folder of class folders, found none")
+    base = frames_root(source) if jpegs else source
     walk = _Walk()
-    ids = sorted(walk.video_ids(base))
+    ids = sorted(walk.jpeg_folder_ids(base) if jpegs else walk.video_ids(base))
     notes = walk.notes()
     placed = [i for i in ids if "/" in i]
     is_split = bool(placed) and all(i.split("/")[0].lower() in _SPLIT_NAMES and i.count("/") > 1 for i in placed)
@@ -91,7 +101,12 @@ def read_class_folders(root: str | os.PathLike[str]) -> Catalog:
         found = f"{len(ids)} videos outside any folder" if ids else "no video at all"
         if (base / "store.json").is_file():
             found = "a prepared store (give the source first, then the store)"
-        raise StoreError(f"{base}: expected class folders with videos ({_endings()}), found {found}")
+        elif any(name.lower().endswith((".jpg", ".jpeg")) for name in walk.other):
+            found += " but JPEGs (taken over with --from-jpegs)"
+        if jpegs and ids:
+            found += ": name their classes in a CSV path,label, or give the official lists"
+        kind = "folders of JPEGs" if jpegs else f"videos ({_endings()})"
+        raise StoreError(f"{base}: expected class folders with {kind}, found {found}")
     if loose := len(ids) - len(placed):
         notes.append(f"{loose} video(s) directly in {base.name}/ belong to no class and are left out")
     records = [_folder_record(base, video_id, is_split) for video_id in placed]
@@ -99,7 +114,7 @@ def read_class_folders(root: str | os.PathLike[str]) -> Catalog:
     if not is_split:
         notes.append(no_split_note(len(records)))
     notes += class_notes + _empty_class_notes(base, is_split, set(class_names))
-    return Catalog(base.name, class_names, tuple(records), tuple(notes))
+    return Catalog(source.name, class_names, tuple(records), tuple(notes))
 
 
 def read_csv(path: str | os.PathLike[str]) -> Catalog:
@@ -162,7 +177,7 @@ def no_split_note(count: int) -> str:
 def missing_notes(records: Iterable[VideoRecord]) -> list[str]:
     """Returns one note if some of the listed files do not exist, with the first as an example."""
     listed = list(records)
-    missing = [r.path for r in listed if not os.path.isfile(r.path)]
+    missing = [r.path for r in listed if not os.path.exists(r.path)]
     if not missing:
         return []
     return [f"{len(missing)} of {len(listed)} listed videos are missing, the first is {missing[0]}"]
@@ -177,23 +192,36 @@ class _Walk:
 
     def video_ids(self, base: Path) -> Iterator[str]:
         """Yields posix paths of videos relative to ``base``; links are followed, each folder is entered once."""
+        for folder, _, files in self._folders(base):
+            for name in files:
+                video_id = Path(os.path.relpath(os.path.join(folder, name), base)).as_posix()
+                if name.startswith("."):
+                    continue
+                if os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS:
+                    yield from self._nameable(video_id)
+                else:
+                    self.other.append(video_id)
+
+    def jpeg_folder_ids(self, base: Path) -> Iterator[str]:
+        """Yields posix paths, relative to ``base``, of folders with JPEGs in them."""
+        for folder, folders, files in self._folders(base):
+            if any(name.lower().endswith((".jpg", ".jpeg")) for name in files):
+                folders.clear()
+                yield from self._nameable(Path(os.path.relpath(folder, base)).as_posix())
+
+    def _folders(self, base: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         entered = {os.path.realpath(base)}
         for folder, folders, files in os.walk(base, followlinks=True, onerror=_unreadable):
             real = {name: os.path.realpath(os.path.join(folder, name)) for name in folders}
             folders[:] = sorted(n for n in folders if not n.startswith(".") and real[n] not in entered)
             entered.update(real[name] for name in folders)
-            for name in files:
-                if not name.startswith("."):
-                    yield from self._video_id(base, os.path.join(folder, name))
+            yield folder, folders, files
 
-    def _video_id(self, base: Path, path: str) -> Iterator[str]:
-        video_id = Path(os.path.relpath(path, base)).as_posix()
-        if os.path.splitext(path)[1].lower() not in VIDEO_EXTENSIONS:
-            self.other.append(video_id)
-        elif not _is_utf8(video_id):
-            self.unnameable.append(video_id)
-        else:
+    def _nameable(self, video_id: str) -> Iterator[str]:
+        if _is_utf8(video_id):
             yield video_id
+        else:
+            self.unnameable.append(video_id)
 
     def notes(self) -> list[str]:
         notes = []

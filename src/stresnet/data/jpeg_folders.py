@@ -1,0 +1,151 @@
+"""Where frames and flow lie that were extracted elsewhere.
+
+    ROOT/jpegs_256/VIDEO/frame000001.jpg, ROOT/u/VIDEO/frame000001.jpg, ROOT/v/VIDEO/frame000001.jpg
+    ROOT/rgb/VIDEO/img_00001.jpg, ROOT/flow/VIDEO/flow_x_00001.jpg, ROOT/flow/VIDEO/flow_y_00001.jpg
+    ROOT/VIDEO/img_00001.jpg, ROOT/VIDEO/flow_x_00001.jpg, ROOT/VIDEO/flow_y_00001.jpg
+
+The first is how the authors released UCF101 and HMDB51, the last how denseflow writes; the folders of frames and of
+flow may go by the other names below, and VIDEO may be a path such as ``class/video``. Numbers begin at 0 or 1. Flow
+picture k takes frame k to k + 1; a last one without a frame to go to is passed over. What the levels of flow mean
+(method, bound) cannot be seen in the files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stresnet.errors import VideoError
+
+FRAME_ROOTS = ("jpegs_256", "jpegs", "rgb", "frames")
+FLOW_ROOTS = (("u", "v"), ("tvl1_flow/u", "tvl1_flow/v"), ("flow/u", "flow/v"), ("flow", "flow"))
+_FRAME_NAMES = ("frame", "img_", "image_", "")
+_U_NAMES, _V_NAMES = ("flow_x_", "x_"), ("flow_y_", "y_")
+_NUMBERED = re.compile(r"(.*?)(\d+)\.jpe?g", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The files of one video, in order.
+
+    Attributes:
+        folder: of its frames.
+        frames: T paths.
+        u, v: T−1 paths each; none if flow was not asked for.
+    """
+
+    folder: str
+    frames: tuple[str, ...]
+    u: tuple[str, ...] = ()
+    v: tuple[str, ...] = ()
+
+    def stamp(self) -> tuple[int, int]:
+        """Returns the bytes of all files, and when the last of them was changed, in ns."""
+        stats = [os.stat(path) for paths in (self.frames, self.u, self.v) for path in paths]
+        return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
+
+
+def name_of(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> str:
+    """Returns what to call a file in a message about the video whose frames are in ``folder``."""
+    return Path(os.path.relpath(path, os.path.commonpath([folder, path]))).as_posix()
+
+
+def frames_root(root: Path) -> Path:
+    """Returns the folder below which the folders of frames lie: one of FRAME_ROOTS if there is one, or the root."""
+    return next((root / name for name in FRAME_ROOTS if (root / name).is_dir()), root)
+
+
+def find_pictures(folder: str | os.PathLike[str], *, flow: bool) -> Pictures:
+    """Returns the files of a video.
+
+    Args:
+        folder: of its frames.
+        flow: whether to look for its flow too.
+
+    Raises:
+        VideoError: there is no such folder, or files are missing.
+    """
+    here = Path(folder)
+    if not here.is_dir():
+        raise VideoError(f"{folder}: expected a folder of JPEGs, found {'a file' if here.exists() else 'none'}")
+    frames = _Series(here, here, _FRAME_NAMES)
+    pictures = Pictures(str(folder), frames.paths())
+    if not flow:
+        return pictures
+    at_u, at_v = _flow_folders(here)
+    own = () if at_u == at_v else _FRAME_NAMES
+    u, v = _Series(here, at_u, _U_NAMES + own), _Series(here, at_v, _V_NAMES + own)
+    for one, other in ((u, v), (v, u)):
+        for number in sorted(one.names.keys() - other.names.keys())[:1]:
+            raise VideoError(f"{folder}: {one.shown(number)} is there, {other.shown(number)} is not")
+    if u.first != frames.first:
+        raise VideoError(f"{folder}: expected flow numbered from {frames.first} on, as frames are, found {u.first}")
+    fields, steps = u.paths(), len(pictures.frames) - 1
+    if not steps <= len(fields) <= steps + 1:
+        found = f"{len(fields)} pictures of flow for {steps + 1} frames"
+        raise VideoError(f"{folder}: expected as many as frames or one fewer, found {found}")
+    return Pictures(str(folder), pictures.frames, fields[:steps], v.paths()[:steps])
+
+
+class _Series:
+    """The numbered JPEGs of one kind in a folder.
+
+    Attributes:
+        names: file names by their numbers.
+        first: the least number.
+    """
+
+    def __init__(self, video: Path, folder: Path, prefixes: Sequence[str]) -> None:
+        self._video, self._folder = video, folder
+        found: dict[str, dict[int, str]] = {}
+        try:
+            listing = sorted(os.listdir(folder))
+        except OSError as error:
+            raise VideoError(f"{video}: expected pictures in {folder} ({error.strerror})") from error
+        for name in listing:
+            if (match := _NUMBERED.fullmatch(name)) and match[1] in prefixes:
+                twin = found.setdefault(match[1], {}).setdefault(int(match[2]), name)
+                if twin != name:
+                    raise VideoError(f"{video}: {twin} and {name} have the same number; remove one")
+        if len(found) != 1:
+            expected = ", ".join(f"{prefix}00001.jpg" for prefix in prefixes)
+            kinds = " and ".join(names[min(names)] for names in found.values()) or f"none in {len(listing)} files"
+            raise VideoError(f"{video}: expected one kind of {expected} in {folder}, found {kinds}")
+        ((self._prefix, self.names),) = found.items()
+        self.first = min(self.names)
+
+    def paths(self) -> tuple[str, ...]:
+        """Returns all of them in order, when none is missing."""
+        if self.first > 1:
+            raise VideoError(f"{self._video}: expected numbers from 0 or 1 on, found {self.shown(self.first)} first")
+        for number in range(self.first, self.first + len(self.names)):
+            if number not in self.names:
+                raise VideoError(f"{self._video}: {self.shown(number)} is missing, later ones are there")
+        return tuple(str(self._folder / self.names[number]) for number in sorted(self.names))
+
+    def shown(self, number: int) -> str:
+        """Returns what the picture of a number is called, or would be."""
+        like = Path(self.names[self.first])
+        digits = len(like.stem) - len(self._prefix)
+        name = self.names.get(number, f"{self._prefix}{number:0{digits}}{like.suffix}")
+        return name_of(self._folder / name, self._video)
+
+
+def _flow_folders(folder: Path) -> tuple[Path, Path]:
+    """Returns where the u and the v of a video lie, given the folder of its frames."""
+    matches = map(_NUMBERED.fullmatch, os.listdir(folder))
+    if any(match and match[1] in _U_NAMES + _V_NAMES for match in matches):
+        return folder, folder
+    roots = [parent for parent in folder.parents if parent.name in FRAME_ROOTS]
+    for root in roots:
+        for u, v in FLOW_ROOTS:
+            if (root.parent / u).is_dir() or (root.parent / v).is_dir():
+                video = folder.relative_to(root)
+                return root.parent / u / video, root.parent / v / video
+    if not roots:
+        return folder, folder
+    known = ", ".join(" and ".join(dict.fromkeys(pair)) for pair in FLOW_ROOTS)
+    raise VideoError(f"{folder}: expected its flow below {roots[0].parent} in {known}; found none of these")
