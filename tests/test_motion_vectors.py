@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,16 @@ from stresnet.errors import FlowSpecError, VideoError
 from stresnet.flow import FlowSpec, estimate_flow, flow_of, iter_flow
 from stresnet.flow.motion_vectors import dense_field
 from stresnet.media import iter_frames, read_video
-from stresnet.media.motion_vectors import CODECS_WITH_VECTORS, MOTION_VECTOR, _is_h264_reference, turned
+from stresnet.media.motion_vectors import (
+    _SUSPECT,
+    CODECS_WITH_VECTORS,
+    MOTION_VECTOR,
+    _is_h264_reference,
+    _Picture,
+    _spans,
+    _step_into,
+    turned,
+)
 from test_media import CLOCKWISE, encode, with_matrix
 
 MV = FlowSpec("mv")
@@ -302,6 +312,24 @@ def test_codecs_without_vectors_are_named(tmp_path: Path, name: str, codec: str,
     assert "h264" in message
     assert "\n" not in message
     assert len(read_video(path).frames) == 3
+
+
+def test_zeros_of_parts_without_a_vector_lose() -> None:
+    """Half a macroblock of an H.264 B picture whose vector points to the future alone: the past one is made up."""
+    names = ("source", "w", "h", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")
+    rows = [(-1, 8, 16, 4, 8, 0, 0, 4), (1, 8, 16, 4, 8, 12, -8, 4), (-1, 16, 16, 24, 8, 0, 0, 4)]
+    blocks = np.array(rows, [(name, np.int32) for name in names])
+    around = [_Picture(None, shown, decoded, False, True, None) for shown, decoded in ((0, 0), (2, 1))]
+    between = _Picture(None, 1, 2, True, False, blocks)
+    window = deque([around[0], between, around[1]])
+    (past_step, past), (future_step, future) = _spans(between, window, suspect_zeros=True)
+    assert (past_step, future_step) == (-1, 1)
+    assert future[:, 4:].tolist() == [[3, -2, 1]]
+    vectors = _step_into(2, window, suspect_zeros=True)
+    assert vectors[["u", "v", "span_frames"]].tolist() == [(3, -2, 1)]
+    vectors = _step_into(1, window, suspect_zeros=True)
+    assert vectors[["x", "u", "span_frames"]].tolist() == [(4, 0, 1), (24, 0, 1)], "painted first, its span unharmed"
+    assert past[:, 6].tolist() == [1 + _SUSPECT, 1]
 
 
 def test_whether_a_picture_of_h264_is_a_reference() -> None:

@@ -40,6 +40,7 @@ CODECS_WITH_VECTORS = _LOW_DELAY | _B_VECTORS | {"mpeg4"}
 _FARTHEST = 16  # frames: the most pictures that H.264 can hold for reference
 _BIDIRECTIONAL = frozenset({PictureType.B, PictureType.BI})
 _NONE = np.empty(0, MOTION_VECTOR)
+_SUSPECT = 1 << 10  # added to the span of vectors that may be made up, so that they are painted first
 
 
 @dataclass
@@ -160,9 +161,6 @@ def _step_into(now: int, window: deque[_Picture], *, suspect_zeros: bool) -> NDA
     columns = columns[np.argsort(-columns[:, 6], kind="stable")]
     columns[:, 6] %= _SUSPECT
     return np.ascontiguousarray(columns, np.float32).view(MOTION_VECTOR)[:, 0]
-
-
-_SUSPECT = 1 << 10  # added to the span, so that such vectors are painted first
 
 
 def _spans(picture: _Picture, window: deque[_Picture], *, suspect_zeros: bool) -> list[tuple[int, NDArray[np.float64]]]:
