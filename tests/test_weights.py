@@ -227,7 +227,7 @@ def test_another_class_count_keeps_the_random_classifier_when_asked() -> None:
 def checkpoint(**changes: object) -> Checkpoint:
     return Checkpoint(
         model=randomized(network(**changes)).float(),
-        classes=("run", "jump", 'Ö, \n"x"', "wave", "sit"),
+        classes=("run", "jump", 'Ö, \n"x"', "wave", "caf\udce9"),
         preprocessing=Preprocessing(rgb_mean=(1.5, 2.0, 0.1), flow_std=3.3, crop_px=56, mirror=False),
         store_spec={"flow": {"method": "dis", "preset": "medium", "short_side": 64, "bound_px": 20.0}},
         trained_on=("0a1b2c",),

@@ -95,7 +95,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """
     path = Path(path)
     tensors = {k: v.detach().contiguous().cpu() for k, v in checkpoint.model.state_dict().items()}
-    metadata = {"stresnet": json.dumps(story_of(checkpoint), ensure_ascii=False)}
+    metadata = {"stresnet": json.dumps(story_of(checkpoint))}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
