@@ -1,0 +1,257 @@
+"""TV-L1 optical flow (Zach, Pock and Bischof 2007) in PyTorch: many pairs of frames at once, on any device.
+
+The method and its parameters are those of OpenCV's DualTVL1OpticalFlow; the arrangement is not (see `tvl1_scale`).
+Which pairs are given together, how many threads compute them and whether the inner iteration is compiled do not show
+in the flow: each pair comes out as it would alone.
+
+N pairs of frames, H height, W width. Flow in pixels per frame, u to the right, v down.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stresnet.errors import FlowSpecError
+from stresnet.flow.spec import MIN_SIDE_PX
+from stresnet.flow.tvl1_scale import Step, flow_of_scale, inner_step
+
+_SMALLEST_SCALE_PX = 16  # scales with a shorter side are left out, as in OpenCV
+_PX = 340 * 256  # one pair at the size of the paper
+# Pairs that go through the scales together, in pixels. On a CPU enough to hide Python's share; on a GPU enough to fill
+# it: about 1 GB.
+_AT_ONCE_PX = {"cpu": 8 * _PX, "cuda": 64 * _PX}
+# Pairs whose iterations run together, in pixels: 16 floats a pixel are read and written each time, which should stay
+# in a core's share of the cache. Small scales of several pairs together pay the call's overhead once.
+_TOGETHER_PX = {"cpu": 3 * _PX // 2, "cuda": 64 * _PX}
+
+
+@dataclass(frozen=True)
+class TVL1:
+    """The parameters of TV-L1 flow, under OpenCV's names; the defaults are a schedule of this project.
+
+    It takes fewer, coarser scales down to 16 px and a fixed number of iterations instead of OpenCV's early stop:
+    larger motions are found, and no result depends on a threshold. Measured: see ``benchmarks/flow.py``.
+
+    Attributes:
+        tau: step of the dual variable, above 0; stable up to 0.25.
+        lambda_: weight of the data term, above 0; smaller is smoother. OpenCV calls it lambda.
+        theta: how tightly the two terms are coupled, above 0.
+        scales: the largest number of scales, at least 1; those with a side below 16 px are left out.
+        warps: how often per scale the second frame is warped by the flow, at least 1.
+        epsilon: a warp's iterations end when the flow's root mean square change falls below this many pixels; 0, the
+            default, never. Looked at every fifth time. Above 0 pairs are iterated one by one.
+        inner_iterations: per median filtering, at least 1.
+        outer_iterations: median filterings per warp, at least 1.
+        scale_step: size of a scale relative to the next finer one, between 0 and 1.
+        median_filter: side of the median filter in pixels: 1 (none), 3 or 5.
+
+    Raises:
+        FlowSpecError: on any value outside the above.
+    """
+
+    tau: float = 0.25
+    lambda_: float = 0.15
+    theta: float = 0.3
+    scales: int = 5
+    warps: int = 2
+    epsilon: float = 0.0
+    inner_iterations: int = 30
+    outer_iterations: int = 1
+    scale_step: float = 0.5
+    median_filter: int = 5
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            whole = field.name in ("scales", "warps", "inner_iterations", "outer_iterations", "median_filter")
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+                kind = "whole number" if whole else "number"
+                raise FlowSpecError(f"TV-L1's {field.name} must be a {kind}, found {value!r}")
+            low = 1 if whole else 0
+            if not low <= value < math.inf or (value == 0 and field.name != "epsilon"):
+                raise FlowSpecError(f"TV-L1's {field.name} must be {'at least 1' if low else 'above 0'}, found {value}")
+        if self.scale_step >= 1:
+            raise FlowSpecError(f"TV-L1's scale_step must be below 1, found {self.scale_step}")
+        if self.median_filter not in (1, 3, 5):
+            raise FlowSpecError(f"TV-L1's median_filter must be 1, 3 or 5, found {self.median_filter}")
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, float | str]) -> TVL1:
+        """Returns what a flow specification's parameters say (``FlowSpec.parameters``).
+
+        Raises:
+            FlowSpecError: a name or a value that is not allowed. Of OpenCV's, gamma (a term for changing
+                illumination) is not built: it must be 0.
+        """
+        values = {("lambda_" if name == "lambda" else name): value for name, value in parameters.items()}
+        if values.pop("gamma", 0) != 0:
+            raise FlowSpecError(f"TV-L1's gamma must be 0, found {parameters['gamma']}: it is built in OpenCV's only")
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise FlowSpecError(f"unknown parameters of TV-L1: {', '.join(unknown)}")
+        return cls(**values)  # type: ignore[arg-type]  # checked at run time
+
+
+def tvl1(
+    previous: Tensor,
+    following: Tensor,
+    params: TVL1 | None = None,
+    initial: Tensor | None = None,
+    *,
+    compiled: bool = False,
+) -> Tensor:
+    """Returns the flow from each previous frame to its following one, (N, 2, H, W) float32 on their device.
+
+    What is at (x, y) in the previous frame is at (x + u, y + v) in the following one. On a CPU the pairs are shared
+    among ``torch.get_num_threads()`` threads, each of which computes alone: faster than sharing each operation, and
+    by far where other programs are at work too. Where a GPU's memory does not suffice, half as many pairs are taken
+    at once, with a warning.
+
+    Args:
+        previous: (N, H, W) gray levels 0 to 255, uint8 or float32; N at least 1, H and W at least 32.
+        following: the same shape, type and device.
+        params: the defaults of `TVL1` if left out.
+        initial: (N, 2, H, W) float32, pixels per frame: where to start at the coarsest scale. No motion if left out.
+        compiled: whether ``torch.compile`` makes one kernel of an inner iteration's forty: about three times as fast
+            on a CPU, after some ten seconds of compiling (once per process; less where torch's cache has it). To the
+            bit the same flow on a CPU. Where compiling fails, a warning says so and it goes on without.
+
+    Raises:
+        FlowSpecError: tensors of other shapes, types or values than the above, or too little memory for one pair.
+    """
+    params = params or TVL1()
+    _check_frames(previous, following)
+    _check_initial(initial, previous)
+    height, width = previous.shape[1:]
+    step = inner_step(previous.device, compiled)
+    flow = torch.empty(len(previous), 2, height, width, device=previous.device)
+    workers = torch.get_num_threads() if previous.device.type == "cpu" else 1
+
+    def compute(pairs: slice) -> None:
+        start = None if initial is None else initial[pairs]
+        flow[pairs] = _flow_of_pairs(previous[pairs], following[pairs], params, start, step)
+
+    at_once = max(1, _AT_ONCE_PX[_kind(previous)] // (height * width))
+    done = 0
+    while done < len(previous):
+        end = min(len(previous), done + at_once * workers)
+        share = math.ceil((end - done) / workers)
+        try:
+            _each_in_a_thread(compute, [slice(at, min(end, at + share)) for at in range(done, end, share)])
+        except torch.cuda.OutOfMemoryError as error:
+            at_once = _halved(share, f"{width}x{height}", error)
+        else:
+            done = end
+    return flow
+
+
+def _each_in_a_thread(compute: Callable[[slice], None], parts: list[slice]) -> None:
+    """Computes the parts at the same time, each on one of torch's threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # in the threads started here too
+    try:
+        if len(parts) == 1:
+            compute(parts[0])
+        else:
+            with ThreadPoolExecutor(len(parts)) as pool:
+                list(pool.map(compute, parts))  # raises what they raise
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _halved(pairs: int, size: str, error: Exception) -> int:
+    if pairs == 1:
+        raise FlowSpecError(
+            f"TV-L1 flow needs more memory than is free, for one pair of {size} frames; free some, or shrink the frames"
+        ) from error
+    warnings.warn(
+        f"TV-L1 flow: not enough memory for {pairs} pairs of {size} frames at once; going on with {pairs // 2}",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return pairs // 2
+
+
+@torch.no_grad()
+def _flow_of_pairs(previous: Tensor, following: Tensor, params: TVL1, initial: Tensor | None, step: Step) -> Tensor:
+    """Returns the flow (n, 2, H, W) of pairs (n, H, W), from the coarsest scale to the finest."""
+    scales = _scales(torch.stack([previous, following]).float(), params)
+    if initial is None:
+        flow = torch.zeros(len(previous), 2, *scales[-1].shape[2:], device=previous.device)
+    else:
+        shrunk = F.interpolate(initial, size=scales[-1].shape[2:], mode="area")
+        flow = shrunk * params.scale_step ** (len(scales) - 1)
+    for first, second in reversed(scales):
+        if flow.shape[2:] != first.shape[1:]:
+            flow = F.interpolate(flow, size=first.shape[1:], mode="bilinear") * (1 / params.scale_step)
+        together = max(1, _TOGETHER_PX[_kind(previous)] // first[0].numel())
+        if params.epsilon > 0:
+            together = 1  # each pair ends by itself
+        parts = [slice(at, at + together) for at in range(0, len(flow), together)]
+        flow = torch.cat([flow_of_scale(first[part], second[part], flow[part], params, step) for part in parts])
+    return flow
+
+
+def _scales(frames: Tensor, params: TVL1) -> list[Tensor]:
+    """Returns the pairs (2, n, H, W) at each scale, finest first."""
+    scales = [frames]
+    while len(scales) < params.scales:
+        smaller = F.interpolate(
+            scales[-1], scale_factor=params.scale_step, mode="bilinear", recompute_scale_factor=False
+        )
+        if min(smaller.shape[2:]) < _SMALLEST_SCALE_PX:
+            break
+        scales.append(smaller)
+    return scales
+
+
+def _kind(frames: Tensor) -> str:
+    return "cpu" if frames.device.type == "cpu" else "cuda"
+
+
+def _check_frames(previous: Tensor, following: Tensor) -> None:
+    for frames in (previous, following):
+        if frames.ndim != 3 or len(frames) < 1 or min(frames.shape[1:]) < MIN_SIDE_PX:
+            raise FlowSpecError(
+                f"TV-L1 flow needs frames (N,H,W) with N at least 1 and sides of at least {MIN_SIDE_PX} px, "
+                f"found {_describe(frames)}"
+            )
+        if frames.dtype not in (torch.uint8, torch.float32):
+            raise FlowSpecError(f"TV-L1 flow needs gray levels as uint8 or float32, found {_describe(frames)}")
+    found = [(frames.shape, frames.dtype, frames.device) for frames in (previous, following)]
+    if found[0] != found[1]:
+        raise FlowSpecError(
+            "TV-L1 flow needs previous and following frames of one shape, type and device, "
+            f"found {_describe(previous)} and {_describe(following)}"
+        )
+    if previous.dtype == torch.float32:
+        for name, frames in (("previous", previous), ("following", following)):
+            low, high = (float(value) for value in frames.aminmax())
+            if not (low >= 0 and high <= 255):  # NaN neither
+                raise FlowSpecError(f"TV-L1 flow needs levels 0 to 255, found {low:g} to {high:g} in {name}")
+
+
+def _check_initial(initial: Tensor | None, previous: Tensor) -> None:
+    if initial is None:
+        return
+    shape = (len(previous), 2, *previous.shape[1:])
+    if initial.shape != shape or initial.dtype != torch.float32 or initial.device != previous.device:
+        raise FlowSpecError(
+            f"TV-L1's initial flow must be {shape} float32 on {previous.device}, found {_describe(initial)}"
+        )
+    if not bool(initial.isfinite().all()):
+        raise FlowSpecError("TV-L1's initial flow must be finite, found NaN or infinity")
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')} on {tensor.device}"

@@ -1,0 +1,254 @@
+"""TV-L1 flow at one scale: warp, filter, iterate.
+
+Zach, Pock and Bischof 2007 minimise, for a flow (u, v) near (u0, v0), with I1 the second frame warped by (u0, v0),
+
+    sum over pixels of |grad u| + |grad v| + lambda |rho|,    rho = I1 + grad I1 . (u - u0, v - v0) - I0
+
+by two alternating steps: a thresholding that moves (u, v) along grad I1 towards rho = 0, by theta lambda |grad I1| at
+most, and Chambolle's step for the total variation, with a dual variable p (two components for each of u and v):
+
+    u <- u + threshold(rho) + theta div p        p <- (p + tau/theta grad u) / (1 + tau/theta |grad u|)
+
+What costs is that step, some hundred times per pair, and in it the memory: so all n pairs lie row after row in one
+line, (planes, n H W). Neighbours are then shifts by 1 and by W of contiguous memory, for any number of pairs of any
+size; one row of padding at each end keeps the shifts inside. Where a pixel has no right (lower) neighbour, p's first
+(second) component is held at 0, which is the border condition of grad and of div alike, and separates the pairs.
+
+Rounding is the same in any arrangement: every sum, product, quotient and root is rounded by itself.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from stresnet.flow.tvl1 import TVL1
+
+Step = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float, float, Tensor, Tensor], None]
+"""See `_step`."""
+
+_FLAT = 1e-7  # squared gradients up to this are taken for none
+_TINY = 1e-20  # makes 0 rsqrt(0) 0, and changes nothing else beside the 1 that is added
+_LOOK_EVERY = 5  # inner iterations between two looks at the change: each is a pass over the flow, and a GPU waits
+
+
+def flow_of_scale(first: Tensor, second: Tensor, flow: Tensor, params: TVL1, step: Step) -> Tensor:
+    """Returns the flow (n, 2, H, W) of pairs at one scale.
+
+    Args:
+        first: (n, H, W) float32, levels 0 to 255.
+        second: likewise.
+        flow: (n, 2, H, W) float32, pixels of this scale: where to start.
+        params: the parameters; with an epsilon above 0, n must be 1.
+        step: of `inner_step`.
+    """
+    lines = _Lines(flow, params.tau / params.theta)
+    moving = torch.stack([second, *_gradient(second)], dim=1)
+    for _ in range(params.warps):
+        lines.set_data(_linearized(first, moving, lines.flow))
+        for _ in range(params.outer_iterations):
+            lines.filter(params.median_filter)
+            if _iterate(lines, params, step):
+                break
+    return lines.flow.transpose(0, 1).contiguous()
+
+
+def _iterate(lines: _Lines, params: TVL1, step: Step) -> bool:
+    """Takes the inner iterations; returns whether the flow came to rest."""
+    for index in range(1, params.inner_iterations + 1):
+        lines.advance(step, params.theta * params.lambda_, params.theta)
+        if params.epsilon > 0 and index % _LOOK_EVERY == 0 and lines.change() <= params.epsilon**2:
+            return True
+    return False
+
+
+class _Lines:
+    """Flow and dual variable of n pairs in one line, now and before, so that each step writes what it does not read."""
+
+    def __init__(self, flow: Tensor, dual_step: float) -> None:
+        n, _, height, width = flow.shape
+        self._shape, self._width = (2, n, height, width), width
+        pixels = n * height * width
+        padded = pixels + 2 * width
+        self._u, self._u_before = flow.new_zeros(2, padded), flow.new_zeros(2, padded)
+        self._p, self._p_before = flow.new_zeros(4, padded), flow.new_zeros(4, padded)
+        self._data = flow.new_zeros(4, pixels + width)
+        self.flow.copy_(flow.transpose(0, 1))
+        self._right = flow.new_full((1, width), dual_step)
+        self._right[:, -1] = 0
+        self._down = flow.new_full((n, height), dual_step)
+        self._down[:, -1] = 0
+        self._down = self._down.view(-1, 1)
+
+    @property
+    def flow(self) -> Tensor:
+        """The flow now, (2, n, H, W): a view."""
+        return self._u[:, self._width : -self._width].view(self._shape)
+
+    def set_data(self, data: Tensor) -> None:
+        """Takes the data term (4, n, H, W) of `_linearized`."""
+        self._data[:, : -self._width] = data.flatten(1)
+
+    def filter(self, size: int) -> None:
+        """Median filters the flow."""
+        if size > 1:
+            self.flow.copy_(median(self.flow.flatten(0, 1), size).view(self._shape))
+
+    def advance(self, step: Step, reach: float, theta: float) -> None:
+        """Takes one inner iteration."""
+        row = self._width
+        step(
+            *(self._u, self._p, self._data, self._right, self._down, reach, theta),
+            *(self._u_before[:, row:], self._p_before[:, row:-row]),
+        )
+        self._u, self._u_before = self._u_before, self._u
+        self._p, self._p_before = self._p_before, self._p
+
+    def change(self) -> float:
+        """The mean squared change of the flow in the last step, pixels². (The padding stays 0.)"""
+        return float((self._u - self._u_before).square_().sum() / (self._data.shape[1] - self._width))
+
+
+def _step(
+    u: Tensor,
+    p: Tensor,
+    data: Tensor,
+    right: Tensor,
+    down: Tensor,
+    reach: float,
+    theta: float,
+    u_next: Tensor,
+    p_next: Tensor,
+) -> None:
+    """Writes the flow and the dual variable after one iteration.
+
+    Args:
+        u: flow (2, W + n H W + W): u, v.
+        p: dual variable, padded likewise (4, ...): to the right for u and v, down for u and v.
+        data: (4, n H W + W) of `_linearized`; zeros in the last row.
+        right: (1, W): tau / theta, 0 where there is no neighbour to the right.
+        down: (n H, 1): likewise below.
+        reach: theta lambda.
+        theta: theta.
+        u_next: (2, n H W + W), written.
+        p_next: (4, n H W), written.
+    """
+    width = right.shape[1]
+    pixels = data.shape[1] - width
+    # Thresholding. The row of padding below the last pair goes with it, since the gradient looks there.
+    now = u[:, width:]
+    move = ((data[2] + data[0] * now[0] + data[1] * now[1]) * data[3]).clamp(-reach, reach)
+    divergence = p[:2, width:] - p[:2, width - 1 : -1] + p[2:, width:] - p[2:, :-width]
+    after = now - move * data[:2] + theta * divergence
+    u_next.copy_(after)
+    # Total variation.
+    here = after[:, :pixels].view(2, -1, width)
+    to_right = (after[:, 1 : pixels + 1].view(2, -1, width) - here) * right
+    downward = (after[:, width:].view(2, -1, width) - here) * down
+    squared = to_right * to_right + downward * downward
+    shrink = 1 / (1 + squared * torch.rsqrt(squared + _TINY))  # torch.sqrt rounds otherwise when compiled
+    dual = p[:, width:-width].view(4, -1, width)
+    p_next.copy_(torch.cat([(dual[:2] + to_right) * shrink, (dual[2:] + downward) * shrink]).view(4, -1))
+
+
+def inner_step(device: torch.device, compiled: bool) -> Step:
+    """Returns the function that takes an inner iteration on this device, compiled if wished and possible."""
+    return _compiled_step(device.type) if compiled else _step
+
+
+@lru_cache(maxsize=2)
+def _compiled_step(device_type: str) -> Step:
+    # On a CPU the generated C++ calls its kernels itself, rather than from Python: then other threads can compute
+    # meanwhile.
+    fast = torch.compile(_step, dynamic=True, options={"cpp_wrapper": device_type == "cpu"})
+    failed = False
+
+    def step(*arguments: Any) -> None:
+        nonlocal failed
+        if not failed:
+            try:
+                fast(*arguments)
+                return
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever a compiler or its absence may raise
+                failed = True
+                reason = str(error).strip().splitlines()[0]
+                warnings.warn(f"TV-L1 flow goes on uncompiled, and slower: {reason}", RuntimeWarning, stacklevel=2)
+        _step(*arguments)
+
+    return step
+
+
+def _gradient(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the central differences to the right and down of (n, H, W), one-sided and halved at the border."""
+    wide = F.pad(frames[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+    return (wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2]) * 0.5, (wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1]) * 0.5
+
+
+def _linearized(first: Tensor, moving: Tensor, flow: Tensor) -> Tensor:
+    """Returns the data term around a flow, (4, n, H, W).
+
+    That is the warped gradient to the right and down, rho for no flow at all, and 1 / |gradient|²: 0 where there is
+    no gradient or where the flow leaves the frame, so that nothing is concluded there.
+
+    Args:
+        first: (n, H, W).
+        moving: (n, 3, H, W), the second frame and its gradient, to be warped.
+        flow: (2, n, H, W).
+    """
+    height, width = first.shape[1:]
+    x = torch.arange(width, device=flow.device) + flow[0]
+    y = torch.arange(height, device=flow.device)[:, None] + flow[1]
+    places = torch.stack([x * (2 / (width - 1)) - 1, y * (2 / (height - 1)) - 1], dim=-1)
+    warped, right, down = F.grid_sample(moving, places, padding_mode="border", align_corners=True).unbind(1)
+    steepness = right * right + down * down
+    known = (steepness > _FLAT) & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    inverse = torch.where(known, 1 / steepness, 0.0)
+    return torch.stack([right, down, warped - right * flow[0] - down * flow[1] - first, inverse])
+
+
+def median(planes: Tensor, size: int) -> Tensor:
+    """Returns (P, H, W) float32 planes median filtered, size 3 or 5 px; beyond the border its pixels are repeated."""
+    if planes.device.type != "cpu":
+        return median_by_selection(planes, size)
+    filtered = [cv2.medianBlur(plane, size) for plane in planes.numpy()]
+    return torch.from_numpy(np.stack(filtered))
+
+
+def median_by_selection(planes: Tensor, size: int) -> Tensor:
+    """Returns what `median` does, by minima and maxima alone.
+
+    Of half the values and two more, neither the least nor the greatest is the median of all: both are forgotten and
+    the next value is taken in, until one is left.
+    """
+    half = size // 2
+    height, width = planes.shape[1:]
+    wide = F.pad(planes[:, None], (half,) * 4, mode="replicate")[:, 0]
+    values = [wide[:, y : y + height, x : x + width] for y in range(size) for x in range(size)]
+    kept, waiting = values[: len(values) // 2 + 2], values[len(values) // 2 + 2 :]
+    while True:
+        kept = _without_extremes(kept)
+        if not waiting:
+            return kept[0]
+        kept.append(waiting.pop())
+
+
+def _without_extremes(values: list[Tensor]) -> list[Tensor]:
+    """Returns the values less the least and the greatest, elementwise; in no order."""
+    least, *rest = values
+    for index, value in enumerate(rest):
+        least, rest[index] = torch.minimum(least, value), torch.maximum(least, value)
+    greatest, *rest = rest
+    for index, value in enumerate(rest):
+        greatest, rest[index] = torch.maximum(greatest, value), torch.minimum(greatest, value)
+    return rest
