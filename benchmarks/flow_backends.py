@@ -37,12 +37,15 @@ BACKENDS: dict[str, dict[str, Any]] = {
     "farneback": {"method": "farneback"},
     "mv": {"method": "mv"},
     "mv-median": {"method": "mv", "subtract_median": True},
+    "tvl1-fast": {"method": "tvl1", "preset": "fast"},
+    "tvl1-fast-median": {"method": "tvl1", "preset": "fast", "subtract_median": True},
     "tvl1": {"method": "tvl1"},
-    "tvl1-median": {"method": "tvl1", "subtract_median": True},
     "raft-small": {"method": "raft", "preset": "small"},
     "raft-large": {"method": "raft", "preset": "large"},
 }
-USUAL = [name for name in BACKENDS if not name.startswith(("tvl1", "raft"))]  # hours on a CPU; not always there
+USUAL = [
+    name for name in BACKENDS if name != "tvl1" and not name.startswith("raft")
+]  # hours on a CPU; not always there
 ALL_FOLDS = {
     "ut_interaction": [(f"set1_seq{first}", f"set1_seq{first + 1}") for first in range(1, 11, 2)],
     "gt_mhi": FOLDS["gt_mhi"],

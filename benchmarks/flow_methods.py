@@ -29,7 +29,7 @@ from flow_codec import Sum, sample
 from stresnet.flow import FlowSpec, estimate_flow, flow_of
 from stresnet.media import Frame, iter_frames
 
-WAYS = ("mv", "mv+median", "dis/ultrafast", "dis/fast", "dis/medium", "farneback", "tvl1")
+WAYS = ("mv", "mv+median", "dis/ultrafast", "dis/fast", "dis/medium", "farneback", "tvl1/fast", "tvl1")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from stresnet.errors import FlowSpecError
@@ -23,11 +24,12 @@ from stresnet.flow import (
     quantize_flow,
 )
 from stresnet.flow.spec import PARAMETERS
+from stresnet.flow.tvl1 import TVL1, tvl1
 
 ALL_SPECS = [FlowSpec(method, preset) for method, preset in PARAMETERS]  # type: ignore[arg-type]
 PICTURE_SPECS = [spec for spec in ALL_SPECS if spec.method in ("dis", "tvl1", "farneback")]  # the others: own files
 
-COARSE = ("ultrafast", "fast")  # DIS presets that stop at a quarter of the size
+COARSE = [FlowSpec(preset="ultrafast"), FlowSpec(preset="fast")]  # presets that stop at a quarter of the size
 
 
 def name(spec: FlowSpec) -> str:
@@ -62,7 +64,7 @@ def test_known_translations_are_found(spec: FlowSpec, motion: tuple[int, int]) -
     assert flow.shape == (1, 2, 96, 128)
     assert flow.dtype == np.float32
     off = np.hypot(*(inner(flow)[0] - np.array(motion, np.float32)[:, None, None]))
-    assert off.mean() < (0.25 if spec.preset in COARSE else 0.05)  # px
+    assert off.mean() < (0.25 if spec in COARSE else 0.05)  # px
 
 
 @pytest.mark.parametrize("spec", PICTURE_SPECS, ids=name)
@@ -70,7 +72,7 @@ def test_flow_t_takes_frame_t_to_the_next(spec: FlowSpec) -> None:
     one, two = moving(2, 0), moving(0, -3)
     frames = np.stack([one[0], one[1], one[1]])
     flow = estimate_flow(frames, spec)
-    tolerance = 0.3 if spec.preset in COARSE else 0.05
+    tolerance = 0.3 if spec in COARSE else 0.05
     assert inner(flow)[0, 0].mean() == pytest.approx(2, abs=tolerance)
     assert np.abs(inner(flow)[1]).max() < 1e-3  # a repeated frame
     assert inner(estimate_flow(two, spec))[0, 1].mean() == pytest.approx(-3, abs=tolerance)
@@ -93,12 +95,15 @@ def test_the_same_bits_whatever_the_threads_and_the_history(spec: FlowSpec) -> N
 
 
 @pytest.mark.parametrize("spec", PICTURE_SPECS, ids=name)
-def test_opencv_uses_the_parameters_that_the_digest_covers(spec: FlowSpec) -> None:
-    """Ours against OpenCV called directly, with its own presets and defaults."""
+def test_methods_use_the_parameters_that_the_digest_covers(spec: FlowSpec) -> None:
+    """Ours against OpenCV, or our TV-L1 in PyTorch, called directly, with its own presets and defaults."""
     first, second = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in moving(3, -2))
     if spec.method == "dis":
         preset = getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{spec.preset.upper()}")
         theirs = cv2.DISOpticalFlow_create(preset).calc(first, second, None)
+    elif spec.preset == "fast":
+        pair = (torch.from_numpy(frame)[None] for frame in (first, second))
+        theirs = tvl1(*pair, TVL1())[0].permute(1, 2, 0).numpy()
     elif spec.method == "tvl1":
         theirs = cv2.optflow.DualTVL1OpticalFlow_create().calc(first, second, None)
     else:
@@ -129,7 +134,7 @@ def test_flow_explains_the_change_between_real_frames(shared: Path, spec: FlowSp
     brought_back = cv2.remap(pair[1], x + u, y + v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     before = np.abs(pair[1].astype(float) - pair[0]).mean()
     after = np.abs(brought_back.astype(float) - pair[0]).mean()
-    assert after < (0.7 if spec.preset in COARSE else 0.6) * before
+    assert after < (0.7 if spec in COARSE else 0.6) * before
 
 
 def test_iter_flow_streams() -> None:
@@ -146,6 +151,25 @@ def test_iter_flow_streams() -> None:
     assert taken == 2
     assert len(list(fields_)) == 3
     assert list(iter_flow(moving(1, 1)[:1], FlowSpec())) == []
+
+
+def test_tvl1_in_torch_takes_pairs_by_the_dozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounded in number, in order, compiled once that is worth it: none of which shows in the flow."""
+    calls = []
+
+    def recorded(previous: torch.Tensor, following: torch.Tensor, params: TVL1, *, compiled: bool) -> torch.Tensor:
+        calls.append((len(previous), compiled))
+        return tvl1(previous, following, params)
+
+    monkeypatch.setattr("stresnet.flow.tvl1.tvl1", recorded)
+    monkeypatch.setattr("stresnet.flow.estimate._PAIRS_WORTH_COMPILING", 20)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    spec = FlowSpec("tvl1", "fast", bound_px=19)  # no other test's, so that nothing was counted yet
+    frames = moving(1, 0, 40, 48, count=41)
+    flow = estimate_flow(frames, spec)
+    assert calls == [(16, False), (16, False), (8, True)]
+    np.testing.assert_array_equal(flow[37], estimate_flow(frames[37:39], spec)[0])
+    assert np.abs(np.median(inner(flow), axis=(2, 3)) - (1, 0)).max() < 0.1
 
 
 def test_frames_need_not_be_contiguous() -> None:
@@ -339,6 +363,8 @@ def test_an_opencv_parameter_changes_the_digest(monkeypatch: pytest.MonkeyPatch)
         (FlowSpec("tvl1"), "0a65208f1d80"),
         (FlowSpec("farneback"), "a46f06d90e9f"),
         (FlowSpec(short_side=128, bound_px=10), "e435fafa8d60"),
+        (FlowSpec("mv"), "f10518aeff2e"),
+        (FlowSpec(subtract_median=True), "ccbb6cdb9987"),
     ],
 )
 def test_the_digest_is_the_one_stores_were_made_with(spec: FlowSpec, digest: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from typing import Any
 
 import cv2
@@ -21,6 +22,7 @@ from stresnet.flow.raft import raft
 from stresnet.flow.spec import MIN_SIDE_PX, FlowSpec
 from stresnet.media.video import Frame
 
+_PAIRS_WORTH_COMPILING = 64  # TV-L1: after as long as compiling takes; on a CPU it gives the same bits before and after
 _cv2: Any = cv2  # OpenCV's type stubs know neither DIS nor TV-L1
 _Picture = NDArray[np.uint8]
 _Pair = Callable[[_Picture, _Picture], NDArray[np.float32]]
@@ -110,6 +112,8 @@ def _backend(spec: FlowSpec) -> _Backend:
         )
     if spec.method == "raft":
         return _Backend(raft(spec.preset, spec.parameters), pairs=8, gray=False)
+    if (spec.method, spec.preset) == ("tvl1", "fast"):
+        return _tvl1_in_torch(spec)
     makers = {"dis": _dis, "tvl1": _tvl1, "farneback": _farneback}
     pair = makers[spec.method](spec)
 
@@ -214,6 +218,27 @@ def _tvl1(spec: FlowSpec) -> _Pair:
     tvl1.setGamma(p["gamma"])
     tvl1.setMedianFiltering(p["median_filter"])
     return lambda first, second: tvl1.calc(first, second, None)
+
+
+def _tvl1_in_torch(spec: FlowSpec) -> _Backend:
+    import torch  # takes a second
+
+    from stresnet.flow.tvl1 import TVL1, tvl1
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if parent_process() is not None:  # the others of a pool use the other cores
+        torch.set_num_threads(1)
+    params = TVL1.from_parameters(spec.parameters)
+    done = 0
+
+    def compute(pictures: Sequence[_Picture]) -> NDArray[np.float32]:
+        nonlocal done
+        gray = torch.from_numpy(np.stack(pictures)).to(device)
+        compiled = device.type == "cpu" and done >= _PAIRS_WORTH_COMPILING
+        done += len(pictures) - 1
+        return tvl1(gray[:-1], gray[1:], params, compiled=compiled).cpu().numpy()
+
+    return _Backend(compute, pairs=64 if device.type == "cuda" else 16, gray=True)
 
 
 def _farneback(spec: FlowSpec) -> _Pair:

@@ -51,6 +51,19 @@ PARAMETERS: dict[tuple[str, str], dict[str, float | str]] = {
         "gamma": 0.0,
         "median_filter": 5,
     },
+    # The same method in PyTorch (`flow.tvl1`), a schedule of this project: fewer, coarser scales and warps.
+    ("tvl1", "fast"): {
+        "tau": 0.25,
+        "lambda": 0.15,
+        "theta": 0.3,
+        "scales": 5,
+        "warps": 2,
+        "epsilon": 0.0,
+        "inner_iterations": 30,
+        "outer_iterations": 1,
+        "scale_step": 0.5,
+        "median_filter": 5,
+    },
     # Farnebäck 2003, with the values of OpenCV's own example and a Gaussian window.
     ("farneback", "default"): {
         "pyramid_scale": 0.5,
@@ -81,10 +94,12 @@ class FlowSpec:
     """How optical flow is computed and stored.
 
     Attributes:
-        method: ``dis`` (fast, near TV-L1), ``tvl1`` (the paper's; about 1 frame/s on a CPU), ``farneback``, ``mv``
-            (the video codec's own motion vectors: coarse, at the speed of decoding) or ``raft`` (needs torchvision).
-        preset: for ``dis`` one of ``ultrafast``, ``fast``, ``medium``; for ``raft`` ``large`` or ``small``; the
-            others have ``default`` only. Left empty, it becomes ``medium``, ``large`` or ``default``.
+        method: ``dis`` (fast, near TV-L1), ``tvl1`` (the paper's), ``farneback``, ``mv`` (the video codec's own motion
+            vectors: coarse, at the speed of decoding) or ``raft`` (needs torchvision).
+        preset: for ``dis`` one of ``ultrafast``, ``fast``, ``medium``; for ``tvl1`` ``default`` (OpenCV's, about
+            1 frame/s on a CPU) or ``fast`` (PyTorch's, about 10, more on a GPU: not the same flow); for ``raft``
+            ``large`` or ``small``; the others have ``default`` only. Left empty, it becomes ``medium``, ``large`` or
+            ``default``.
         short_side: pixels of the shorter side of the frames the flow is computed on *and* stored at (256 in the
             released code); a flow is never resized. Bringing frames to that size is the caller's part:
             ``iter_frames(path, short_side=spec.short_side)``.
