@@ -19,6 +19,7 @@ Rounding is the same in any arrangement: every sum, product, quotient and root i
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -162,31 +163,38 @@ def _step(
 
 def inner_step(device: torch.device, compiled: bool) -> Step:
     """Returns the function that takes an inner iteration on this device, compiled if wished and possible."""
-    return _compiled_step(device.type) if compiled else _step
+    return _compiled_for(device.type) if compiled else _step
 
 
-@lru_cache(maxsize=2)
-def _compiled_step(device_type: str) -> Step:
-    # On a CPU the generated C++ calls its kernels itself, rather than from Python: then other threads can compute
-    # meanwhile.
-    fast = torch.compile(_step, dynamic=True, options={"cpp_wrapper": device_type == "cpu"})
-    failed = False
+class _Compiled:
+    """`_step` compiled at its first call, for all sizes; if that cannot be, `_step` itself."""
 
-    def step(*arguments: Any) -> None:
-        nonlocal failed
-        if not failed:
-            try:
-                fast(*arguments)
-                return
-            except torch.cuda.OutOfMemoryError:
-                raise
-            except Exception as error:  # whatever a compiler or its absence may raise
-                failed = True
-                reason = str(error).strip().splitlines()[0]
-                warnings.warn(f"TV-L1 flow goes on uncompiled, and slower: {reason}", RuntimeWarning, stacklevel=2)
-        _step(*arguments)
+    def __init__(self, device_type: str) -> None:
+        # On a CPU the C++ calls its kernels itself, not from Python: then other threads can compute meanwhile.
+        self._options: dict[str, Any] = {"cpp_wrapper": device_type == "cpu"}
+        self._step: Step | None = None
+        self._lock = threading.Lock()
 
-    return step
+    def __call__(self, *arguments: Any) -> None:
+        if self._step is None:
+            with self._lock:
+                self._step = self._step or self._tried(arguments)
+        self._step(*arguments)
+
+    def _tried(self, arguments: tuple[Any, ...]) -> Step:
+        try:
+            step: Step = torch.compile(_step, dynamic=True, options=self._options)
+            step(*arguments)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a compiler or its absence may raise
+            reason = str(error).strip().partition("\n")[0]
+            warnings.warn(f"TV-L1 flow goes on uncompiled, and slower: {reason}", RuntimeWarning, stacklevel=2)
+            return _step
+        return step
+
+
+_compiled_for = lru_cache(_Compiled)  # one for each type of device: compiling takes seconds
 
 
 def _gradient(frames: Tensor) -> tuple[Tensor, Tensor]:
