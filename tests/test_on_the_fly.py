@@ -194,10 +194,12 @@ def test_the_two_kinds_do_not_mix_in_one_store(videos: Path, store: ClipStore, f
     assert StoreSpec.from_dict(before) == SPEC  # of models from before there was the choice
 
 
-@pytest.mark.parametrize("method", ["mv", "raft"])
-def test_methods_that_need_more_than_frames_are_refused(method: Any) -> None:
-    with pytest.raises(StoreError, match=f"expected flow on the fly by dis, tvl1, farneback, found {method}: store"):
-        StoreSpec(FlowSpec(method), flow_stored=False)
+@pytest.mark.parametrize("flow", [FlowSpec("mv"), FlowSpec("raft"), FlowSpec("tvl1", "fast")])
+def test_what_needs_more_than_frames_or_a_gpu_is_refused(flow: FlowSpec) -> None:
+    expected = f"by dis, farneback, tvl1/default, found {flow.method}/{flow.preset}, which loader processes cannot"
+    with pytest.raises(StoreError, match=expected):
+        StoreSpec(flow, flow_stored=False)
+    assert not StoreSpec(FlowSpec("tvl1"), flow_stored=False).flow_stored
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,11 @@ def prepare(
         ),
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="ultrafast, fast or medium for dis; small or large for raft; default: the method's own.")
+        str,
+        typer.Option(
+            help="ultrafast, fast or medium for dis; default or fast for tvl1; small or large for raft; default: the "
+            "method's own."
+        ),
     ] = "",
     subtract_median: Annotated[
         bool, typer.Option("--subtract-median", help="Subtract each flow field's median, against camera motion.")
