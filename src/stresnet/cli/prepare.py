@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -13,64 +14,72 @@ from stresnet.cli.show import MOST_NAMED, Bar, console, errors, exit_with_failur
 
 if TYPE_CHECKING:
     from stresnet.data.records import Catalog
+    from stresnet.flow import FlowSpec
     from stresnet.prepare import PrepareSummary
 
 ON_THE_FLY = "on-the-fly"
 
 
+Source = Annotated[
+    Path,
+    typer.Argument(help="Class folders, {train,test}/class folders, or a CSV path,label[,split][,group]."),
+]
+FromJpegs = Annotated[
+    bool,
+    typer.Option(
+        "--from-jpegs",
+        help="Take over frames and flow extracted elsewhere: a video is a folder of JPEGs (docs/store.md). Method and "
+        "bound of the flow are not seen in the files: say them with --flow and --bound.",
+    ),
+]
+Flow = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="dis, tvl1 (the paper's), farneback, mv (the codec's motion vectors) or raft; on-the-fly, or "
+        "on-the-fly:METHOD, stores frames only and computes flow whenever it is read. Default: dis.",
+        show_default=False,
+    ),
+]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="ultrafast, fast or medium for dis; default or fast for tvl1; small or large for raft; default: the "
+        "method's own."
+    ),
+]
+ShortSide = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        help="Stored size in px; flow is computed at it. Default: 256, or that of the JPEGs.",
+        min=32,
+        show_default=False,
+    ),
+]
+Bound = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(help="Flow is clipped at ± this many px per frame. Default: 20.", show_default=False),
+]
+
+
 def prepare(
-    source: Annotated[
-        Path,
-        typer.Argument(help="Class folders, {train,test}/class folders, or a CSV path,label[,split][,group]."),
-    ],
+    source: Source,
     store: Annotated[Path, typer.Argument(help="The store to make or go on with.")],
     dataset: Annotated[str, typer.Option(help="ucf101 or hmdb51, whose official lists are in --splits.")] = "",
     splits: Annotated[Optional[Path], typer.Option(help="Folder of the official lists.")] = None,  # noqa: UP045
     split: Annotated[int, typer.Option(help="Which of the official splits.", min=1, max=3)] = 1,
-    from_jpegs: Annotated[
-        bool,
-        typer.Option(
-            "--from-jpegs",
-            help="Take over frames and flow extracted elsewhere: a video is a folder of JPEGs (docs/store.md). Method "
-            "and bound of the flow are not seen in the files: say them with --flow and --bound.",
-        ),
-    ] = False,
-    flow: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            help="dis, tvl1 (the paper's), farneback, mv (the codec's motion vectors) or raft; on-the-fly, or "
-            "on-the-fly:METHOD, stores frames only and computes flow whenever it is read. Default: dis.",
-            show_default=False,
-        ),
-    ] = None,
-    preset: Annotated[
-        str,
-        typer.Option(
-            help="ultrafast, fast or medium for dis; default or fast for tvl1; small or large for raft; default: the "
-            "method's own."
-        ),
-    ] = "",
+    from_jpegs: FromJpegs = False,
+    flow: Flow = None,
+    preset: Preset = "",
     subtract_median: Annotated[
         bool, typer.Option("--subtract-median", help="Subtract each flow field's median, against camera motion.")
     ] = False,
-    short_side: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            help="Stored size in px; flow is computed at it. Default: 256, or that of the JPEGs.",
-            min=32,
-            show_default=False,
-        ),
-    ] = None,
-    bound: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Flow is clipped at ± this many px per frame. Default: 20.", show_default=False),
-    ] = None,
+    short_side: ShortSide = None,
+    bound: Bound = None,
     jpeg_quality: Annotated[int, typer.Option(help="Of stored frames and flow.", min=1, max=100)] = 95,
     workers: Annotated[Optional[int], typer.Option(help="Processes; by default one for each core.", min=0)] = None,  # noqa: UP045
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Decode videos, compute their flow and keep both for random access; can be stopped and gone on with."""
-    from stresnet.data.import_clip import short_side_of
     from stresnet.data.store import StoreSpec
     from stresnet.flow import FlowSpec
     from stresnet.prepare import prepare as run_prepare
@@ -82,25 +91,35 @@ def prepare(
             f"--from-jpegs needs --flow and --bound: what the levels mean cannot be seen in the files (or --flow "
             f"{ON_THE_FLY}, which takes over frames only)"
         )
-    settings = {
-        "method": flow or "dis" if flow_stored else method or "dis",
-        "preset": preset,
-        "short_side": short_side or 256,
-        "bound_px": 20.0 if bound is None else bound,
-        "subtract_median": subtract_median,
-    }
-    FlowSpec.from_dict(settings)  # what is wrong with it is said before the source is read
+    wanted = FlowSpec.from_dict(
+        {
+            "method": flow or "dis" if flow_stored else method or "dis",
+            "preset": preset,
+            "short_side": short_side or 256,
+            "bound_px": 20.0 if bound is None else bound,
+            "subtract_median": subtract_median,
+        }
+    )
     catalog = _catalog(source, dataset, splits, split, from_jpegs)
     for note in catalog.notes:
         errors.print(f"note: {note}", soft_wrap=True)
-    if from_jpegs and short_side is None:
-        settings["short_side"] = short_side_of(record.path for record in catalog.records)
-    spec = StoreSpec(FlowSpec.from_dict(settings), jpeg_quality, flow_stored=flow_stored)
-    if from_jpegs and flow_stored:
-        errors.print(f"note: the flow is taken to be {spec.flow}: the files do not say", soft_wrap=True)
+    if from_jpegs:
+        wanted = _imported(wanted, catalog, short_side, flow_stored)
+    spec = StoreSpec(wanted, jpeg_quality, flow_stored=flow_stored)
     with Bar() as bar:
         summary = run_prepare(catalog, store, spec, from_jpegs=from_jpegs, workers=workers, on_progress=bar.prepare)
     _show_prepared(summary, store, as_json=as_json)
+
+
+def _imported(wanted: FlowSpec, catalog: Catalog, short_side: int | None, flow_stored: bool) -> FlowSpec:
+    """The flow of imported pictures: at their size, and otherwise as the user says."""
+    from stresnet.data.import_clip import short_side_of
+
+    if short_side is None:
+        wanted = replace(wanted, short_side=short_side_of(record.path for record in catalog.records))
+    if flow_stored:
+        errors.print(f"note: the flow is taken to be {wanted}: the files do not say", soft_wrap=True)
+    return wanted
 
 
 def _show_prepared(summary: PrepareSummary, store: Path, *, as_json: bool) -> None:
