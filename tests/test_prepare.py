@@ -253,7 +253,7 @@ def test_interrupted_it_stops_at_once_and_cleans_up(source: Path, jpegs: Path, t
     for _ in range(6):
         run.stdout.readline()
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to every process of the command
-    _, errors = run.communicate(timeout=20)
+    _, errors = run.communicate(timeout=60)
     assert run.returncode != 0
     assert errors.count("Traceback") == 1, errors
     assert errors.rstrip().endswith("KeyboardInterrupt")
