@@ -27,7 +27,7 @@ _SMALLEST_SCALE_PX = 16  # scales with a shorter side are left out, as in OpenCV
 _PX = 340 * 256  # one pair at the size of the paper
 # Pairs that go through the scales together, in pixels. On a CPU enough to hide Python's share; on a GPU enough to fill
 # it: about 1 GB.
-_AT_ONCE_PX = {"cpu": 8 * _PX, "cuda": 64 * _PX}
+_AT_ONCE_PX = {"cpu": 16 * _PX, "cuda": 64 * _PX}
 # Pairs whose iterations run together, in pixels: 16 floats a pixel are read and written each time, which should stay
 # in a core's share of the cache. Small scales of several pairs together pay the call's overhead once.
 _TOGETHER_PX = {"cpu": 3 * _PX // 2, "cuda": 64 * _PX}
@@ -37,9 +37,10 @@ _TOGETHER_PX = {"cpu": 3 * _PX // 2, "cuda": 64 * _PX}
 class TVL1:
     """The parameters of TV-L1 flow, under OpenCV's names.
 
-    The defaults are OpenCV's but for three, which a comparison on known motions led to (``benchmarks/flow.py``):
-    scales go on down to 16 px, so that larger motions are found; two warps of 25 iterations take the place of five of
-    up to 300; and nothing stops early, so that each pair takes the same time and no result hangs on a threshold.
+    The defaults are OpenCV's but for three, which a comparison on known motions led to (``benchmarks/flow.py``): scales
+    go on down to 16 px, so that larger motions are found; two warps of 25 iterations take the place of five of up to
+    300; and nothing stops early, so that each pair takes the same time and no result hangs on a threshold. (Larger
+    steps between scales are faster, but lose motions of 10 px where the picture moves out of the frame.)
 
     Attributes:
         tau: step of the dual variable, above 0; stable up to 0.25.

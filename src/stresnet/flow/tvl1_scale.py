@@ -86,9 +86,8 @@ class _Lines:
         self.flow.copy_(flow.transpose(0, 1))
         self._right = flow.new_full((1, width), dual_step)
         self._right[:, -1] = 0
-        self._down = flow.new_full((n, height), dual_step)
-        self._down[:, -1] = 0
-        self._down = self._down.view(-1, 1)
+        self._down = flow.new_full((n * height, 1), dual_step)
+        self._down.view(n, height)[:, -1] = 0
 
     @property
     def flow(self) -> Tensor:
