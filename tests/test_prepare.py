@@ -17,6 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -29,6 +30,7 @@ from stresnet.flow.spec import FlowSpec
 from stresnet.media.video import write_video
 from stresnet.prepare import PrepareSummary, Progress, prepare, usable_cores
 from test_media import encode
+from tiny import Command
 
 SPEC = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))
 GOOD = [f"{label}/Vidéo {n} & [{label}].mp4" for label in ("jump", "wave") for n in range(4)]
@@ -162,6 +164,24 @@ def test_good_and_bad_videos(prepared: tuple[Path, PrepareSummary, list[Progress
     assert {step.total for step in steps} == {11}
     assert (steps[-1].failed, steps[-1].frames, steps[-1].eta_seconds) == (3, 112, 0.0)
     assert steps[5].eta_seconds > 0
+
+
+def test_a_bound_that_clips_much_is_told_for_each_video(tmp_path: Path, command: Command) -> None:
+    texture = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    picture = cv2.GaussianBlur(texture, (0, 0), 2)
+    for name, step in (("fast", 3), ("still", 0)):
+        folder = tmp_path / "source" / name
+        folder.mkdir(parents=True)
+        write_video(folder / "one.mp4", (np.roll(picture, step * t, 1) for t in range(12)), fps=25)
+    arguments = ("prepare", tmp_path / "source", tmp_path / "store", "--short-side", 64, "--bound", 1.5, "--workers", 1)
+    for _ in range(2):  # clips that are kept tell as well
+        code, _, errors = command(*arguments)
+        notes = [line for line in errors.splitlines() if "clipped at ±1.5 px/frame" in line]
+        assert (code, len(notes)) == (0, 1)
+        assert notes[0].startswith("note: fast/one.mp4: ")
+    shares = {e.record.label: e.clipped_share for e in ClipStore.open(tmp_path / "store").entries}
+    assert shares["fast"] > 0.5
+    assert shares["still"] == 0
 
 
 def test_a_video_cut_off_is_used_and_named(tmp_path: Path) -> None:

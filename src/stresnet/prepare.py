@@ -36,6 +36,7 @@ from stresnet.data.store import (
 )
 from stresnet.errors import StoreError, StresnetError
 from stresnet.flow.estimate import require_method
+from stresnet.flow.statistics import clipping_note
 from stresnet.workers import share_out
 
 try:
@@ -78,6 +79,7 @@ class PrepareSummary:
         failed: (id, reason) of videos that could not be used.
         empty_classes: classes without any usable video.
         truncated: ids of usable videos, parts of which could not be decoded.
+        clipped: a line for each video much of whose flow is beyond the bound.
         unlisted: ids of usable videos that the store listed before and this catalog does not; their clips stay.
         frames: frames of all usable videos.
         seconds: of this run.
@@ -89,6 +91,7 @@ class PrepareSummary:
     failed: tuple[tuple[str, str], ...]
     empty_classes: tuple[str, ...]
     truncated: tuple[str, ...]
+    clipped: tuple[str, ...]
     unlisted: tuple[str, ...]
     frames: int
     seconds: float
@@ -269,7 +272,16 @@ def _stamp(record: VideoRecord, meta: ClipMeta) -> tuple[int, int]:
 
 
 def _entry(record: VideoRecord, meta: ClipMeta, size: int) -> StoreEntry:
-    return StoreEntry(record, meta.frames, meta.height, meta.width, meta.fps, size, truncated=meta.truncated)
+    return StoreEntry(
+        record,
+        meta.frames,
+        meta.height,
+        meta.width,
+        meta.fps,
+        size,
+        truncated=meta.truncated,
+        clipped_share=meta.clipped_share or 0.0,  # None where no flow is stored
+    )
 
 
 def _source_bytes(record: VideoRecord) -> int:
@@ -288,6 +300,10 @@ def _listed(root: Path) -> set[str]:
         return set()
 
 
+def _clipped(entry: StoreEntry, spec: StoreSpec) -> str | None:
+    return clipping_note(entry.record.id, entry.clipped_share, spec.flow.bound_px)
+
+
 def _summary(store: ClipStore, kept: int, listed: set[str], seconds: float) -> PrepareSummary:
     usable = store.select()
     classes = {entry.record.label for entry in usable}
@@ -297,6 +313,7 @@ def _summary(store: ClipStore, kept: int, listed: set[str], seconds: float) -> P
         failed=tuple((entry.record.id, entry.reason) for entry in store.entries if entry.reason),
         empty_classes=tuple(name for name in store.classes if name not in classes),
         truncated=tuple(entry.record.id for entry in usable if entry.truncated),
+        clipped=tuple(note for entry in usable if (note := _clipped(entry, store.spec))),
         unlisted=tuple(sorted(listed - {entry.record.id for entry in store.entries})),
         frames=sum(entry.frames for entry in usable),
         seconds=seconds,

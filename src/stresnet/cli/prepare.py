@@ -140,6 +140,11 @@ def _show_prepared(summary: PrepareSummary, store: Path, *, as_json: bool) -> No
         )
     if summary.truncated:
         _note_damaged(summary.truncated, store)
+    for line in summary.clipped[:MOST_NAMED]:
+        errors.print(f"note: {line}", soft_wrap=True)
+    if len(summary.clipped) > MOST_NAMED:
+        more = f"and {len(summary.clipped) - MOST_NAMED} more are clipped as much"
+        errors.print(f"note: {more}; clipped_share in {store / 'index.parquet'} says how much", soft_wrap=True)
     for name in summary.empty_classes:
         errors.print(f"class {name}: no usable video", soft_wrap=True)
     exit_with_failures(summary.failed, store / "index.parquet")

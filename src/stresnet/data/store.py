@@ -33,6 +33,7 @@ _INDEX_SCHEMA = pa.schema(
     [(name, pa.string()) for name in _RECORD_COLUMNS]
     + [(name, pa.int64()) for name in ("frames", "height", "width")]
     + [("fps", pa.float64()), ("bytes", pa.int64()), ("reason", pa.string()), ("truncated", pa.bool_())]
+    + [("clipped_share", pa.float64())]
 )
 
 
@@ -46,6 +47,7 @@ class StoreEntry:
         bytes: size of its clip file.
         reason: why there is no clip; ``""`` if there is one.
         truncated: parts of the video could not be decoded; its clip holds the others.
+        clipped_share: share of its flow vectors beyond the bound, 0 to 1.
     """
 
     record: VideoRecord
@@ -56,6 +58,7 @@ class StoreEntry:
     bytes: int = 0
     reason: str = ""
     truncated: bool = False
+    clipped_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -211,5 +214,6 @@ def _row(entry: StoreEntry) -> dict[str, Any]:
 
 def _entry(row: dict[str, Any]) -> StoreEntry:
     record = VideoRecord(**{name: row.pop(name) for name in _RECORD_COLUMNS})
-    truncated = bool(row.pop("truncated"))  # null where the index was written before there was this column
-    return StoreEntry(record, **row, truncated=truncated)
+    # null where the index was written before there were these columns
+    truncated, clipped_share = bool(row.pop("truncated")), row.pop("clipped_share") or 0.0
+    return StoreEntry(record, **row, truncated=truncated, clipped_share=clipped_share)
