@@ -39,9 +39,11 @@ Image = NDArray[Any]
 OPENCV = TVL1.from_parameters(PARAMETERS["tvl1", "default"])
 SCHEDULES = {  # beside the defaults: what else was tried
     "OpenCV's parameters, in PyTorch": OPENCV,
-    "scale step 0.5, 2 warps of 30": TVL1(scale_step=0.5, inner_iterations=30),
-    "scale step 0.7, 2 warps of 30": TVL1(scale_step=0.7, inner_iterations=30),
-    "1 warp of 50": TVL1(warps=1, inner_iterations=50),
+    "scale step 0.5": TVL1(scale_step=0.5),
+    "scale step 0.7": TVL1(scale_step=0.7),
+    "5 scales": TVL1(scales=5),
+    "2 warps of 20": TVL1(inner_iterations=20),
+    "1 warp of 60": TVL1(warps=1, inner_iterations=60),
     "early stop at 0.01 px": TVL1(epsilon=0.01),
     "median filter off": TVL1(median_filter=1),
 }
@@ -266,7 +268,7 @@ def print_speed(frames: Image, options: argparse.Namespace) -> None:
         "**ours**": (len(pairs), lambda: tvl1(first, second)),
         "  each operation on all threads": (2, operations_shared),
         "  each scale of each pair by itself": (len(pairs), lambda: alone()),
-        "  scale step 0.5, 2 warps of 30": (len(pairs), lambda: tvl1(first, second, SCHEDULES[list(SCHEDULES)[1]])),
+        "  scale step 0.5": (len(pairs), lambda: tvl1(first, second, SCHEDULES["scale step 0.5"])),
         "**ours, compiled**": (len(pairs), lambda: tvl1(first, second, compiled=True)),
         "  each scale of each pair by itself, compiled": (len(pairs), lambda: alone(compiled=True)),
         "  each scale of all pairs at once, compiled": (len(pairs), all_together),

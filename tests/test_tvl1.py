@@ -150,7 +150,7 @@ def test_opencvs_parameters_give_opencvs_flow_where_both_know_it() -> None:
     """Apart from the border. What is left is OpenCV's cubic interpolation (here: linear) and when each stops."""
     kept = [0, 1, 3, 4, 5]  # the other two end in other local minima
     params = TVL1.from_parameters(PARAMETERS["tvl1", "default"])
-    assert params == TVL1(scales=5, warps=5, epsilon=0.01, inner_iterations=30, outer_iterations=10)
+    assert params == TVL1(scales=5, warps=5, epsilon=0.01, outer_iterations=10)
     flow = tvl1(PREVIOUS[kept], FOLLOWING[kept], params)
     assert distance(flow, opencv(PREVIOUS[kept], FOLLOWING[kept]), 8).max() < 0.06  # px
 

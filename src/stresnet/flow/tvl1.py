@@ -38,7 +38,7 @@ class TVL1:
     """The parameters of TV-L1 flow, under OpenCV's names.
 
     The defaults are OpenCV's but for three, which a comparison on known motions led to (``benchmarks/flow.py``): scales
-    go on down to 16 px, so that larger motions are found; two warps of 25 iterations take the place of five of up to
+    go on down to 16 px, so that larger motions are found; two warps of 30 iterations take the place of five of up to
     300; and nothing stops early, so that each pair takes the same time and no result hangs on a threshold. (Larger
     steps between scales are faster, but lose motions of 10 px where the picture moves out of the frame.)
 
@@ -65,7 +65,7 @@ class TVL1:
     scales: int = 16
     warps: int = 2
     epsilon: float = 0.0
-    inner_iterations: int = 25
+    inner_iterations: int = 30
     outer_iterations: int = 1
     scale_step: float = 0.8
     median_filter: int = 5
