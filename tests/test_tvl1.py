@@ -108,7 +108,7 @@ def opencv(previous: Tensor, following: Tensor) -> NDArray[np.float32]:
     """The flow (N, 2, H, W) of OpenCV's DualTVL1 with its defaults."""
     both = zip(previous.numpy(), following.numpy(), strict=True)
     made: Any = cv2.optflow  # type: ignore[attr-defined]  # not in OpenCV's stubs
-    return np.stack([made.DualTVL1OpticalFlow_create().calc(*pair, None) for pair in both]).transpose(0, 3, 1, 2)
+    return np.stack([made.DualTVL1OpticalFlow_create().calc(*frames, None) for frames in both]).transpose(0, 3, 1, 2)
 
 
 def distance(one: Any, other: Any, border: int = 0) -> Numbers:
@@ -116,6 +116,10 @@ def distance(one: Any, other: Any, border: int = 0) -> Numbers:
     inside = slice(border, -border or None)
     off = np.hypot(*np.moveaxis(np.asarray(one) - np.asarray(other), 1, 0))
     return np.asarray(off[:, inside, inside].mean((1, 2)))
+
+
+def pair(index: int) -> tuple[Tensor, Tensor]:
+    return PREVIOUS[index : index + 1], FOLLOWING[index : index + 1]
 
 
 def random_flow(seed: int, *shape: int) -> Tensor:
@@ -207,6 +211,8 @@ def test_early_stopping_looks_at_each_pair_by_itself() -> None:
     unstopped = tvl1(PREVIOUS, FOLLOWING, never)
     assert torch.equal(tvl1(PREVIOUS, FOLLOWING, rarely), unstopped)
     assert not torch.equal(together, unstopped)
+    at_once = replace(soon, epsilon=100.0)
+    assert torch.equal(tvl1(*pair(0), replace(at_once, outer_iterations=9)), tvl1(*pair(0), at_once))
 
 
 def test_scales_too_small_are_left_out() -> None:
@@ -219,11 +225,33 @@ def test_a_flow_to_start_from_takes_the_place_of_coarser_scales(ours: Tensor) ->
     warm = tvl1(PREVIOUS, FOLLOWING, initial=ours)
     assert distance(warm, ours, 12).max() < 0.05  # px
     far = list(MOTIONS).index("ten pixels")
-    pair = PREVIOUS[far : far + 1], FOLLOWING[far : far + 1]
     truth = TRUTH[far : far + 1]
-    cold = distance(tvl1(*pair, TVL1(scales=1)), truth, 12)
-    warm_error = distance(tvl1(*pair, TVL1(scales=1), initial=ours[far : far + 1]), truth, 12)
+    cold = distance(tvl1(*pair(far), TVL1(scales=1)), truth, 12)
+    warm_error = distance(tvl1(*pair(far), TVL1(scales=1), initial=ours[far : far + 1]), truth, 12)
     assert cold > 1 > 10 * warm_error
+
+
+def test_from_scale_to_scale_flow_is_in_pixels_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Tensor] = []
+
+    def unmoved(first: Tensor, second: Tensor, flow: Tensor, params: TVL1, step: of_scale.Step) -> Tensor:
+        started.append(flow)
+        return flow
+
+    monkeypatch.setattr(of_pairs, "flow_of_scale", unmoved)
+    initial = torch.tensor([3.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, H, W)
+    torch.testing.assert_close(tvl1(*pair(0), initial=initial), initial)
+    assert [tuple(flow.shape[2:]) for flow in started] == [
+        (16, 24),
+        (20, 30),
+        (25, 38),
+        (32, 48),
+        (40, 60),
+        (51, 76),
+        (64, 96),
+    ]
+    for k, flow in enumerate(reversed(started)):
+        torch.testing.assert_close(flow.mean((0, 2, 3)), torch.tensor([3.0, -2.0]) * 0.8**k)
 
 
 # ---------------------------------------------------------------- the parts, each written out plainly
@@ -423,7 +451,7 @@ def test_a_flow_to_start_from_must_fit(initial: Tensor, message: str) -> None:
         ({"tau": 0.0}, "tau must be above 0, found 0"),
         ({"lambda_": float("nan")}, "lambda_ must be above 0, found nan"),
         ({"theta": "0.3"}, "theta must be a number, found '0.3'"),
-        ({"epsilon": -0.01}, "epsilon must be above 0"),
+        ({"epsilon": -0.01}, "epsilon must be at least 0, found -0.01"),
         ({"scales": 0}, "scales must be at least 1, found 0"),
         ({"warps": 2.0}, "warps must be a whole number, found 2.0"),
         ({"inner_iterations": True}, "inner_iterations must be a whole number, found True"),

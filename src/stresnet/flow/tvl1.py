@@ -77,9 +77,9 @@ class TVL1:
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 kind = "whole number" if whole else "number"
                 raise FlowSpecError(f"TV-L1's {field.name} must be a {kind}, found {value!r}")
-            low = 1 if whole else 0
-            if not low <= value < math.inf or (value == 0 and field.name != "epsilon"):
-                raise FlowSpecError(f"TV-L1's {field.name} must be {'at least 1' if low else 'above 0'}, found {value}")
+            allowed = "at least 1" if whole else "at least 0" if field.name == "epsilon" else "above 0"
+            if not (1 if whole else 0) <= value < math.inf or (value == 0 and allowed == "above 0"):
+                raise FlowSpecError(f"TV-L1's {field.name} must be {allowed}, found {value}")
         if self.scale_step >= 1:
             raise FlowSpecError(f"TV-L1's scale_step must be below 1, found {self.scale_step}")
         if self.median_filter not in (1, 3, 5):
@@ -113,9 +113,9 @@ def tvl1(
     """Returns the flow from each previous frame to its following one, (N, 2, H, W) float32 on their device.
 
     What is at (x, y) in the previous frame is at (x + u, y + v) in the following one. On a CPU the pairs are shared
-    among ``torch.get_num_threads()`` threads, each of which computes alone: faster than sharing each operation, and
-    by far where other programs are at work too. Where a GPU's memory does not suffice, half as many pairs are taken
-    at once, with a warning.
+    among ``torch.get_num_threads()`` threads, each of which computes alone (a single pair on a single one): faster than
+    sharing each operation, and by far where other programs are at work too. Where a GPU's memory does not suffice, half
+    as many pairs are taken at once, with a warning.
 
     Args:
         previous: (N, H, W) gray levels 0 to 255, uint8 or float32; N at least 1, H and W at least 32.
@@ -134,7 +134,7 @@ def tvl1(
     _check_initial(initial, previous)
     height, width = previous.shape[1:]
     step = inner_step(previous.device, compiled)
-    flow = torch.empty(len(previous), 2, height, width, device=previous.device)
+    flow = torch.empty(len(previous), 2, height, width, dtype=torch.float32, device=previous.device)
     workers = torch.get_num_threads() if previous.device.type == "cpu" else 1
 
     def compute(pairs: slice) -> None:
@@ -189,7 +189,7 @@ def _flow_of_pairs(previous: Tensor, following: Tensor, params: TVL1, initial: T
     """Returns the flow (n, 2, H, W) of pairs (n, H, W), from the coarsest scale to the finest."""
     scales = _scales(torch.stack([previous, following]).float(), params)
     if initial is None:
-        flow = torch.zeros(len(previous), 2, *scales[-1].shape[2:], device=previous.device)
+        flow = scales[-1].new_zeros(len(previous), 2, *scales[-1].shape[2:])
     else:
         shrunk = F.interpolate(initial, size=scales[-1].shape[2:], mode="area")
         flow = shrunk * params.scale_step ** (len(scales) - 1)
