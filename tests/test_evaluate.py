@@ -21,6 +21,7 @@ from stresnet.data.store import ClipStore, clip_path
 from stresnet.errors import FlowSpecError, RecipeError, StoreError
 from stresnet.evaluate import Evaluation, evaluate
 from stresnet.flow import FlowSpec
+from stresnet.model import load_checkpoint, save_checkpoint
 from stresnet.model.weights import read_story
 from stresnet.recognize import Recognizer, VideoScores
 from stresnet.scores import ScoreTable, top_k_accuracy
@@ -181,6 +182,24 @@ def test_a_model_alone(evaluation: Evaluation, run: Run, store: ClipStore, tmp_p
     assert [(row.table.name, row.chosen) for row in found.rows] == [("motion", True)]
     assert np.array_equal(found.rows[0].table.logits, evaluation.rows[1].table.logits)
     assert file.read_bytes() == before
+
+
+def test_a_model_that_numbers_the_classes_otherwise(
+    evaluation: Evaluation, run: Run, store: ClipStore, tmp_path: Path
+) -> None:
+    found = load_checkpoint(run.model_file("st-resnet"))
+    order = [2, 0, 3, 1]
+    for stream in (found.model.appearance, found.model.motion):
+        stream.fc.weight.data, stream.fc.bias.data = stream.fc.weight.data[order], stream.fc.bias.data[order]
+    file = tmp_path / "other.safetensors"
+    save_checkpoint(file, replace(found, classes=tuple(found.classes[k] for k in order)))
+    table = evaluate(file, store, tmp_path / "out", protocols=("dense25",)).rows[0].table
+    own = next(
+        row.table for row in evaluation.rows if row.table.name == "ST-ResNet" and row.table.protocol == "dense25"
+    )
+    assert table.classes == own.classes == store.classes
+    for field in ("logits", "appearance", "motion"):
+        assert np.allclose(getattr(table, field), getattr(own, field), atol=1e-5)
 
 
 def test_groups_held_out_of_training_are_the_test_videos(videos: Path, tmp_path: Path) -> None:

@@ -268,12 +268,12 @@ def test_get_a_released_network(command: Command, web: Web, tmp_path: Path) -> N
     import dagnn_surgery
     from stresnet.model import load_checkpoint
 
-    streams = dagnn_surgery.appearance(26, 4, 3), dagnn_surgery.motion(26, 4, 3)
+    streams = dagnn_surgery.appearance(26, 4, 101), dagnn_surgery.motion(26, 4, 101)
     net = dagnn_surgery.pool_time(dagnn_surgery.st_resnet(*streams))
     data = dagnn_files.write(tmp_path / "net.mat", net, nested=True).read_bytes()
     web.put(STAR_FILE, data)
     names = tmp_path / "classInd.txt"
-    names.write_text("1 up\n2 down\n3 left\n")
+    names.write_text("".join(f"{k} action {k}\n" for k in range(1, 102)))
     code, out, err = command("weights", "get", STAR, "--classes", names)
     assert code == 0, err
     lines = err.splitlines()
@@ -282,7 +282,7 @@ def test_get_a_released_network(command: Command, web: Web, tmp_path: Path) -> N
     assert lines[-1].startswith(f"{release(STAR).fetched}: {len(data) / 1e6:.1f} MB, sha256 {digest}; nobody has")
     assert out.splitlines()[-1] == f"written: {STAR}.safetensors"
     found = load_checkpoint(Path(f"{STAR}.safetensors"))
-    assert found.classes == ("up", "down", "left")
+    assert found.classes == tuple(f"action {k}" for k in range(1, 102))
     assert found.model.config.temporal_pool == (5, 2)
     code, out, err = command("weights", "get", STAR)
     assert (code, out) == (1, "")
@@ -293,6 +293,27 @@ def test_get_a_released_network(command: Command, web: Web, tmp_path: Path) -> N
     assert json.loads(out)["out"] == str(other)
     assert (json.loads(out)["sha256"], other.is_file()) == (digest, True)
     assert "nobody" not in one_line(err)  # nothing was fetched, and it is known by now
+
+
+def test_a_wrong_file_does_not_stand_for_the_release_ever_after(command: Command, web: Web, tmp_path: Path) -> None:
+    import dagnn_files
+    import dagnn_surgery
+
+    streams = dagnn_surgery.appearance(26, 2, 51), dagnn_surgery.motion(26, 2, 51)
+    wrong = dagnn_files.write(tmp_path / "wrong.mat", dagnn_surgery.st_resnet(*streams)).read_bytes()
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    file = mirror / STAR_FILE.rpartition("/")[2]
+    for content, said in ((wrong[:5000], "cut short"), (wrong, "tells 51 classes apart, where")):
+        file.write_bytes(content)
+        code, _, err = command("weights", "get", STAR, "--mirror", mirror)
+        assert code == 1
+        assert said in err.splitlines()[-1]
+        assert not Path(f"{STAR}.safetensors").exists()
+    streams = dagnn_surgery.appearance(26, 2, 101), dagnn_surgery.motion(26, 2, 101)
+    dagnn_files.write(file, dagnn_surgery.st_resnet(*streams))
+    code, _, err = command("weights", "get", STAR, "--mirror", mirror)
+    assert code == 0, err
 
 
 def test_get_what_does_not_come(command: Command, web: Web, tmp_path: Path) -> None:

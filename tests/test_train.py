@@ -221,6 +221,40 @@ def test_no_training_videos(tmp_path: Path, store: ClipStore) -> None:
         train(replace(store, entries=store.select("test")), tmp_path / "run", tiny_recipe())
 
 
+def test_a_start_that_nobody_takes_is_refused(tmp_path: Path, run: Run, store: ClipStore) -> None:
+    file = run.model_file("appearance")
+    for only, init in ((None, {"imagenet": file}), ("motion", {"appearance": file})):
+        with pytest.raises(RecipeError, match="no stage to be trained takes it"):
+            train(store, tmp_path / "run", tiny_recipe(), init=init, only=only)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_does_not_fit_is_found_before_anything_is_trained(
+    tmp_path: Path, run: Run, store: ClipStore
+) -> None:
+    def forbidden(stage: str) -> None:
+        raise AssertionError(f"{stage} is trained")
+
+    (tmp_path / "text.safetensors").write_text("no weights")
+    for init in ({"st-resnet": tmp_path / "text.safetensors"}, {"st-resnet": run.model_file("motion")}):
+        with pytest.raises(CheckpointError):
+            train(store, tmp_path / "run", tiny_recipe(), init=init, on_stage=forbidden)
+
+
+def test_a_classifier_of_other_classes_is_not_taken_over(tmp_path: Path, run: Run, store: ClipStore) -> None:
+    start = load_checkpoint(run.model_file("appearance"))
+    recipe = tiny_recipe({"appearance": {"schedule": [{"lr": 1e-9, "iterations": 1}]}})
+    kept = []
+    for classes in (start.classes, start.classes[::-1]):
+        file = tmp_path / f"{classes[0]}.safetensors"
+        save_checkpoint(file, replace(start, classes=classes))
+        trained = train(store, tmp_path / f"run {classes[0]}", recipe, init={"appearance": file}, workers=0)
+        found = load_checkpoint(trained.model_file("appearance")).model.state_dict()
+        kept.append(torch.allclose(found["appearance.fc.weight"], start.model.appearance.fc.weight, atol=1e-6))
+        assert torch.allclose(found["appearance.layer1.0.conv1.weight"], start.model.appearance.layer1[0].conv1.weight)
+    assert kept == [True, False]
+
+
 def test_a_start_that_fails_need_not_be_resumed(tmp_path: Path, run: Run, store: ClipStore) -> None:
     recipe = tiny_recipe({"motion": {"starts_from": ["imagenet"]}})
     with pytest.raises(CheckpointError, match="a motion stream alone"):

@@ -13,10 +13,14 @@ from stresnet.data.clip_file import StoreSpec
 from stresnet.errors import CheckpointError
 from stresnet.flow import FlowSpec
 from stresnet.model import Checkpoint, STResNet, STResNetConfig, load_checkpoint, save_checkpoint
-from stresnet.model.images import ImageWeights, is_checkpoint, read_image_weights, start_from_images
+from stresnet.model.images import ImageWeights, image_of, is_checkpoint, read_image_weights, start_from_images
 from stresnet.model.matconvnet import Imported, read_matconvnet, write_matconvnet
 
 IMAGENET_CLASSES = 1000
+MOST_CLASSES = 100_000
+
+# The released code numbers HMDB51's classes by a list of its own, sorted but for these (cnn_setup_data.m).
+RELEASED_BEFORE = {"kick_ball": "kick", "sword_exercise": "sword"}
 
 RELEASED_SPEC = StoreSpec(FlowSpec("tvl1"))
 """How the released networks' videos were prepared: TV-L1 flow at short side 256, clipped to ±20 px."""
@@ -47,15 +51,19 @@ def convert(source: str | Path, out: str | Path, *, classes: str = "") -> Conver
         source: the file.
         out: the file to write, `.safetensors` or `.mat`.
         classes: a file of class names, one a line, with or without UCF101's numbers before them; or, for an image
-            network, their number.
+            network, their number; or the folder of HMDB51's lists.
 
     Raises:
-        CheckpointError: if the source cannot be read or expressed, or the class names do not fit.
+        CheckpointError: if the source cannot be read or expressed, the class names do not fit, or `out` exists.
     """
     source, out = Path(source), Path(out)
     if not source.is_file():
         raise CheckpointError(f"no weights at {source}: give a .mat, .pth or .safetensors file")
+    if out.exists():
+        raise CheckpointError(f"{out} exists already: remove it, or name another file")
     if out.suffix == ".mat":
+        if classes:
+            raise CheckpointError(f"{source} names its classes already: leave --classes out to make a .mat of it")
         return _to_matlab(source, out)
     if out.suffix != ".safetensors":
         raise CheckpointError(f"{out} must end in .safetensors (or .mat, to take a model to MATLAB)")
@@ -63,8 +71,11 @@ def convert(source: str | Path, out: str | Path, *, classes: str = "") -> Conver
         raise CheckpointError(f"{source} is a model of this library already: only a .mat can be made of it")
     if source.suffix == ".mat":
         imported = read_matconvnet(source)
-        if imported.config.num_classes != IMAGENET_CLASSES:
+        config = imported.config
+        image = config.streams == ("appearance",) and config.temporal is None and imported.story is None
+        if not image or config.num_classes != IMAGENET_CLASSES:
             return _released(imported, source, out, classes)
+        return _two_stream_start(image_of(imported, source), out, classes)
     return _two_stream_start(read_image_weights(source), out, classes)
 
 
@@ -110,14 +121,15 @@ def _released(imported: Imported, source: Path, out: Path, classes: str) -> Conv
 def _two_stream_start(image: ImageWeights, out: Path, classes: str) -> ConversionReport:
     if not classes:
         raise CheckpointError(f"{image.source} is an image network: say with --classes how many actions to start for")
-    count = int(classes) if classes.isascii() and classes.isdigit() else None
+    count = int(classes[:9]) if classes.isascii() and classes.isdigit() else None
+    if count is not None and not 2 <= count <= MOST_CLASSES:
+        raise CheckpointError(f"expected 2 to {MOST_CLASSES} classes to tell apart, found --classes {classes}")
     names = _names(classes) if count is None else tuple(f"class {k + 1}" for k in range(count))
     if len(names) < 2:
         raise CheckpointError(f"expected at least two classes to tell apart, found {len(names)}: give --classes more")
-    torch.manual_seed(0)  # the classifiers'
-    model = STResNet(
-        STResNetConfig(len(names), depth=image.depth, width=image.width, layout=image.layout, link=None, temporal=None)
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the classifiers'
+        model = _two_streams(image, len(names))
     lines = start_from_images(model, image)
     source = Path(image.source)
     checkpoint = Checkpoint(
@@ -134,11 +146,22 @@ def _two_stream_start(image: ImageWeights, out: Path, classes: str) -> Conversio
     return ConversionReport(out, tuple(lines))
 
 
+def _two_streams(image: ImageWeights, classes: int) -> STResNet:
+    return STResNet(
+        STResNetConfig(classes, depth=image.depth, width=image.width, layout=image.layout, link=None, temporal=None)
+    )
+
+
 def _names(file: str, expected: int = 0) -> tuple[str, ...]:
     """Class names from a file of one a line, `Archery` or `3 Archery`, or from a folder of HMDB51's lists."""
     path = Path(file)
     if path.is_dir():
-        names = sorted(p.name.removesuffix("_test_split1.txt") for p in path.glob("*_test_split1.txt"))
+        names = [p.name.removesuffix("_test_split1.txt") for p in path.glob("*_test_split1.txt")]
+        names.sort(key=lambda name: (RELEASED_BEFORE.get(name, name), name not in RELEASED_BEFORE))
+        if not names:
+            raise CheckpointError(
+                f"{path} holds no <class>_test_split1.txt of HMDB51: give UCF101's classInd.txt itself"
+            )
     else:
         names = _listed(path)
     if not names or len(set(names)) < len(names):
@@ -158,7 +181,7 @@ def _listed(path: Path) -> list[str]:
     except UnicodeDecodeError:
         raise CheckpointError(f"class names {path} are no text in UTF-8") from None
     numbered = [line.split(maxsplit=1) for line in lines]
-    if all(len(parts) == 2 and parts[0].isdigit() for parts in numbered):
+    if all(len(parts) == 2 and parts[0].isascii() and parts[0].isdigit() for parts in numbered):
         order = sorted(numbered, key=lambda parts: int(parts[0]))
         if [int(parts[0]) for parts in order] != list(range(1, len(order) + 1)):
             raise CheckpointError(f"{path}: expected classes numbered 1 to {len(order)}, each once")

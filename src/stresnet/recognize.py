@@ -26,6 +26,7 @@ from stresnet.data.sampling import (
     whole_frame,
 )
 from stresnet.errors import CheckpointError, StresnetError
+from stresnet.flow import FlowSpec
 from stresnet.model import Checkpoint, load_checkpoint
 from stresnet.model.inputs import mirrored
 from stresnet.model.weights import first_line
@@ -216,7 +217,13 @@ class Recognizer(ModelHubMixin):
         Raises:
             VideoError: if the file cannot be read, or is too short for a stack of flows.
         """
-        return self.judge(temporary_clip(str(video), video, self.store_spec), protocol=protocol, top=top)
+        self._require(protocol)  # before minutes go into flow
+        spec = self.store_spec
+        if "motion" not in self.checkpoint.model.config.streams:  # then nobody will ask for flow
+            spec = StoreSpec(FlowSpec(short_side=spec.flow.short_side), spec.jpeg_quality, flow_stored=False)
+        clip = temporary_clip(str(video), video, spec)
+        scores = self._score(clip, protocol)
+        return Prediction(*ranked(self.classes, scores.fused, top), scores=scores)
 
     def judge(self, clip: Clip, *, protocol: Protocol = "dense25", top: int = 5) -> Prediction:
         """The action in a prepared video.
@@ -227,7 +234,6 @@ class Recognizer(ModelHubMixin):
         scores = self.score(clip, protocol)
         return Prediction(*ranked(self.classes, scores.fused, top), scores=scores)
 
-    @torch.inference_mode()
     def score(self, clip: Clip, protocol: Protocol = "dense25") -> VideoScores:
         """The logits of a prepared video under a protocol.
 
@@ -235,6 +241,10 @@ class Recognizer(ModelHubMixin):
             FlowSpecError: if the clip was prepared otherwise than the network was trained.
         """
         self.store_spec.require_same(clip.meta.spec, f"the model and {clip.meta.id}")
+        return self._score(clip, protocol)
+
+    @torch.inference_mode()
+    def _score(self, clip: Clip, protocol: Protocol) -> VideoScores:
         config, preprocessing = self.checkpoint.model.config, self.checkpoint.preprocessing
         by_stream: dict[str, list[Scores]] = {stream: [] for stream in config.streams}
         centers, crops = self._crops(clip, protocol)
@@ -252,8 +262,7 @@ class Recognizer(ModelHubMixin):
 
     def _crops(self, clip: Clip, protocol: Protocol) -> tuple[Indices, Sequence[tuple[Crop, tuple[int, int]]]]:
         """The centres of a protocol, and its crops with the size each is resized to; mirrors are made of these."""
-        if protocol not in PROTOCOLS:
-            raise ValueError(f"no protocol {protocol!r}: give one of {', '.join(PROTOCOLS)}")
+        self._require(protocol)
         meta, crop_px = clip.meta, self.checkpoint.preprocessing.crop_px
         flow_stack = self.checkpoint.model.config.flow_stack
         if protocol == "center":
@@ -265,10 +274,14 @@ class Recognizer(ModelHubMixin):
         window = whole_frame(meta.height, meta.width, crop_px)
         return centers, [(window, (max(window.height, crop_px), max(window.width, crop_px)))]
 
+    def _require(self, protocol: Protocol) -> None:
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"no protocol {protocol!r}: give one of {', '.join(PROTOCOLS)}")
+        if protocol == "center" and not self.checkpoint.recipe:
+            raise CheckpointError("the checkpoint names no recipe, so the length of its clips is unknown: use dense25")
+
     def _middle_clip(self, frames: int) -> Indices:
         """The clip of training's length and middle stride around the middle of the video."""
-        if not self.checkpoint.recipe:
-            raise CheckpointError("the checkpoint names no recipe, so the length of its clips is unknown: use dense25")
         stage = parse_recipe(self.checkpoint.recipe, "the checkpoint's recipe").stage(self.checkpoint.stage)
         return middle_centers(frames, self.checkpoint.model.config.flow_stack, stage.steps, stage.tau)
 

@@ -188,6 +188,11 @@ def get_released(
     return path
 
 
+def forget(name: str) -> None:
+    """Forget the digest and place of a release's file: what came was not it."""
+    _Memory.place(name).unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class _Memory:
     """What the cache remembers of a release: where its file is, wherever it came from, and its digest."""

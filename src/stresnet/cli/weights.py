@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from stresnet.cli.show import Bar, console, errors
-from stresnet.errors import DownloadError
+from stresnet.errors import DownloadError, StresnetError
 
 if TYPE_CHECKING:
     from stresnet.released import Release
@@ -80,7 +80,7 @@ def get_weights(
 ) -> None:
     """Download released weights, verify them, and turn them into a model (image weights, into a two-stream start)."""
     from stresnet.convert import convert
-    from stresnet.released import get_released, release
+    from stresnet.released import forget, get_released, release
     from stresnet.remote import sha256_of
 
     wanted = release(name)
@@ -95,7 +95,13 @@ def get_weights(
     digest = sha256_of(file)
     note = "" if known else "; nobody has published its digest, so that later downloads are compared with this one"
     errors.print(f"{file}: {file.stat().st_size / MB:.1f} MB, sha256 {digest}{note}", soft_wrap=True)
-    report = convert(file, target, classes=classes)
+    try:
+        report = convert(file, target, classes=classes)
+        _require_classes(wanted, file, target)
+    except StresnetError:
+        if not known:
+            forget(name)  # or its digest would stand for the release ever after
+        raise
     if as_json:
         values = {"out": str(report.out), "report": report.lines, "file": str(file), "sha256": digest}
         print(json.dumps(values, ensure_ascii=False))
@@ -103,3 +109,12 @@ def get_weights(
     for line in report.lines:
         console.print(line, soft_wrap=True)
     console.print(f"written: {report.out}", soft_wrap=True)
+
+
+def _require_classes(wanted: Release, file: Path, model: Path) -> None:
+    from stresnet.model.weights import read_story
+
+    found = read_story(model)["config"]["num_classes"]
+    if wanted.dataset != "imagenet" and found != wanted.classes:
+        model.unlink()
+        raise DownloadError(f"{file} tells {found} classes apart, where {wanted.name} does {wanted.classes}: remove it")

@@ -117,10 +117,12 @@ def _subjects(model: Path, run: Run | None) -> list[Subject]:
 
 
 def _check(store: ClipStore, split: str, checkpoint: Checkpoint) -> tuple[StoreEntry, ...]:
-    if store.classes != checkpoint.classes:
+    if sorted(store.classes) != sorted(checkpoint.classes):
+        unnamed = checkpoint.classes[0] == "class 1"
         raise StoreError(
             f"{store.root} has {len(store.classes)} classes ({', '.join(store.classes[:3])} …), but the model "
-            f"{len(checkpoint.classes)} ({', '.join(checkpoint.classes[:3])} …): give a store of the model's classes"
+            f"{len(checkpoint.classes)} ({', '.join(checkpoint.classes[:3])} …): "
+            + ("convert it again with --classes" if unnamed else "give a store of the model's classes")
         )
     StoreSpec.from_dict(checkpoint.store_spec).require_same(store.spec, f"the model and {store.root}")
     entries = store.select(split)

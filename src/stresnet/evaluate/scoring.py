@@ -56,7 +56,7 @@ class Scoring:
             if file.is_file():
                 parts.append(replace(ScoreTable.read(file), name=name))
             elif scored := self._score(recognizer, protocol, name, start, chunk):
-                parts.append(self._as_table(scored, protocol, name))
+                parts.append(self._as_table(recognizer, scored, protocol, name))
                 if len(scored) == len(chunk):  # else the one who goes on would not learn what failed
                     parts[-1].write(file)
             self._tell(name, start + len(chunk))
@@ -105,10 +105,15 @@ class Scoring:
                 self.failed[entry.record.id] = str(error)
         return scored
 
-    def _as_table(self, scored: Sequence[tuple[StoreEntry, VideoScores]], protocol: Protocol, name: str) -> ScoreTable:
+    def _as_table(
+        self, recognizer: Recognizer, scored: Sequence[tuple[StoreEntry, VideoScores]], protocol: Protocol, name: str
+    ) -> ScoreTable:
+        # a model from elsewhere may number the same classes otherwise
+        order = [recognizer.classes.index(name) for name in self.store.classes]
+
         def stream(which: str) -> np.ndarray | None:
             values = [getattr(scores, which) for _, scores in scored]
-            return None if values[0] is None else np.stack(values)
+            return None if values[0] is None else np.stack(values)[:, order]
 
         return ScoreTable(
             name=name,
@@ -116,7 +121,7 @@ class Scoring:
             classes=self.store.classes,
             video_ids=tuple(entry.record.id for entry, _ in scored),
             labels=np.array([self.store.classes.index(entry.record.label) for entry, _ in scored], dtype=np.int64),
-            logits=np.stack([scores.fused for _, scores in scored]),
+            logits=np.stack([scores.fused for _, scores in scored])[:, order],
             appearance=stream("appearance"),
             motion=stream("motion"),
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +21,9 @@ from stresnet.model.config import UNITS_PER_STAGE, Depth, Stream, STResNetConfig
 from stresnet.model.inputs import Preprocessing
 from stresnet.model.stresnet import STResNet, average_taps
 from stresnet.model.weights import compare, first_line, load_checkpoint, summary
+
+if TYPE_CHECKING:
+    from stresnet.model.matconvnet import Imported
 
 
 @dataclass(frozen=True)
@@ -55,18 +58,30 @@ def read_image_weights(path: str | Path) -> ImageWeights:
         raise CheckpointError(f"no weights at {path}: give a ResNet's state dict (.pth, .safetensors) or a .mat file")
     preprocessing = None
     if path.suffix == ".mat":
-        from stresnet.model.matconvnet import read_matconvnet  # SciPy is needed for these files alone
+        from stresnet.model.matconvnet import read_matconvnet  # which imports SciPy, to write
 
-        imported = read_matconvnet(path)
-        weights = _appearance(imported.config, imported.weights, path)
-        preprocessing = imported.preprocessing
-    elif is_checkpoint(path):
+        return image_of(read_matconvnet(path), path)
+    if is_checkpoint(path):
         checkpoint = load_checkpoint(path)
         weights = _appearance(checkpoint.model.config, checkpoint.model.state_dict(), path)
         preprocessing = checkpoint.preprocessing
     else:
         weights = read_state_dict(path)
+    return _image(weights, preprocessing, path)
+
+
+def image_of(imported: Imported, path: Path) -> ImageWeights:
+    """The image network that a `.mat` file holds.
+
+    Raises:
+        CheckpointError: if it is none.
+    """
+    return _image(_appearance(imported.config, imported.weights, path), imported.preprocessing, path)
+
+
+def _image(weights: Mapping[str, Tensor], preprocessing: Preprocessing | None, path: Path) -> ImageWeights:
     depth, width = _shape(weights, path)
+    _check_numbers(weights, path)
     layout: Literal["torchvision", "caffe"] = "caffe" if "conv1.bias" in weights else "torchvision"
     preprocessing = preprocessing or Preprocessing.of_layout(layout, crop_px=224, mirror=True)
     return ImageWeights(weights, depth, width, layout, preprocessing, str(path))
@@ -148,7 +163,10 @@ def _appearance(config: STResNetConfig, weights: Mapping[str, Tensor], path: Pat
     """The appearance stream of a network, as an image network."""
     if "appearance" not in config.streams or config.temporal is not None:
         what = "a motion stream alone" if "appearance" not in config.streams else "convolutions over time"
-        raise CheckpointError(f"{path} has {what}, so it is no image network: start a stage from it, --init STAGE=FILE")
+        raise CheckpointError(
+            f"{path} has {what}, so it is no image network: make a model of it with `stresnet convert`, and start a "
+            "stage from that, --init STAGE=FILE"
+        )
     prefix = "appearance."
     return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
@@ -157,7 +175,7 @@ def _shape(weights: Mapping[str, Tensor], path: Path) -> tuple[Depth, float]:
     """Depth and width, by the number of units and the channels of conv1."""
     units = tuple(len({k.split(".")[1] for k in weights if k.startswith(f"layer{n}.")}) for n in (1, 2, 3, 4))
     first = weights.get("conv1.weight")
-    if first is None or not any(units):
+    if first is None or first.ndim != 4 or not any(units):
         some = ", ".join(list(weights)[:3]) or "nothing"
         raise CheckpointError(f"{path} holds no ResNet with torchvision's names: it begins with {some}")
     if "layer1.0.conv3.weight" not in weights:
@@ -168,6 +186,17 @@ def _shape(weights: Mapping[str, Tensor], path: Path) -> tuple[Depth, float]:
         if units == expected:
             return depth, first.shape[0] / 64  # type: ignore[return-value]  # the keys are the depths
     raise CheckpointError(f"{path} has {units} units in its stages, no ResNet of {get_args(Depth)} layers has")
+
+
+def _check_numbers(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse what would train to nothing, and only be seen then."""
+    if weights["conv1.weight"].shape[1] != 3:
+        raise CheckpointError(f"{path} reads {weights['conv1.weight'].shape[1]} channels, where images have 3")
+    for key, value in weights.items():
+        if not value.is_floating_point() and not key.endswith("num_batches_tracked"):
+            raise CheckpointError(f"{path}: {key} holds {value.dtype}, where weights are floating-point numbers")
+        if not value.isfinite().all():
+            raise CheckpointError(f"{path}: {key} holds infinities or no numbers (NaN)")
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -181,8 +210,11 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch reports a bad file in many ways
-        raise CheckpointError(f"{path} cannot be read as weights ({first_line(error)})") from None
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    except Exception as error:  # torch reports a bad file in many ways, and advises to run the code in it
+        why = f" ({first_line(error)})" if isinstance(error, SafetensorError) else ""
+        raise CheckpointError(
+            f"{path} cannot be read as weights{why}: it is damaged, or holds more than tensors by name"
+        ) from None
+    if not isinstance(loaded, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
         raise CheckpointError(f"{path} is no bare state dict: save `model.state_dict()` alone")
     return loaded

@@ -119,7 +119,8 @@ def read_story(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"no model at {path}: give the .safetensors file that training wrote") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path} is no model, or not a whole one ({first_line(error)}): give the .safetensors file of a training"
+            f"{path} is no model, or not a whole one ({first_line(error)}): give the .safetensors file of a training, "
+            "or make one of it with `stresnet convert`"
         ) from None
     if text is None:
         raise CheckpointError(
@@ -172,7 +173,7 @@ def inherit(model: STResNet, sources: Sequence[Weights], *, new_classifier: bool
     A temporal filter takes an image filter as the average over its taps; an injected temporal convolution and a
     learned link scale that no source has keep their initial values. All else must be there in the same shape, and
     nothing more in the streams that the network has. A stream that two sources hold is taken from the later one.
-    With `new_classifier`, a classifier of another class count keeps its random start.
+    With `new_classifier`, classifiers keep their random start: the classes are others.
 
     Raises:
         CheckpointError: naming the weights that are missing, superfluous or of another shape.
@@ -186,7 +187,7 @@ def inherit(model: STResNet, sources: Sequence[Weights], *, new_classifier: bool
             value = average_taps(value)
         if value is None and (key.startswith("links.") or ".temporal." in key):
             value = own
-        if value is not None and ".fc." in key and new_classifier and value.shape != own.shape:
+        if ".fc." in key and new_classifier:
             value = own
         if value is not None:
             taken[key] = value

@@ -132,6 +132,7 @@ def train(
     stages = [recipe.stage(only)] if only else list(recipe.stages)
     run = Run(Path(folder), recipe)
     _check_starts(run, stages, init)
+    _try_starts(run, stages, init, store)
     _claim(run, _data_story(store, test_groups), resume)
     for stage in stages:
         if not run.model_file(stage.name).is_file():
@@ -212,6 +213,15 @@ def _check_starts(run: Run, stages: list[Stage], init: Mapping[str, Path]) -> No
     unknown = [name for name in init if name != IMAGENET and name not in {s.name for s in run.recipe.stages}]
     if unknown:
         raise RecipeError(f"--init {unknown[0]}=…: no such stage in recipe {run.recipe.name}")
+    idle = [name for name in init if name not in {s.name for s in stages} and name != IMAGENET]
+    if IMAGENET in init and not any(IMAGENET in s.starts_from and s.name not in init for s in stages):
+        idle.append(IMAGENET)
+    if idle:
+        what = "image weights" if idle[0] == IMAGENET else f"a start of stage {idle[0]}"
+        raise RecipeError(
+            f"--init gives {what}, but no stage to be trained takes it: leave it out, or say which does with "
+            "--set STAGE.starts_from=[imagenet] or --init STAGE=FILE"
+        )
     for file in init.values():
         if not file.is_file():
             raise CheckpointError(f"no weights at {file}: give --init an existing file")
@@ -227,6 +237,16 @@ def _check_starts(run: Run, stages: list[Stage], init: Mapping[str, Path]) -> No
             if source != IMAGENET and source not in trained:
                 raise RecipeError(f"stage {stage.name} starts from {source}, which is not trained: train it first")
         trained.add(stage.name)
+
+
+def _try_starts(run: Run, stages: list[Stage], init: Mapping[str, Path], store: ClipStore) -> None:
+    """Start every stage from the files given, if only to see that they fit: found out later, it would cost days."""
+    for stage in stages:
+        if run.model_file(stage.name).is_file() or run.unfinished_file(stage.name).is_file():
+            continue
+        if stage.name in init or IMAGENET in stage.starts_from:
+            model = STResNet(run.recipe.config(stage, len(store.classes)))
+            _start(model, Preprocessing(), run, stage, init, store)
 
 
 def _train_stage(
@@ -299,7 +319,10 @@ def _start(
     """Fill a network with what its stage starts from, and take over how that saw pixels; nothing leaves it random."""
     if stage.name in init:
         start = _foreign_start(init[stage.name], store)
-        inherit(model, [start.model.state_dict()], new_classifier=True)
+        try:
+            inherit(model, [start.model.state_dict()], new_classifier=start.classes != store.classes)
+        except CheckpointError as error:
+            raise CheckpointError(f"{init[stage.name]} cannot start stage {stage.name}: {error}") from None
         return preprocessing.with_levels_of(rgb=start.preprocessing, flow=start.preprocessing)
     if IMAGENET in stage.starts_from:
         image = read_image_weights(init[IMAGENET])

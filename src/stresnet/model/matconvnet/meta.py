@@ -71,7 +71,7 @@ def _average(config: STResNetConfig, image: Any) -> tuple[list[float], list[str]
     """What is taken off each channel, flow first and then R, G, B; the mean over space of an image of means."""
     flow = [FLOW_ZERO] * (2 * config.flow_stack if "motion" in config.streams else 0)
     rgb = 3 if "appearance" in config.streams else 0
-    if image is None or len(image) == 0:
+    if image is None or (isinstance(image, np.ndarray | list | str) and len(image) == 0):
         notes = ["no averageImage in meta.normalization:"]
         notes += [f"ImageNet's mean {IMAGENET_MEAN} assumed for RGB"] if rgb else []
         notes += [f"{FLOW_ZERO:g} assumed for flow"] if flow else []
