@@ -153,4 +153,4 @@ def test_other_weights_than_the_specification_means_are_refused(
 
 def test_methods_that_need_nothing_are_always_there() -> None:
     for method in ("dis", "farneback", "mv"):
-        require_method(FlowSpec(method))  # type: ignore[arg-type]
+        assert require_method(FlowSpec(method)) is None  # type: ignore[arg-type,func-returns-value]

@@ -74,7 +74,7 @@ def test_the_list() -> None:
     )
     assert star.sha256 == ""
     for r in LISTED:
-        assert r.urls[0].startswith(("http://ftp.tugraz.at/pub/feichtenhofer/st-", "http://www.vlfeat", "https://down"))
+        assert r.urls[0].startswith(("http://ftp.tugraz.at/pub/feichtenhofer/st-", "http://www.vlfeat", "hf://timm/"))
         assert {"ucf101": 101, "hmdb51": 51, "imagenet": 1000}[r.dataset] == r.classes
         assert not any(c in url for c in "{} " for url in r.urls)
         assert (r.top1 is None) == (r.top1_of == "")
@@ -223,8 +223,11 @@ def test_a_memory_that_is_damaged_is_none(web: Web) -> None:
 
 
 def test_published_digests(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    web.put("/models/resnet50-0676ba61.pth", DATA)
-    assert "expected sha256 0676ba61, found" in refusal("torchvision-resnet-50")
+    web.put("/resnet50.tv_in1k/model.safetensors", DATA)
+    known = tuple(r.model_copy(update={"sha256": "0676ba61"}) for r in stresnet.released.releases())
+    with monkeypatch.context() as patched:
+        patched.setattr(stresnet.released, "releases", lambda: known)
+        assert "expected sha256 0676ba61, found" in refusal("torchvision-resnet-50")
     web.put("/matconvnet/models/imagenet-resnet-50-dag.mat", DATA)
     published = release("imagenet-resnet-50").md5
     found = hashlib.md5(DATA).hexdigest()
@@ -252,7 +255,7 @@ def test_list(command: Command, web: Web) -> None:
     assert len(lines) == 1 + 26
     assert lines["st-resnet-star-ucf101-N"] == ["ST-ResNet*", "ucf101", "93.4", "0", "1"]
     assert lines["st-resnet-ucf101-N"] == ["ST-ResNet", "ucf101", "92.8"]
-    assert lines["torchvision-resnet-101"] == ["torchvision's", "V1", "imagenet", "77.4", "179"]
+    assert lines["torchvision-resnet-101"] == ["torchvision's", "V1", "imagenet", "77.4"]
     assert "mean of three splits" in one_line(err)
     code, out, err = command("weights", "list", "--json")
     assert (code, err) == (0, "")
@@ -322,14 +325,13 @@ def test_get_what_does_not_come(command: Command, web: Web, tmp_path: Path) -> N
     assert code == 2
     assert "torchvision-resnet-50 is an image network; it needs --classes" in one_line(err)
     (tmp_path / "mirror").mkdir()
-    (tmp_path / "mirror" / "resnet50-0676ba61.pth").write_bytes(DATA)
-    code, _, err = command("weights", "get", "torchvision-resnet-50", "--classes", "5", "--mirror", tmp_path / "mirror")
+    (tmp_path / "mirror" / "imagenet-resnet-50-dag.mat").write_bytes(DATA)
+    code, _, err = command("weights", "get", "imagenet-resnet-50", "--classes", "5", "--mirror", tmp_path / "mirror")
     assert code == 1
-    line = one_line(err)
-    assert f"resnet50-0676ba61.pth: expected sha256 0676ba61, found {SHA256[:16]}; http" in line  # and then the server
+    assert "imagenet-resnet-50-dag.mat: expected MD5" in one_line(err)
     assert not list(Path().iterdir())
     code, _, err = command(
-        *("weights", "get", "torchvision-resnet-50", "--classes", "5"),
+        *("weights", "get", "imagenet-resnet-50", "--classes", "5"),
         *("--mirror", tmp_path / "mirror", "--sha256", SHA256),
     )
     assert code == 1

@@ -22,7 +22,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl
+from pydantic import AfterValidator, AnyUrl, BaseModel, ConfigDict, Field
 
 from stresnet.atomic import replacing
 from stresnet.errors import DownloadError
@@ -83,7 +83,7 @@ class Release(BaseModel):
         return next((place for place in places if place and place.is_file()), None)
 
 
-def _folder(url: HttpUrl) -> str:
+def _folder(url: AnyUrl) -> str:
     if not str(url).endswith("/"):
         raise ValueError("must end in /")
     return str(url)
@@ -98,7 +98,7 @@ class _Template(BaseModel):
     title: str
     datasets: tuple[Dataset, ...] = Field(min_length=1)
     depths: tuple[int, ...] = (50,)
-    folder: Annotated[HttpUrl, AfterValidator(_folder)]
+    folder: Annotated[AnyUrl, AfterValidator(_folder)]
     files: tuple[str, ...] = Field(min_length=1)
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{8,64})?$")
     md5: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")], ...] = ()
