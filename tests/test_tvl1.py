@@ -277,14 +277,14 @@ def plain_step(
 
 
 def test_iterations_in_one_line_are_those_of_each_pair() -> None:
-    n, height, width, tau, lambda_, theta = 3, 5, 7, 0.25, 0.15, 0.3
+    n, height, width, tau, lambda_, theta = 3, 5, 7, 0.2, 0.1, 0.4
     flow, data = random_flow(0, n, 2, height, width), random_flow(1, 4, n, height, width)
     data[3].abs_()
     data[3, :, 2] = 0
-    lines = of_scale._Lines(flow, tau / theta)
+    lines = of_scale._Lines(flow, TVL1(tau=tau, lambda_=lambda_, theta=theta))
     lines.set_data(data)
     for _ in range(4):
-        lines.advance(of_scale._step, theta * lambda_, theta)
+        lines.advance(of_scale._step)
     for k in range(n):
         u, p = flow[k].double().numpy(), np.zeros((2, 2, height, width))
         for _ in range(4):

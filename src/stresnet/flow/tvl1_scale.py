@@ -34,8 +34,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from stresnet.flow.tvl1 import TVL1
 
-Step = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float, float, Tensor, Tensor], None]
-"""See `_step`."""
+Step = Callable[..., None]
+"""`_step`, as it is or compiled."""
 
 _FLAT = 1e-7  # squared gradients up to this are taken for none
 _TINY = 1e-20  # makes 0 rsqrt(0) 0, and changes nothing else beside the 1 that is added
@@ -52,7 +52,7 @@ def flow_of_scale(first: Tensor, second: Tensor, flow: Tensor, params: TVL1, ste
         params: the parameters; with an epsilon above 0, n must be 1.
         step: of `inner_step`.
     """
-    lines = _Lines(flow, params.tau / params.theta)
+    lines = _Lines(flow, params)
     moving = torch.stack([second, *_gradient(second)], dim=1)
     for _ in range(params.warps):
         lines.set_data(_linearized(first, moving, lines.flow))
@@ -66,33 +66,36 @@ def flow_of_scale(first: Tensor, second: Tensor, flow: Tensor, params: TVL1, ste
 def _iterate(lines: _Lines, params: TVL1, step: Step) -> bool:
     """Takes the inner iterations; returns whether the flow came to rest."""
     for index in range(1, params.inner_iterations + 1):
-        lines.advance(step, params.theta * params.lambda_, params.theta)
+        lines.advance(step)
         if params.epsilon > 0 and index % _LOOK_EVERY == 0 and lines.change() <= params.epsilon**2:
             return True
     return False
 
 
 class _Lines:
-    """Flow and dual variable of n pairs in one line, now and before, so that each step writes what it does not read."""
+    """Flow and dual variable of n pairs in one line, twice: each step reads the one and writes the other."""
 
-    def __init__(self, flow: Tensor, dual_step: float) -> None:
+    def __init__(self, flow: Tensor, params: TVL1) -> None:
         n, _, height, width = flow.shape
         self._shape, self._width = (2, n, height, width), width
         pixels = n * height * width
-        padded = pixels + 2 * width
-        self._u, self._u_before = flow.new_zeros(2, padded), flow.new_zeros(2, padded)
-        self._p, self._p_before = flow.new_zeros(4, padded), flow.new_zeros(4, padded)
+        right = flow.new_full((1, width), params.tau / params.theta)
+        right[:, -1] = 0
+        down = flow.new_full((n * height, 1), params.tau / params.theta)
+        down.view(n, height)[:, -1] = 0
         self._data = flow.new_zeros(4, pixels + width)
+        constants = self._data, right, down, params.theta * params.lambda_, params.theta
+        states = [[flow.new_zeros(2, pixels + 2 * width) for _ in range(3)] for _ in range(2)]  # u, p right, p down
+        written = [[u[:, width:], *(p[:, width:-width].view(2, -1, width) for p in both_p)] for u, *both_p in states]
+        self._calls = (*states[0], *constants, *written[1]), (*states[1], *constants, *written[0])
+        self._u = [state[0] for state in states]
+        self._now = 0
         self.flow.copy_(flow.transpose(0, 1))
-        self._right = flow.new_full((1, width), dual_step)
-        self._right[:, -1] = 0
-        self._down = flow.new_full((n * height, 1), dual_step)
-        self._down.view(n, height)[:, -1] = 0
 
     @property
     def flow(self) -> Tensor:
         """The flow now, (2, n, H, W): a view."""
-        return self._u[:, self._width : -self._width].view(self._shape)
+        return self._u[self._now][:, self._width : -self._width].view(self._shape)
 
     def set_data(self, data: Tensor) -> None:
         """Takes the data term (4, n, H, W) of `_linearized`."""
@@ -103,61 +106,73 @@ class _Lines:
         if size > 1:
             self.flow.copy_(median(self.flow.flatten(0, 1), size).view(self._shape))
 
-    def advance(self, step: Step, reach: float, theta: float) -> None:
+    def advance(self, step: Step) -> None:
         """Takes one inner iteration."""
-        row = self._width
-        step(
-            *(self._u, self._p, self._data, self._right, self._down, reach, theta),
-            *(self._u_before[:, row:], self._p_before[:, row:-row]),
-        )
-        self._u, self._u_before = self._u_before, self._u
-        self._p, self._p_before = self._p_before, self._p
+        step(*self._calls[self._now])
+        self._now = 1 - self._now
 
     def change(self) -> float:
         """The mean squared change of the flow in the last step, pixels². (The padding stays 0.)"""
-        return float((self._u - self._u_before).square_().sum() / (self._data.shape[1] - self._width))
+        return float((self._u[0] - self._u[1]).square_().sum() / (self._data.shape[1] - self._width))
 
 
 def _step(
     u: Tensor,
-    p: Tensor,
+    p_right: Tensor,
+    p_down: Tensor,
     data: Tensor,
     right: Tensor,
     down: Tensor,
     reach: float,
     theta: float,
     u_next: Tensor,
-    p_next: Tensor,
+    p_right_next: Tensor,
+    p_down_next: Tensor,
 ) -> None:
     """Writes the flow and the dual variable after one iteration.
 
+    In place wherever a value is of no more use: uncompiled, fresh memory costs more than the sums.
+
     Args:
         u: flow (2, W + n H W + W): u, v.
-        p: dual variable, padded likewise (4, ...): to the right for u and v, down for u and v.
+        p_right: dual variable's component to the right, of u and v, padded likewise.
+        p_down: its component down.
         data: (4, n H W + W) of `_linearized`; zeros in the last row.
         right: (1, W): tau / theta, 0 where there is no neighbour to the right.
         down: (n H, 1): likewise below.
         reach: theta lambda.
         theta: theta.
         u_next: (2, n H W + W), written.
-        p_next: (4, n H W), written.
+        p_right_next: (2, n H, W), written.
+        p_down_next: (2, n H, W), written.
     """
     width = right.shape[1]
     pixels = data.shape[1] - width
     # Thresholding. The row of padding below the last pair goes with it, since the gradient looks there.
     now = u[:, width:]
-    move = ((data[2] + data[0] * now[0] + data[1] * now[1]) * data[3]).clamp(-reach, reach)
-    divergence = p[:2, width:] - p[:2, width - 1 : -1] + p[2:, width:] - p[2:, :-width]
-    after = now - move * data[:2] + theta * divergence
-    u_next.copy_(after)
+    move = data[0] * now[0]
+    move += data[2]
+    move += data[1] * now[1]
+    move *= data[3]
+    move.clamp_(-reach, reach)
+    divergence = p_right[:, width:] - p_right[:, width - 1 : -1]
+    divergence += p_down[:, width:]
+    divergence -= p_down[:, :-width]
+    divergence *= theta
+    u_next.copy_(now - move * data[:2])
+    u_next += divergence
     # Total variation.
-    here = after[:, :pixels].view(2, -1, width)
-    to_right = (after[:, 1 : pixels + 1].view(2, -1, width) - here) * right
-    downward = (after[:, width:].view(2, -1, width) - here) * down
-    squared = to_right * to_right + downward * downward
-    shrink = 1 / (1 + squared * torch.rsqrt(squared + _TINY))  # torch.sqrt rounds otherwise when compiled
-    dual = p[:, width:-width].view(4, -1, width)
-    p_next.copy_(torch.cat([(dual[:2] + to_right) * shrink, (dual[2:] + downward) * shrink]).view(4, -1))
+    here = u_next[:, :pixels].view(2, -1, width)
+    to_right = (u_next[:, 1 : pixels + 1].view(2, -1, width) - here).mul_(right)
+    downward = (u_next[:, width:].view(2, -1, width) - here).mul_(down)
+    squared = to_right * to_right
+    squared += downward * downward
+    # 1 / (1 + root of that): torch.sqrt would round otherwise when compiled.
+    shrink = (squared + _TINY).rsqrt_().mul_(squared).add_(1).reciprocal_()
+    for p, step, p_next in ((p_right, to_right, p_right_next), (p_down, downward, p_down_next)):
+        step += p[:, width:-width].view(2, -1, width)
+        step *= shrink
+        p_next.copy_(step)
 
 
 def inner_step(device: torch.device, compiled: bool) -> Step:
