@@ -51,7 +51,7 @@ PARAMETERS: dict[tuple[str, str], dict[str, float | str]] = {
         "gamma": 0.0,
         "median_filter": 5,
     },
-    # The same method in PyTorch (`flow.tvl1`), a schedule of this project: fewer, coarser scales and warps.
+    # The same method in PyTorch (`flow.tvl1`), a schedule of this project: more scales, fewer warps and iterations.
     ("tvl1", "fast"): {
         "tau": 0.25,
         "lambda": 0.15,
