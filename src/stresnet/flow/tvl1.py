@@ -28,7 +28,7 @@ _PX = 340 * 256  # one pair at the size of the paper
 # Pairs that go through the scales together, in pixels. On a CPU enough to hide Python's share; on a GPU enough to fill
 # it: about 1 GB.
 _AT_ONCE_PX = {"cpu": 16 * _PX, "cuda": 64 * _PX}
-# Pairs whose iterations run together, in pixels: 16 floats a pixel are read and written each time, which should stay
+# Pairs whose iterations run together, in pixels: some 20 floats a pixel are read or written each time, and should stay
 # in a core's share of the cache. Small scales of several pairs together pay the call's overhead once.
 _TOGETHER_PX = {"cpu": 3 * _PX // 2, "cuda": 64 * _PX}
 
