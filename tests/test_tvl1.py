@@ -176,8 +176,11 @@ def test_right_and_down_are_treated_alike() -> None:
 
 
 def test_each_pair_comes_out_as_alone(ours: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    one_by_one = torch.cat([tvl1(PREVIOUS[k : k + 1], FOLLOWING[k : k + 1]) for k in range(len(PREVIOUS))])
-    assert torch.equal(one_by_one, ours)
+    many = torch.cat([PREVIOUS, FOLLOWING, PREVIOUS.flip(2)]), torch.cat([FOLLOWING, PREVIOUS, FOLLOWING.flip(2)])
+    together = tvl1(*many)  # 21 pairs: torch's own operations go other ways for more planes than 16
+    one_by_one = torch.cat([tvl1(many[0][k : k + 1], many[1][k : k + 1]) for k in range(len(together))])
+    assert torch.equal(one_by_one, together)
+    assert torch.equal(ours, together[: len(ours)])
     monkeypatch.setitem(of_pairs._TOGETHER_PX, "cpu", 2 * H * W)
     monkeypatch.setitem(of_pairs._AT_ONCE_PX, "cpu", 3 * H * W)
     assert torch.equal(tvl1(PREVIOUS, FOLLOWING), ours)
@@ -216,7 +219,7 @@ def test_early_stopping_looks_at_each_pair_by_itself() -> None:
 
 
 def test_scales_too_small_are_left_out() -> None:
-    frames = PREVIOUS[:1, :, :40], FOLLOWING[:1, :, :40]  # 64x40 ... 25x16: the sixth would be 20x12
+    frames = PREVIOUS[:1, :, :40], FOLLOWING[:1, :, :40]  # 64x40 ... 27x17: the sixth would be 22x14
     assert torch.equal(tvl1(*frames, replace(QUICK, scales=9)), tvl1(*frames, replace(QUICK, scales=5)))
     assert not torch.equal(tvl1(*frames, replace(QUICK, scales=5)), tvl1(*frames, replace(QUICK, scales=4)))
 
@@ -241,15 +244,8 @@ def test_from_scale_to_scale_flow_is_in_pixels_of_each(monkeypatch: pytest.Monke
     monkeypatch.setattr(of_pairs, "flow_of_scale", unmoved)
     initial = torch.tensor([3.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, H, W)
     torch.testing.assert_close(tvl1(*pair(0), initial=initial), initial)
-    assert [tuple(flow.shape[2:]) for flow in started] == [
-        (16, 24),
-        (20, 30),
-        (25, 38),
-        (32, 48),
-        (40, 60),
-        (51, 76),
-        (64, 96),
-    ]
+    sides = [(17, 26), (21, 32), (26, 40), (33, 50), (41, 62), (51, 77), (64, 96)]
+    assert [tuple(flow.shape[2:]) for flow in started] == sides
     for k, flow in enumerate(reversed(started)):
         torch.testing.assert_close(flow.mean((0, 2, 3)), torch.tensor([3.0, -2.0]) * 0.8**k)
 
@@ -314,6 +310,16 @@ def test_nothing_is_concluded_where_the_flow_leaves_the_frame_or_nothing_is_seen
     assert (inverse[:, -3:] == 0).all()
     assert (inverse[:, -4] == 0).all()  # 3.5 of 4 px
     assert (inverse[:, -5] > 0).all()
+
+
+@pytest.mark.parametrize("step_px", [1 / 0.8, 2.0, 40 / 51])
+def test_resizing_is_opencvs(step_px: float) -> None:
+    planes = random_flow(7, 2, 3, 40, 61)
+    sides = [round(side / step_px) for side in (40, 61)]
+    found = of_pairs._resized(planes, sides, [step_px, step_px]).flatten(0, 1)
+    for plane, expected in zip(found, planes.flatten(0, 1).numpy(), strict=True):
+        theirs = cv2.resize(expected, None, fx=1 / step_px, fy=1 / step_px, interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_allclose(plane, theirs, atol=5e-5)  # of levels; places in float32
 
 
 @pytest.mark.parametrize("size", [3, 5])

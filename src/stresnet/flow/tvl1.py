@@ -195,7 +195,8 @@ def _flow_of_pairs(previous: Tensor, following: Tensor, params: TVL1, initial: T
         flow = shrunk * params.scale_step ** (len(scales) - 1)
     for first, second in reversed(scales):
         if flow.shape[2:] != first.shape[1:]:
-            flow = F.interpolate(flow, size=first.shape[1:], mode="bilinear") * (1 / params.scale_step)
+            ratios = [small / large for small, large in zip(flow.shape[2:], first.shape[1:], strict=True)]
+            flow = _resized(flow, list(first.shape[1:]), ratios) * (1 / params.scale_step)
         together = max(1, _TOGETHER_PX[_kind(previous)] // first[0].numel())
         if params.epsilon > 0:
             together = 1  # each pair ends by itself
@@ -208,13 +209,31 @@ def _scales(frames: Tensor, params: TVL1) -> list[Tensor]:
     """Returns the pairs (2, n, H, W) at each scale, finest first."""
     scales = [frames]
     while len(scales) < params.scales:
-        smaller = F.interpolate(
-            scales[-1], scale_factor=params.scale_step, mode="bilinear", recompute_scale_factor=False
-        )
-        if min(smaller.shape[2:]) < _SMALLEST_SCALE_PX:
+        sides = [round(side * params.scale_step) for side in scales[-1].shape[2:]]
+        if min(sides) < _SMALLEST_SCALE_PX:
             break
-        scales.append(smaller)
+        scales.append(_resized(scales[-1], sides, [1 / params.scale_step] * 2))
     return scales
+
+
+def _resized(planes: Tensor, sides: list[int], steps_px: list[float]) -> Tensor:
+    """Returns (..., H, W) at the sides (height, width), by linear interpolation as OpenCV's.
+
+    (``F.interpolate`` chooses among ways that round differently, by how many planes there are.)
+
+    Args:
+        planes: any number, float32.
+        sides: of the result.
+        steps_px: down and right, source pixels from one target pixel to the next.
+    """
+    for dim, side, step_px in zip((-2, -1), sides, steps_px, strict=True):
+        last = planes.shape[dim] - 1
+        at = ((torch.arange(side, device=planes.device) + 0.5) * step_px - 0.5).clamp(0, last)
+        before = at.long()
+        share = (at - before)[:, None] if dim == -2 else at - before
+        low, high = (planes.index_select(dim, index) for index in (before, (before + 1).clamp(max=last)))
+        planes = low + (high - low) * share
+    return planes
 
 
 def _kind(frames: Tensor) -> str:
