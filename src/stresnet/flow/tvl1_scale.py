@@ -23,7 +23,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,8 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from stresnet.flow.tvl1 import TVL1
+from stresnet.flow.tvl1_parameters import TVL1
 
 Step = Callable[..., None]
 """`_step`, as it is or compiled."""
