@@ -1,17 +1,23 @@
-"""A job that processes share out among themselves, any of which may be killed by what it works on."""
+"""A job that processes share out among themselves, any of which may be killed by what it works on.
+
+Each process has a pipe of its own, and this side has neither threads nor locks: Ctrl-C may come between any two
+instructions (those of ``concurrent.futures`` must not be interrupted everywhere), and a process that dies leaves no
+doubt about what it was working on.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 import cv2
@@ -39,90 +45,116 @@ def share_out(
     Raises:
         StoreError: no process can start; and whatever the job raises.
     """
+    suspects: list[Item] = []
+    yield from _work_off(job, items, workers, suspects.append)
+    for suspect in suspects:  # one at a time: others may have used up the memory
+        culprits: list[Item] = []
+        yield from _work_off(job, [suspect], 1, culprits.append)
+        yield from map(died, culprits)
+
+
+def _work_off(
+    job: Callable[[Item], Result], items: Iterable[Item], workers: int, lost: Callable[[Item], object]
+) -> Generator[Result]:
+    """Yields the results of all items but those that ``lost`` is told of: their process died."""
     waiting = deque(items)
-    while waiting:
-        suspects = yield from _until_broken(job, waiting, workers)
-        # A worker died, and any of the items under way may be the cause. One at a time tells which.
-        while suspects:
-            for culprit in (yield from _until_broken(job, suspects, 1)):
-                yield died(culprit)
-
-
-def _until_broken(
-    job: Callable[[Item], Result], waiting: deque[Item], workers: int
-) -> Generator[Result, None, deque[Item]]:
-    """Yields results, taking items from ``waiting`` until there are no more or a worker dies.
-
-    Returns:
-        What was under way when a worker died, at most one item per worker.
-    """
-    running: dict[Future[Result], Item] = {}
-    lost: deque[Item] = deque()
-    broken = False
-    with _pool(min(workers, len(waiting))) as pool:
-        started = _submit(pool, os.getpid)
-        while (waiting or running) and not broken:
-            try:
-                while waiting and len(running) < workers:
-                    future = _submit(pool, job, waiting[0])
-                    running[future] = waiting.popleft()
-            except BrokenProcessPool:
-                broken = True  # the item at hand was not begun
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                item = running.pop(future)
+    with _links() as start:
+        links = {start(job) for _ in range(min(workers, len(waiting)))}  # to processes, every one of which will answer
+        at_work: dict[Connection, Item] = {}
+        while links:
+            for link in wait(list(links)):
+                assert isinstance(link, Connection)
                 try:
-                    yield future.result()
-                except BrokenProcessPool:
-                    broken = True
-                    lost.append(item)
-        if broken and started.exception() is not None:
-            raise StoreError(
-                "the worker processes cannot start; a script must call prepare below if __name__ == '__main__':"
-            )
-        for future, item in running.items():  # of a broken pool: all over by now, some well
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                lost.append(item)
-    return lost
+                    result, error = link.recv()
+                except (EOFError, OSError):
+                    links.remove(link)
+                    if link not in at_work:
+                        raise StoreError(
+                            "the worker processes cannot start; a script must call prepare below "
+                            "if __name__ == '__main__':"
+                        ) from None
+                    lost(at_work.pop(link))
+                    if waiting:
+                        links.add(start(job))
+                    continue
+                began = link in at_work  # else it says that it is ready
+                at_work.pop(link, None)
+                if waiting:
+                    at_work[link] = waiting.popleft()
+                    with suppress(OSError):  # dead since then, which reading from it will tell
+                        link.send(at_work[link])
+                else:
+                    links.remove(link)
+                if error is not None:
+                    raise error
+                if began:
+                    yield result
 
 
 @contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose processes end at once if the block raises, or if this process is killed."""
+def _links() -> Iterator[Callable[[Callable[..., Any]], Connection]]:
+    """What starts a process and returns the link to it; at the end of the block all processes end at once."""
     context = multiprocessing.get_context("spawn")
-    told, tell = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(told,))
+    processes: list[tuple[BaseProcess, Connection]] = []
+
+    def start(job: Callable[..., Any]) -> Connection:
+        here, there = context.Pipe()
+        process = context.Process(target=_serve, args=(job, there), daemon=True)
+        processes.append((process, here))
+        with _without_ctrl_c():
+            process.start()
+        there.close()  # so that the link ends when the process does
+        return here
+
     try:
-        yield pool
-    except BaseException:
-        tell.close()
-        raise
+        yield start
     finally:
-        pool.shutdown(cancel_futures=True)
-        tell.close()
-        told.close()
+        _end(processes)
 
 
-def _submit(pool: ProcessPoolExecutor, function: Callable[..., Any], *arguments: object) -> Future[Any]:
-    """Returns the future of a call; a process that this starts never sees Ctrl-C, only the one in command does."""
+def _end(processes: list[tuple[BaseProcess, Connection]]) -> None:
+    for process, link in processes:
+        link.close()
+        if process.pid is not None:  # it was started
+            process.kill()
+    for process, _ in processes:
+        if process.pid is not None:
+            process.join()
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes started in this block never see Ctrl-C: only the one in command does."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
-        return pool.submit(function, *arguments)
+        yield
+        return
+    resource_tracker.ensure_running()  # else the first process starts it, which unmasks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return pool.submit(function, *arguments)
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(told: Connection) -> None:
+def _serve(job: Callable[[Any], Any], link: Connection) -> None:
+    """Answers each item with (result, None) or (None, exception), and begins with (None, None)."""
     cv2.setNumThreads(1)
-    threading.Thread(target=_end_with, args=(told,), daemon=True).start()
+    items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(link, items), daemon=True).start()
+    link.send((None, None))
+    while True:
+        item = items.get()
+        result, failure = None, None
+        try:
+            result = job(item)
+        except Exception as error:
+            failure = error
+        link.send((result, failure))
 
 
-def _end_with(told: Connection) -> None:
-    # Nothing is ever sent: the pipe ends when the other side closes it or is killed. Waiting for work, a process of
-    # the pool would not notice the latter, and would stay for good.
+def _receive(link: Connection, items: queue.SimpleQueue[Any]) -> None:
+    # Always listening, so that a process at work, too, notices that the one in command has been killed.
     with suppress(EOFError, OSError):
-        told.recv()
+        while True:
+            items.put(link.recv())
     os._exit(1)
