@@ -382,6 +382,25 @@ def test_a_file_cut_off_gives_what_is_there_and_says_so(tmp_path: Path) -> None:
     assert not read_video(tmp_path / "whole.mp4").truncated
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "libx264"), ("a.webm", "libvpx")])
+def test_a_matroska_file_cut_off_says_so(tmp_path: Path, name: str, codec: str) -> None:
+    noisy = np.random.default_rng(0).integers(0, 255, (40, 32, 48, 3), dtype=np.uint8)
+    path = encode(tmp_path / name, list(noisy), codec=codec)
+    assert not read_video(path).truncated
+    assert probe(path).header_frames == 40  # by its duration: this container counts none
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 6 // 10])
+    video = read_video(path)
+    assert 15 <= len(video.frames) <= 30
+    assert video.truncated
+
+
+def test_a_live_recording_does_not_say_how_long_it_was_to_be(tmp_path: Path) -> None:
+    path = encode(tmp_path / "live.mkv", ramp(20), mux={"live": "1"})
+    video = read_video(path)
+    assert (len(video.frames), video.truncated) == (20, False)
+
+
 def test_a_file_without_its_index_is_refused(tmp_path: Path) -> None:
     path = encode(tmp_path / "slow.mp4", ramp(30))  # the index comes last
     path.write_bytes(path.read_bytes()[:-400])

@@ -29,6 +29,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from stresnet.errors import VideoError
+from stresnet.media.matroska import lacks_its_end
 from stresnet.media.motion_vectors import CODECS_WITH_VECTORS, tag_packet, turned, with_vectors
 
 VIDEO_EXTENSIONS = frozenset(
@@ -57,7 +58,8 @@ class VideoInfo:
     rotation_deg: int
     """Clockwise turn (0, 90, 180 or 270) that was needed to show the coded picture upright."""
     header_frames: int
-    """Frames by the header, 0 if it does not say. Often wrong: only decoding tells."""
+    """Frames by the header, or by its duration where it counts none; 0 if it says neither. Often wrong: only decoding
+    tells."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,8 @@ class FrameReader(Iterator[Frame]):
             try:
                 packet = next(packets, None)
                 if packet is None:
+                    if "matroska" in self._container.format.name:
+                        self.truncated |= lacks_its_end(self._path)
                     return
                 if self._with_vectors:
                     tag_packet(packet, stream.codec_context, number)
@@ -188,13 +192,15 @@ class FrameReader(Iterator[Frame]):
     def _describe(self, stream: VideoStream, first: VideoFrame) -> VideoInfo:
         turned = self._turns % 2 == 1
         rate = stream.average_rate or stream.guessed_rate
+        fps = float(rate) if rate and 0 < rate <= 1000 else FALLBACK_FPS
+        duration_sec = (self._container.duration or 0) / av.time_base
         return VideoInfo(
             width=first.height if turned else first.width,
             height=first.width if turned else first.height,
-            fps=float(rate) if rate and 0 < rate <= 1000 else FALLBACK_FPS,
+            fps=fps,
             codec=stream.codec_context.name,
             rotation_deg=90 * self._turns,
-            header_frames=stream.frames,
+            header_frames=stream.frames or max(0, round(duration_sec * fps)),
         )
 
     def _picture(self, coded: VideoFrame) -> NDArray[np.uint8]:

@@ -1,0 +1,24 @@
+"""Whether the end of a Matroska or WebM file is missing: FFmpeg takes any end for the last one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_SEGMENT = bytes.fromhex("18538067")  # the element that holds all the rest
+_BEFORE_IT = 3  # elements: the EBML header, and room left empty
+
+
+def lacks_its_end(path: Path) -> bool:
+    """Returns whether a file is shorter than its header says; a live recording's does not say, which is no lack."""
+    file_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        for _ in range(1 + _BEFORE_IT):
+            name, first = file.read(4), file.read(1)
+            # A size is as many bytes long as its first one has leading zeros, and one; the rest of the bits are it.
+            length = 9 - int.from_bytes(first).bit_length()
+            unknown = 2 ** (7 * length) - 1
+            size = int.from_bytes(first + file.read(length - 1)) & unknown
+            if file.tell() + size > file_bytes:
+                return name == _SEGMENT and size != unknown
+            file.seek(size, 1)
+    return False
