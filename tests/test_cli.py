@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -12,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import stresnet
 import stresnet.demo
+from stresnet.cli.show import Bar
 from stresnet.data.records import open_source
 from stresnet.data.store import ClipStore
 from stresnet.data.synthetic import SyntheticSpec
@@ -250,7 +253,8 @@ def test_predict(command: Command, store: ClipStore, run: Run, tmp_path: Path) -
     assert (first["video"], second["video"]) == (str(good), str(short))
     assert first["top"] == second["top"]
     assert [set(t) for t in first["top"]] == [{"label", "probability"}] * 2
-    assert err.splitlines()[0] == "recognising: 0/2"
+    assert [(one["frames"], one["truncated"]) for one in (first, second)] == [(26, False)] * 2
+    assert err.splitlines() == ["recognising: 0/2", "recognising: 1/2"]
     code, out, _ = command("predict", model, tmp_path / "no.mp4", short, "--json")
     assert code == 1
     failed, found = json.loads(out)
@@ -262,6 +266,42 @@ def test_predict(command: Command, store: ClipStore, run: Run, tmp_path: Path) -
     assert one_line(out).startswith(f"{short}: red_")
     assert out.count("%") == 4
     assert err.splitlines()[-1] == f"failed: {tmp_path / 'no.mp4'}: cannot be read (No such file or directory)"
+
+
+def test_predict_shows_how_far_the_flow_is_on_a_terminal(
+    command: Command, store: ClipStore, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=120, force_interactive=True)
+    monkeypatch.setattr("stresnet.cli.show.errors", screen)
+    seen: list[tuple[str, int, int]] = []
+    update = Bar.update
+    monkeypatch.setattr(Bar, "update", lambda self, *now: seen.append(now) or update(self, *now))
+    video = Path(store.select("test")[0].record.path)
+    code, out, err = command("predict", run.folder / "model.safetensors", video, "--protocol", "center")
+    assert (code, err) == (0, "")
+    assert one_line(out).startswith(f"{video}: ")
+    flow = f"{video.name}: computing flow"
+    assert seen == [
+        ("recognising", 0, 1),
+        *((flow, n, 26) for n in range(1, 27)),
+        (f"{video.name}: scoring", 0, 1),
+    ]
+    assert flow in screen.file.getvalue()
+
+
+def test_predict_notes_damaged_videos(command: Command, run: Run, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, 32, 48, 3), dtype=np.uint8)
+    video = encode(tmp_path / "cut.mp4", list(noise), mux={"movflags": "faststart"})
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    predict = ["predict", run.folder / "model.safetensors", video, "--protocol", "center"]
+    code, out, err = command(*predict, "--json")
+    assert code == 0
+    found = json.loads(out)[0]
+    note = f"note: {video}: damaged; {found['frames']} frames could be decoded and are used"
+    assert (found["truncated"], err.splitlines()[-1]) == (True, note)
+    code, out, err = command(*predict)
+    assert (code, err.splitlines()[-1]) == (0, note)
+    assert one_line(out).startswith(f"{video}: red_")
 
 
 def test_names_that_are_no_text(store: ClipStore, run: Run, tmp_path: Path) -> None:

@@ -200,6 +200,21 @@ def test_what_a_prediction_says(clip: Clip) -> None:
     assert found.top[1][1] == pytest.approx(softmax[second])
 
 
+def test_progress_of_a_prediction_and_what_could_be_decoded(clip: Clip, tmp_path: Path) -> None:
+    video = tmp_path / "noise.mp4"
+    write_video(video, np.random.default_rng(0).integers(0, 255, (40, 32, 48, 3), np.uint8), fps=25)
+    told: list[tuple[str, int, int]] = []
+    recognizer = Recognizer(checkpoint())
+    found = recognizer.predict(video, protocol="crop10x25", on_progress=lambda *now: told.append(now))
+    assert told == [*(("computing flow", n, 40) for n in range(1, 41)), *(("scoring", n, 5) for n in range(5))]
+    assert (found.frames, found.truncated) == (40, False)
+    video.write_bytes(video.read_bytes()[: video.stat().st_size * 6 // 10])
+    found = recognizer.predict(video, protocol="center")
+    assert 15 <= found.frames <= 30
+    assert found.truncated
+    assert (recognizer.judge(clip).frames, recognizer.judge(clip).truncated) == (31, False)
+
+
 def test_ties_go_to_the_earlier_class_and_large_logits_do_no_harm() -> None:
     label, probability, top = ranked(("a", "b", "c"), np.float32([0, 3e38, 3e38]), 9)
     assert (label, probability) == ("b", 0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -43,6 +43,9 @@ PROTOCOLS: tuple[Protocol, ...] = ("dense25", "crop10x25", "center")
 
 Scores = NDArray[np.float32]
 
+OnProgress = Callable[[str, int, int], None]
+"""Told what is being done to a video, how much of it is done, and how much there is, as far as is known."""
+
 
 @dataclass(frozen=True)
 class VideoScores:
@@ -66,12 +69,16 @@ class Prediction:
         probability: its softmax of the fused logits; not calibrated.
         top: the most likely actions with their probabilities, best first.
         scores: the logits behind them, in the order of the classes.
+        frames: how many of the video could be decoded; all of them were used.
+        truncated: whether some could not: the file is cut off, or damaged on the way.
     """
 
     label: str
     probability: float
     top: tuple[tuple[str, float], ...]
     scores: VideoScores
+    frames: int
+    truncated: bool
 
 
 class Recognizer(ModelHubMixin):
@@ -211,8 +218,21 @@ class Recognizer(ModelHubMixin):
         """How videos must be prepared for it."""
         return StoreSpec.from_dict(self.checkpoint.store_spec)
 
-    def predict(self, video: str | Path, *, protocol: Protocol = "dense25", top: int = 5) -> Prediction:
+    def predict(
+        self,
+        video: str | Path,
+        *,
+        protocol: Protocol = "dense25",
+        top: int = 5,
+        on_progress: OnProgress | None = None,
+    ) -> Prediction:
         """The action in a video file, its flow computed on the way: exactly what evaluation says of it.
+
+        Args:
+            video: the file.
+            protocol: how it is looked at.
+            top: how many actions are named.
+            on_progress: told of every frame read, and of every crop scored.
 
         Raises:
             VideoError: if the file cannot be read, or is too short for a stack of flows.
@@ -221,9 +241,14 @@ class Recognizer(ModelHubMixin):
         spec = self.store_spec
         if "motion" not in self.checkpoint.model.config.streams:  # then nobody will ask for flow
             spec = StoreSpec(FlowSpec(short_side=spec.flow.short_side), spec.jpeg_quality, flow_stored=False)
-        clip = temporary_clip(str(video), video, spec)
-        scores = self._score(clip, protocol)
-        return Prediction(*ranked(self.classes, scores.fused, top), scores=scores)
+        doing = "computing flow" if spec.flow_stored else "reading frames"
+
+        def on_frame(read: int, expected: int) -> None:
+            if on_progress:
+                on_progress(doing, read, max(read, expected))
+
+        clip = temporary_clip(str(video), video, spec, on_frame)
+        return self._prediction(clip, self._score(clip, protocol, on_progress), top)
 
     def judge(self, clip: Clip, *, protocol: Protocol = "dense25", top: int = 5) -> Prediction:
         """The action in a prepared video.
@@ -231,8 +256,11 @@ class Recognizer(ModelHubMixin):
         Raises:
             FlowSpecError: if the clip was prepared otherwise than the network was trained.
         """
-        scores = self.score(clip, protocol)
-        return Prediction(*ranked(self.classes, scores.fused, top), scores=scores)
+        return self._prediction(clip, self.score(clip, protocol), top)
+
+    def _prediction(self, clip: Clip, scores: VideoScores, top: int) -> Prediction:
+        best = ranked(self.classes, scores.fused, top)
+        return Prediction(*best, scores=scores, frames=clip.meta.frames, truncated=clip.meta.truncated)
 
     def score(self, clip: Clip, protocol: Protocol = "dense25") -> VideoScores:
         """The logits of a prepared video under a protocol.
@@ -244,12 +272,15 @@ class Recognizer(ModelHubMixin):
         return self._score(clip, protocol)
 
     @torch.inference_mode()
-    def _score(self, clip: Clip, protocol: Protocol) -> VideoScores:
+    def _score(self, clip: Clip, protocol: Protocol, on_progress: OnProgress | None = None) -> VideoScores:
         config, preprocessing = self.checkpoint.model.config, self.checkpoint.preprocessing
         by_stream: dict[str, list[Scores]] = {stream: [] for stream in config.streams}
         centers, crops = self._crops(clip, protocol)
         mirror = preprocessing.mirror and protocol != "center"
-        for crop, size in crops:
+        doing = "scoring" if self.store_spec.flow_stored else "computing flow, scoring"
+        for done, (crop, size) in enumerate(crops):
+            if on_progress:
+                on_progress(doing, done, len(crops))
             sample = cut(clip, centers, crop, size, flow_stack=config.flow_stack, streams=config.streams)
             batch = cast(Sample, {name: cast(Tensor, value)[None].to(self.device) for name, value in sample.items()})
             inputs = preprocessing.normalize(batch.get("rgb"), batch.get("flow"), batch["flow_scale"])

@@ -249,19 +249,28 @@ def predict(
         for done, video in enumerate(videos):
             bar.update("recognising", done, len(videos))
             try:
-                found = recognizer.predict(video, protocol=look, top=top)
+                found = recognizer.predict(video, protocol=look, top=top, on_progress=partial(_predicting, bar, video))
             except StresnetError as error:
                 failed.append((str(video), str(error)))
                 results.append({"video": str(video), "error": str(error)})
                 continue
-            results.append({"video": str(video), "top": [{"label": n, "probability": p} for n, p in found.top]})
+            ranking = [{"label": n, "probability": p} for n, p in found.top]
+            results.append({"video": str(video), "top": ranking, "frames": found.frames, "truncated": found.truncated})
+            bar.hide()
+            if found.truncated:
+                errors.print(
+                    f"note: {video}: damaged; {found.frames} frames could be decoded and are used", soft_wrap=True
+                )
             if not as_json:
-                bar.hide()
                 names = "  ".join(f"{name} {probability:.1%}" for name, probability in found.top)
                 console.print(f"{video}: {names}", soft_wrap=True)
     if as_json:
         print(json.dumps(results, ensure_ascii=False))
     exit_with_failures(failed)
+
+
+def _predicting(bar: Bar, video: Path, doing: str, done: int, total: int) -> None:
+    bar.detail(f"{video.name[-40:]}: {doing}", done, total)
 
 
 app.command()(convert)

@@ -77,6 +77,11 @@ class Bar:
         assert self._task is not None
         self._progress.update(self._task, completed=done, total=total)
 
+    def detail(self, label: str, done: int, total: int) -> None:
+        """Show how far a part of the work is, where there is a terminal; lines of it would be too many."""
+        if errors.is_terminal:
+            self.update(label, done, total)
+
     def prepare(self, progress: PrepareProgress) -> None:
         """Show how far preparing is."""
         left = f", {progress.eta_seconds:.0f} s left" if isfinite(progress.eta_seconds) else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import BinaryIO
 
@@ -21,9 +21,17 @@ from stresnet.flow.codec import clipped_share, quantize_flow
 from stresnet.flow.estimate import flow_of
 from stresnet.media.video import Frame, FrameReader, iter_frames
 
+OnFrame = Callable[[int, int], None]
+"""Told how many frames have been read, and how many the video's header promises (0 if it does not say)."""
+
 
 def encode_clip(
-    record_id: str, path: str | os.PathLike[str], spec: StoreSpec, sink: BinaryIO, refusal: Refusal
+    record_id: str,
+    path: str | os.PathLike[str],
+    spec: StoreSpec,
+    sink: BinaryIO,
+    refusal: Refusal,
+    on_frame: OnFrame | None = None,
 ) -> ClipMeta:
     """Returns what is known of a video after writing its frames and flow as a clip.
 
@@ -33,6 +41,7 @@ def encode_clip(
         spec: flow, size and quality.
         sink: the clip's file.
         refusal: turns a failure to write that into what is raised.
+        on_frame: told of every frame; reading goes on when it returns.
 
     Raises:
         VideoError: the video cannot be read, or has fewer than ``MIN_FRAMES`` frames.
@@ -45,7 +54,7 @@ def encode_clip(
     writer = ClipWriter(sink, refusal, spec)
     with_vectors = spec.flow_stored and spec.flow.from_codec
     with iter_frames(path, short_side=spec.flow.short_side, motion_vectors=with_vectors) as reader:
-        frames = _Frames(path, reader, spec.jpeg_quality)
+        frames = _Frames(path, reader, spec.jpeg_quality, on_frame)
         clipped = _append_all(writer, frames, spec)
     if writer.frames < MIN_FRAMES:
         raise VideoError(f"{path}: {writer.frames} frames decoded; at least {MIN_FRAMES} needed")
@@ -68,14 +77,16 @@ def encode_clip(
     )
 
 
-def temporary_clip(record_id: str, path: str | os.PathLike[str], spec: StoreSpec) -> Clip:
+def temporary_clip(
+    record_id: str, path: str | os.PathLike[str], spec: StoreSpec, on_frame: OnFrame | None = None
+) -> Clip:
     """Returns a video as a clip in a temporary file, which goes when the clip does; arguments as in `encode_clip`.
 
     Raises:
         VideoError: as `encode_clip`.
         StoreError: there is no room for the file.
     """
-    return write_temporary(partial(encode_clip, record_id, path, spec))
+    return write_temporary(partial(encode_clip, record_id, path, spec, on_frame=on_frame))
 
 
 class _Frames(Iterator[Frame]):
@@ -86,12 +97,16 @@ class _Frames(Iterator[Frame]):
         size: height and width.
     """
 
-    def __init__(self, path: str | os.PathLike[str], reader: FrameReader, jpeg_quality: int) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], reader: FrameReader, jpeg_quality: int, on_frame: OnFrame | None
+    ) -> None:
         self.coded: deque[tuple[float, bytes]] = deque()
         self.size = (0, 0)
         self._path = path
         self._reader = reader
         self._jpeg_quality = jpeg_quality
+        self._on_frame = on_frame
+        self._read = 0
 
     def __next__(self) -> Frame:
         try:
@@ -101,6 +116,9 @@ class _Frames(Iterator[Frame]):
         # 4:4:4: for the same bytes it errs less than 4:2:0 at a higher quality (docs/store.md).
         self.coded.append((frame.time_sec, simplejpeg.encode_jpeg(frame.rgb, self._jpeg_quality, "RGB", "444")))
         self.size = frame.rgb.shape[:2]
+        self._read += 1
+        if self._on_frame:
+            self._on_frame(self._read, self._reader.info.header_frames)
         return frame
 
 
