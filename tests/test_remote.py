@@ -109,7 +109,7 @@ def test_what_is_remote(source: str, remote: bool, tmp_path: Path, monkeypatch: 
 
 
 def test_a_path_comes_back_as_it_is(tmp_path: Path) -> None:
-    file = tmp_path / "weights-12345678abcd.pth"
+    file = tmp_path / "weights.pth"
     file.write_bytes(DATA)
     assert fetch(str(file)) == file
     assert fetch(file.as_uri()) == file
@@ -377,6 +377,22 @@ def test_no_such_host(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cannot reach nowhere.invalid (Name or service not known); check the network" in line
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["exa mple..com", "exa mple.com", "a" * 70 + ".org", "bü..de", "", "[::1", "x.org:many", "x.org:99999"],
+)
+def test_addresses_that_are_none(host: str) -> None:
+    url = f"https://{host}/x.pth"
+    assert refusal(url) == f"{url}: expected the name of a server after ://, found {host!r}; check the address"
+
+
+def test_a_redirect_to_an_address_that_is_none(web: Web) -> None:
+    url = web.put("/a.bin", DATA)
+    web.pages["/a.bin"].status = 302
+    web.pages["/a.bin"].headers["Location"] = "http://exam..ple/b.bin"
+    assert refusal(url).startswith(f"{url}: cannot reach 127.0.0.1 (")
+
+
 def test_a_server_that_goes_away_is_waited_for(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     from stresnet.remote import opening
 
@@ -465,6 +481,19 @@ def test_a_digest_in_the_name_is_verified(web: Web, name: str) -> None:
     assert fetch(web.url + good).read_bytes() == DATA
     assert refusal(url) == f"{url}: expected sha256 0676ba61, found {SHA256[:16]}"
     assert fetch(url, sha256=SHA256).read_bytes() == DATA  # said aloud, it goes before the name
+
+
+def test_a_digest_in_the_name_of_a_local_file_is_verified(tmp_path: Path) -> None:
+    good, bad = tmp_path / f"resnet50-{SHA256[:8]}.pth", tmp_path / "resnet50-0676ba61.pth"
+    for file in (good, bad):
+        file.write_bytes(DATA)
+    assert fetch(str(good)) == good
+    assert refusal(str(bad)) == (
+        f"{bad}: expected sha256 0676ba61, found {SHA256[:16]}: its name promises another file; get it again, or "
+        "rename it if 0676ba61 is no digest"
+    )
+    assert fetch(str(bad), sha256=SHA256) == bad  # said aloud, it goes before the name
+    assert fetch(str(bad.with_name("gone-0676ba61.pth"))).name == "gone-0676ba61.pth"  # whoever opens it says so
 
 
 @pytest.mark.parametrize("name", ["net-20231231.pth", "net-abc1234.pth", "net-0676ba6x.pth", "0676ba61.pth"])

@@ -112,10 +112,10 @@ def _choose(name: HubName, files: Sequence[str]) -> str:
     """The file that is meant: the one named, model.safetensors, or the only one of weights."""
     if name.file in files:
         return name.file
-    weights = [f for f in files if f.endswith((".safetensors", ".bin", ".pth", ".pt", ".mat"))]
+    weights = [f for f in files if f.lower().endswith((".safetensors", ".bin", ".pth", ".pt", ".mat"))]
     if name.file:
         raise DownloadError(f"{name}: no such file in {name.repo}; its weights: {', '.join(weights) or 'none'}")
-    safe = [f for f in weights if f.endswith(".safetensors")]
+    safe = [f for f in weights if f.lower().endswith(".safetensors")]
     for candidates in (["model.safetensors"], safe, ["pytorch_model.bin"], weights):
         if len(there := [f for f in candidates if f in weights]) == 1:
             return there[0]

@@ -78,6 +78,20 @@ def open_at(url: str, start: int) -> AbstractContextManager[Body]:
     return _open_http(url, start) if urlsplit(url).scheme in ("http", "https") else _open_other(url, start)
 
 
+def require_host(url: str) -> None:
+    """Raise a DownloadError where the host of a URL, or its port, can be none."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+        host.encode("idna")
+        possible = host.isprintable() and " " not in host and bool(host or parts.scheme not in ("http", "https"))
+    except ValueError:  # a UnicodeError is one, and others say less than the name itself
+        possible = False
+    if not possible:
+        found = url.partition("://")[2].partition("/")[0]
+        raise DownloadError(f"{url}: expected the name of a server after ://, found {found!r}; check the address")
+
+
 def reason(error: BaseException) -> str:
     """An error of a library in a few words."""
     inner = getattr(error, "reason", None)
@@ -103,7 +117,7 @@ def _open_http(url: str, start: int) -> Iterator[Body]:
     except HTTPError as error:
         with error:
             raise _refusal(url, error.code) from None
-    except (OSError, HTTPException) as error:  # URLError and a time-out are OSErrors
+    except (OSError, HTTPException, UnicodeError) as error:  # URLError and a time-out are OSErrors
         raise Unreached(f"cannot reach {urlsplit(url).hostname} ({reason(error)})") from error
     with response:
         yield _http_body(url, response, response.headers, response.status)

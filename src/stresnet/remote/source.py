@@ -12,6 +12,7 @@ from stresnet.errors import DownloadError
 from stresnet.remote.checksum import Record, expected_from, normalized, sha256_of, verify
 from stresnet.remote.download import Progress, download
 from stresnet.remote.hub import HubName, fetch_from_hub
+from stresnet.remote.opening import require_host
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
@@ -28,7 +29,7 @@ def is_remote(source: str) -> bool:
     is here, nor a folder `owner`, and it does not end as a file does. hf://owner/name always is.
     """
     if _SCHEME.match(source):
-        return urlsplit(source).scheme.lower() != "file"
+        return not source.lower().startswith("file://")
     if not _HUB_NAME.fullmatch(source) or source.lower().endswith(_FILE_ENDINGS):
         return False
     return not Path(source).exists() and not Path(source).parent.is_dir()
@@ -37,7 +38,7 @@ def is_remote(source: str) -> bool:
 def fetch(source: str, *, sha256: str = "", cache: Path | None = None, on_progress: Progress | None = None) -> Path:
     """A local file for a name; what is not here is fetched once, and found in the cache from then on.
 
-    - A path comes back as it is.
+    - A path comes back as it is; a file there is only verified.
     - `owner/name` or `hf://owner/name[/file][@revision]` is a model on the hub (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE
       are heeded); without a file, its model.safetensors or else its only file of weights. It lies in the hub's own
       cache, shared with other programs, or below `cache` where one is given.
@@ -56,12 +57,12 @@ def fetch(source: str, *, sha256: str = "", cache: Path | None = None, on_progre
     """
     wanted = normalized(sha256)
     if not is_remote(source):
-        path = _local(source)
-        if wanted:
-            _verify_local(path, wanted)
+        path = local(source)
+        _verify_local(path, wanted)
         return path
     name = HubName.parse(source)
     if name is None:
+        require_host(source)
         return _fetch_url(source, wanted, cache, on_progress)
     path = fetch_from_hub(name, cache, on_progress)
     if expected := wanted or expected_from(path.name):
@@ -122,13 +123,22 @@ def _place(url: str, cache: Path | None) -> Path:
     return cache_folder(cache) / hashlib.sha256(url.encode()).hexdigest()[:16] / (name.lstrip(".") or "file")
 
 
-def _local(source: str) -> Path:
+def local(source: str) -> Path:
+    """The path that a name which is not remote stands for."""
     from urllib.request import url2pathname  # takes longer to load than all of this module
 
     return Path(url2pathname(urlsplit(source).path) if source.lower().startswith("file://") else source)
 
 
 def _verify_local(path: Path, wanted: str) -> None:
-    if not path.is_file():
-        raise DownloadError(f"{path}: expected a file with sha256 {wanted}, found none")
-    verify(str(path), sha256_of(path), wanted)
+    if wanted:
+        if not path.is_file():
+            raise DownloadError(f"{path}: expected a file with sha256 {wanted}, found none")
+        verify(str(path), sha256_of(path), wanted)
+    elif (promised := expected_from(path.name)) and path.is_file():
+        try:
+            verify(str(path), sha256_of(path), promised)
+        except DownloadError as error:
+            raise DownloadError(
+                f"{error}: its name promises another file; get it again, or rename it if {promised} is no digest"
+            ) from None
