@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,10 @@ def test_hmdb51s_lists_name_classes_in_their_order(tmp_path: Path, released: Pat
     [
         (b"1 one\n2 two\n", "names 2 classes, but the network tells 5 apart"),
         (b"1 a\n2 b\n3 c\n4 d\n6 e\n", "numbered 1 to 5"),
-        (b"a\nb\nc\nd\na\n", "each once"),
+        (b"a\nb\nc\nd\na\n", "expected each class name once, found 'a' twice"),
+        (b"1 a\n2 b\n\nc\n4 d\n5 e\n", "or before none; line 4, 'c', has none, but line 1, '1 a', has"),
+        (b"a\nb\n3 point shot\nd\n5\n", "or before none; line 1, 'a', has none, but line 3, '3 point shot', has"),
+        (b"0 a\n1 b\n2 c\n3 d\n4 e\n", "numbered 1 to 5, each once; found 0 in place of 1"),
         (b"", "a class name on each line"),
         (b"\xff\xfe\x00\x01", "no text in UTF-8"),
     ],
@@ -235,6 +239,40 @@ def test_what_cannot_be_read_is_not_advised_to_be_run(tmp_path: Path) -> None:
         (tmp_path / "w.pth").write_bytes(content)
         message = refusal(tmp_path / "w.pth", tmp_path / "o.safetensors", classes="5")
         assert message.endswith("it is damaged, or holds more than tensors by name")
+
+
+def test_endings_are_of_either_case(tmp_path: Path, released: Path) -> None:
+    big = Path(shutil.copyfile(released, tmp_path / "NET.MAT"))
+    out = convert(big, tmp_path / "a.SafeTensors").out
+    assert load_checkpoint(out).model.config.temporal_pool == (5, 2)
+    back = convert(out, tmp_path / "b.Mat").out
+    assert convert(back, tmp_path / "c.safetensors").out.read_bytes() == out.read_bytes()
+    save_file(image_weights(base=4), tmp_path / "r.SAFETENSORS")
+    torch.save(image_weights(base=4), tmp_path / "r.PTH")
+    dagnn_files.write(tmp_path / "r.MAT", dagnn_surgery.appearance(26, 4, 1000))
+    for ending in ("SAFETENSORS", "PTH", "MAT"):
+        made = convert(tmp_path / f"r.{ending}", tmp_path / f"{ending}.safetensors", classes="5").out
+        assert load_checkpoint(made).stage == "start"
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_fetched(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "file").write_text("a\nb\n")
+    for arguments, said in (
+        (["o.onnx"], "must end in .safetensors"),
+        ([tmp_path / "file" / "o.safetensors"], f"as {tmp_path / 'file'} is no folder: name another file"),
+        ([tmp_path / "o.safetensors", "--classes", tmp_path / "none.txt"], "cannot be read: No such file or directory"),
+        ([tmp_path / "o.safetensors", "--classes", "1"], "expected 2 to 100000 classes"),
+        ([tmp_path / "o.mat", "--classes", tmp_path / "file"], "leave --classes out"),
+    ):
+        code, out, error = command("convert", "https://nowhere.invalid/a.mat", *arguments)
+        assert (code, out) == (1, "")
+        assert said in one_line(error)
+
+
+def test_a_released_network_wants_names_not_their_number(tmp_path: Path, released: Path) -> None:
+    assert "--classes 5: the network has its classes; give a file of their names" in refusal(
+        released, tmp_path / "o.safetensors", classes="5"
+    )
 
 
 def test_a_thousand_classes_do_not_make_an_image_network(tmp_path: Path) -> None:

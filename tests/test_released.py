@@ -172,12 +172,12 @@ def test_mirrors_come_first(web: Web, tmp_path: Path, monkeypatch: pytest.Monkey
     folder = tmp_path / "Spiegel [1]"
     name = STAR_FILE.rpartition("/")[2]
     url = web.put(f"/mirror/st-res/stage2/{name}", DATA)
+    folder.mkdir()
     path = get_released(STAR, mirrors=[str(folder), f"{web.url}/mirror/"])
     assert path.read_bytes() == DATA
     assert [a.path for a in web.asked] == [urlsplit(url).path]
     assert get_released(STAR) == path  # wherever it came from, it is here
     motion = release("motion-ucf101-1").urls[0].rpartition("/")[2]
-    folder.mkdir()
     (folder / motion).write_bytes(DATA)
     monkeypatch.setenv("STRESNET_MIRRORS", f" {web.url}/none , {folder},")
     assert get_released("motion-ucf101-1") == folder / motion
@@ -191,6 +191,37 @@ def test_mirrors_come_first(web: Web, tmp_path: Path, monkeypatch: pytest.Monkey
     below.parent.mkdir(parents=True)
     below.write_bytes(DATA)
     assert get_released("appearance-ucf101-1") == below
+
+
+def test_mirrors_that_are_none(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    web.put(STAR_FILE, DATA)
+    (tmp_path / "file").write_bytes(DATA)
+    line = "expected a folder or base URL, found no such folder; check its name"
+    assert refusal(STAR, mirrors=["no/folder"]) == f"mirror 'no/folder': {line}"
+    assert refusal(STAR, mirrors=["owner/name"]) == f"mirror 'owner/name': {line}"  # nor is it the hub's
+    assert refusal(STAR, mirrors=[""]) == f"mirror '': {line}"
+    assert "expected a folder or base URL, found a file" in refusal(STAR, mirrors=[str(tmp_path / "file")])
+    assert refusal(STAR, sha256="xyz") == "sha256: expected 8 to 64 hex digits, found 'xyz'"
+    assert not web.asked
+    monkeypatch.setenv("STRESNET_MIRRORS", "no/folder")  # a disk that is not always there
+    assert get_released(STAR).read_bytes() == DATA
+
+
+def test_the_mirrors_that_were_tried_are_named(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, name = tmp_path / "mirror", STAR_FILE.rpartition("/")[2]
+    folder.mkdir()
+    monkeypatch.setenv("STRESNET_MIRRORS", "no/folder")
+    line = refusal(STAR, mirrors=[str(folder), f"{web.url}/mirror"])
+    assert line.startswith(
+        f"{STAR}: mirror {folder}: no {name} or {name.replace('101', '101-')} in it; mirror no/folder: "
+    )
+    assert (
+        f"mirror no/folder: no such folder; {web.url}/mirror/st-res/stage2/{name}: no such file on the server" in line
+    )
+    with web_server() as gone:
+        move(gone.url, monkeypatch)
+    with pytest.raises(UnreachableError, match=r"mirror no/folder: no such folder; .*cannot reach 127\.0\.0\.1"):
+        get_released(STAR)
 
 
 def test_the_first_digest_is_remembered(web: Web) -> None:
@@ -317,6 +348,23 @@ def test_a_wrong_file_does_not_stand_for_the_release_ever_after(command: Command
     dagnn_files.write(file, dagnn_surgery.st_resnet(*streams))
     code, _, err = command("weights", "get", STAR, "--mirror", mirror)
     assert code == 0, err
+
+
+def test_what_cannot_be_made_is_said_before_the_download(command: Command, web: Web, tmp_path: Path) -> None:
+    web.put(STAR_FILE, DATA)
+    (tmp_path / "names.txt").write_text("1 one\n2 two\n")
+    for options, said in (
+        (["--out", "model.onnx"], "--out model.onnx: expected a file ending in .safetensors"),
+        (["--out", "model.mat"], "--out model.mat: expected a file ending in .safetensors"),
+        (["--out", tmp_path / "names.txt" / "m.safetensors"], "is no folder"),
+        (["--classes", tmp_path / "none.txt"], "none.txt cannot be read: No such file or directory"),
+        (["--classes", tmp_path / "names.txt"], "names 2 classes, but the network tells 101 apart"),
+        (["--classes", "101"], "--classes 101: the network has its classes; give a file of their names, or nothing"),
+    ):
+        code, out, err = command("weights", "get", STAR, *options)
+        assert (code, out) == (1, "")
+        assert said in one_line(err)
+    assert not web.asked
 
 
 def test_get_what_does_not_come(command: Command, web: Web, tmp_path: Path) -> None:

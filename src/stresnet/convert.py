@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +16,18 @@ from stresnet.data.clip_file import StoreSpec
 from stresnet.errors import CheckpointError
 from stresnet.flow import FlowSpec
 from stresnet.model import Checkpoint, STResNet, STResNetConfig, load_checkpoint, save_checkpoint
-from stresnet.model.images import ImageWeights, image_of, is_checkpoint, read_image_weights, start_from_images
+from stresnet.model.images import (
+    ImageWeights,
+    has_ending,
+    image_of,
+    is_checkpoint,
+    read_image_weights,
+    start_from_images,
+)
 from stresnet.model.matconvnet import Imported, read_matconvnet, write_matconvnet
 
 IMAGENET_CLASSES = 1000
+_NUMBERED = re.compile(r"([0-9]{1,9})\s+(\S.*)")
 MOST_CLASSES = 100_000
 
 # The released code numbers HMDB51's classes by a list of its own, sorted but for these (cnn_setup_data.m).
@@ -57,19 +68,15 @@ def convert(source: str | Path, out: str | Path, *, classes: str = "") -> Conver
         CheckpointError: if the source cannot be read or expressed, the class names do not fit, or `out` exists.
     """
     source, out = Path(source), Path(out)
+    require_possible(out, classes)
     if not source.is_file():
-        raise CheckpointError(f"no weights at {source}: give a .mat, .pth or .safetensors file")
-    if out.exists():
-        raise CheckpointError(f"{out} exists already: remove it, or name another file")
-    if out.suffix == ".mat":
-        if classes:
-            raise CheckpointError(f"{source} names its classes already: leave --classes out to make a .mat of it")
+        found = "a folder" if source.is_dir() else "nothing"
+        raise CheckpointError(f"no weights at {source}: give a .mat, .pth or .safetensors file, found {found} there")
+    if has_ending(out, ".mat"):
         return _to_matlab(source, out)
-    if out.suffix != ".safetensors":
-        raise CheckpointError(f"{out} must end in .safetensors (or .mat, to take a model to MATLAB)")
     if is_checkpoint(source):
         raise CheckpointError(f"{source} is a model of this library already: only a .mat can be made of it")
-    if source.suffix == ".mat":
+    if has_ending(source, ".mat"):
         imported = read_matconvnet(source)
         config = imported.config
         image = config.streams == ("appearance",) and config.temporal is None and imported.story is None
@@ -77,6 +84,31 @@ def convert(source: str | Path, out: str | Path, *, classes: str = "") -> Conver
             return _released(imported, source, out, classes)
         return _two_stream_start(image_of(imported, source), out, classes)
     return _two_stream_start(read_image_weights(source), out, classes)
+
+
+def require_possible(out: Path, classes: str, expected: int = 0) -> None:
+    """Refuse what no source could be turned into, before it is downloaded.
+
+    Args:
+        out: the file to write.
+        classes: as `convert` takes it.
+        expected: how many classes a released network tells apart; 0 where that is not known.
+
+    Raises:
+        CheckpointError: if `out` exists, has another ending or cannot be made, or the class names are none.
+    """
+    if out.exists() or out.is_symlink():
+        raise CheckpointError(f"{out} exists already: remove it, or name another file")
+    if not has_ending(out, ".mat", ".safetensors"):
+        raise CheckpointError(f"{out} must end in .safetensors (or .mat, to take a model to MATLAB)")
+    folder = next(place for place in out.absolute().parents if place.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        why = "cannot be written to" if folder.is_dir() else "is no folder"
+        raise CheckpointError(f"{out} cannot be made, as {folder} {why}: name another file")
+    if has_ending(out, ".mat") and classes:
+        raise CheckpointError(f"a model names its classes already: leave --classes out to make {out} of it")
+    if classes and (expected or _count(classes) is None):
+        _names(classes, expected)
 
 
 def _to_matlab(source: Path, out: Path) -> ConversionReport:
@@ -121,9 +153,7 @@ def _released(imported: Imported, source: Path, out: Path, classes: str) -> Conv
 def _two_stream_start(image: ImageWeights, out: Path, classes: str) -> ConversionReport:
     if not classes:
         raise CheckpointError(f"{image.source} is an image network: say with --classes how many actions to start for")
-    count = int(classes[:9]) if classes.isascii() and classes.isdigit() else None
-    if count is not None and not 2 <= count <= MOST_CLASSES:
-        raise CheckpointError(f"expected 2 to {MOST_CLASSES} classes to tell apart, found --classes {classes}")
+    count = _count(classes)
     names = _names(classes) if count is None else tuple(f"class {k + 1}" for k in range(count))
     if len(names) < 2:
         raise CheckpointError(f"expected at least two classes to tell apart, found {len(names)}: give --classes more")
@@ -152,9 +182,20 @@ def _two_streams(image: ImageWeights, classes: int) -> STResNet:
     )
 
 
+def _count(classes: str) -> int | None:
+    """The number of classes, where that is what was given rather than a file of names."""
+    if not (classes.isascii() and classes.isdigit()):
+        return None
+    if not 2 <= (count := int(classes[:9])) <= MOST_CLASSES:
+        raise CheckpointError(f"expected 2 to {MOST_CLASSES} classes to tell apart, found --classes {classes}")
+    return count
+
+
 def _names(file: str, expected: int = 0) -> tuple[str, ...]:
     """Class names from a file of one a line, `Archery` or `3 Archery`, or from a folder of HMDB51's lists."""
     path = Path(file)
+    if _count(file) is not None:
+        raise CheckpointError(f"--classes {file}: the network has its classes; give a file of their names, or nothing")
     if path.is_dir():
         names = [p.name.removesuffix("_test_split1.txt") for p in path.glob("*_test_split1.txt")]
         names.sort(key=lambda name: (RELEASED_BEFORE.get(name, name), name not in RELEASED_BEFORE))
@@ -164,8 +205,10 @@ def _names(file: str, expected: int = 0) -> tuple[str, ...]:
             )
     else:
         names = _listed(path)
-    if not names or len(set(names)) < len(names):
-        raise CheckpointError(f"{path}: expected a class name on each line, each once; found {len(set(names))} names")
+    if not names:
+        raise CheckpointError(f"{path}: expected a class name on each line, found an empty file")
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise CheckpointError(f"{path}: expected each class name once, found {twice[0]!r} twice; remove one")
     if expected and len(names) != expected:
         raise CheckpointError(
             f"{path} names {len(names)} classes, but the network tells {expected} apart: give its own"
@@ -175,18 +218,29 @@ def _names(file: str, expected: int = 0) -> tuple[str, ...]:
 
 def _listed(path: Path) -> list[str]:
     try:
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except OSError as error:
-        raise CheckpointError(f"class names {path} cannot be read: {error.strerror}") from None
+        raise CheckpointError(f"class names {path} cannot be read: {error.strerror}; give a file of them") from None
     except UnicodeDecodeError:
-        raise CheckpointError(f"class names {path} are no text in UTF-8") from None
-    numbered = [line.split(maxsplit=1) for line in lines]
-    if all(len(parts) == 2 and parts[0].isascii() and parts[0].isdigit() for parts in numbered):
-        order = sorted(numbered, key=lambda parts: int(parts[0]))
-        if [int(parts[0]) for parts in order] != list(range(1, len(order) + 1)):
-            raise CheckpointError(f"{path}: expected classes numbered 1 to {len(order)}, each once")
-        return [parts[1] for parts in order]
-    return lines
+        raise CheckpointError(f"class names {path} are no text in UTF-8: give a file of one name a line") from None
+    places = {number: line for number, line in enumerate(lines, 1) if line}
+    numbered = {number: found for number, line in places.items() if (found := _NUMBERED.fullmatch(line))}
+    if not numbered:
+        return list(places.values())
+    if bare := [number for number in places if number not in numbered]:
+        with_number = next(iter(numbered))
+        raise CheckpointError(
+            f"{path}: expected a number before every class name or before none; line {bare[0]}, {places[bare[0]]!r}, "
+            f"has none, but line {with_number}, {places[with_number]!r}, has: number them all from 1, or none"
+        )
+    order = sorted((int(found[1]), found[2]) for found in numbered.values())
+    wrong = next((number for number, (found, _) in enumerate(order, 1) if number != found), None)
+    if wrong is not None:
+        raise CheckpointError(
+            f"{path}: expected classes numbered 1 to {len(order)}, each once; found {order[wrong - 1][0]} in place of "
+            f"{wrong}"
+        )
+    return [name for _, name in order]
 
 
 def _in_words(config: STResNetConfig) -> str:

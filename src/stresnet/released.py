@@ -27,7 +27,9 @@ from pydantic import AfterValidator, AnyUrl, BaseModel, ConfigDict, Field
 from stresnet.atomic import replacing
 from stresnet.errors import DownloadError
 from stresnet.remote import UnreachableError, cache_folder, cached, fetch, is_remote, sha256_of
+from stresnet.remote.checksum import normalized
 from stresnet.remote.download import Progress
+from stresnet.remote.source import local
 
 Dataset = Literal["ucf101", "hmdb51", "imagenet"]
 
@@ -161,20 +163,24 @@ def get_released(
 
     Args:
         name: its short name.
-        mirrors: folders or base URLs. The path that the authors' server has below `feichtenhofer/` is looked for there,
-            then the file's bare name.
+        mirrors: folders, which must be there, or base URLs. The path that the authors' server has below
+            `feichtenhofer/` is looked for there, then the file's bare name.
         sha256: its digest or 8 or more of its first digits, which then decides alone; default: the published one, else
             the one found at the first download.
         on_progress: told bytes done, and bytes in all (0 where unknown).
 
     Raises:
-        DownloadError: nobody has it, or it is not the file it was; UnreachableError if no server answers.
+        DownloadError: a mirror is no folder, nobody has the file, or it is not the one it was; UnreachableError if no
+            server answers.
     """
     wanted = release(name)
+    for mirror in mirrors:
+        _require_mirror(mirror)
     seen = _Memory.read(name)
-    expected = sha256 or wanted.sha256 or (seen.sha256 if seen else "")
+    bases = [*mirrors, *(m.strip() for m in os.environ.get("STRESNET_MIRRORS", "").split(",") if m.strip())]
+    expected = normalized(sha256) or wanted.sha256 or (seen.sha256 if seen else "")
     try:
-        path = _first_of(_places(wanted, mirrors), wanted, expected, on_progress)
+        path = _first_of(wanted, bases, expected, on_progress)
     except DownloadError as error:
         if not seen or expected != seen.sha256 or isinstance(error, UnreachableError):
             raise
@@ -186,6 +192,18 @@ def get_released(
     if (now := _Memory(path, sha256_of(path))) != seen:
         now.write(name)
     return path
+
+
+def _require_mirror(base: str) -> None:
+    """Raise a DownloadError where a mirror is a folder that is not there; whether a server is, asking it will tell."""
+    if not (folder := _folder_of(base)):
+        return
+    if folder.is_file():
+        raise DownloadError(
+            f"mirror {base}: expected a folder or base URL, found a file; make a model of it with `stresnet convert`"
+        )
+    if not base or not folder.is_dir():
+        raise DownloadError(f"mirror {base!r}: expected a folder or base URL, found no such folder; check its name")
 
 
 def forget(name: str) -> None:
@@ -218,27 +236,32 @@ class _Memory:
             temporary.write_text(json.dumps({"file": str(self.file.absolute()), "sha256": self.sha256}), "utf-8")
 
 
-def _places(wanted: Release, mirrors: Sequence[str]) -> list[str]:
-    """Where to look for a file, in turn."""
-    bases = [*mirrors, *(m.strip() for m in os.environ.get("STRESNET_MIRRORS", "").split(",") if m.strip())]
-    mirrored = [
-        f"{os.path.expanduser(base).rstrip('/')}/{below}"
-        for base in bases
-        for url in wanted.urls
-        for below in dict.fromkeys([url.partition(MIRRORED)[2], url.rpartition("/")[2]])
-        if below
-    ]
-    here = [str(wanted.fetched)] if wanted.fetched else []
-    return list(dict.fromkeys([*here, *mirrored, *wanted.urls]))
+def _folder_of(base: str) -> Path | None:
+    """The folder that a mirror is, there or not; None of a server. Here owner/name is a path, as there it is none."""
+    return None if "://" in base and is_remote(base) else local(os.path.expanduser(base))
 
 
-def _first_of(places: Sequence[str], wanted: Release, expected: str, on_progress: Progress | None) -> Path:
-    """The file from the first place that has it."""
+def _in_mirror(wanted: Release, base: str) -> list[str]:
+    """Where in a mirror a file may be."""
+    tails = [tail for url in wanted.urls for tail in (url.partition(MIRRORED)[2], url.rpartition("/")[2]) if tail]
+    return [f"{_folder_of(base) or base.rstrip('/')}/{tail}" for tail in dict.fromkeys(tails)]
+
+
+def _first_of(wanted: Release, bases: Sequence[str], expected: str, on_progress: Progress | None) -> Path:
+    """The file from the first place that has it: the cache, the mirrors in turn, where it was published."""
     failed: list[DownloadError] = []
-    silent: set[str | None] = set()
-    for place in places:
-        host = urlsplit(place).hostname
-        if host in silent or (not is_remote(place) and not fetch(place).is_file()):
+    silent: set[str] = set()
+    lacking: list[str] = []
+    places = [str(wanted.fetched)] if wanted.fetched else []
+    for base in bases:
+        there = _in_mirror(wanted, base)
+        if (folder := _folder_of(base)) and not (there := [place for place in there if Path(place).is_file()]):
+            names = " or ".join(dict.fromkeys(url.rpartition("/")[2] for url in wanted.urls))
+            lacking.append(f"mirror {base}: {f'no {names} in it' if folder.is_dir() else 'no such folder'}")
+        places += there
+    for place in dict.fromkeys([*places, *wanted.urls]):
+        host = urlsplit(place).netloc if is_remote(place) else ""
+        if host in silent:
             continue
         try:
             return fetch(place, sha256=expected, on_progress=on_progress)
@@ -247,7 +270,7 @@ def _first_of(places: Sequence[str], wanted: Release, expected: str, on_progress
             if isinstance(error, UnreachableError):
                 silent.add(host)
     kind = UnreachableError if all(isinstance(e, UnreachableError) for e in failed) else DownloadError
-    reasons = "; ".join(str(e) for e in failed)
+    reasons = "; ".join([*lacking, *map(str, failed)])
     raise kind(f"{wanted.name}: {reasons}; a folder or server that has the file can be given as a mirror")
 
 

@@ -31,8 +31,10 @@ def convert(
 ) -> None:
     """Turn released weights into a model, image weights into a two-stream start, a model into MATLAB's format."""
     from stresnet.convert import convert as run_convert
+    from stresnet.convert import require_possible
     from stresnet.remote import fetch
 
+    require_possible(out, classes)  # said before the download rather than after it
     with Bar(transient=True) as bar:
         file = fetch(source, sha256=sha256, on_progress=partial(bar.fetch, source))
     report = run_convert(file, out, classes=classes)

@@ -79,7 +79,7 @@ def get_weights(
     as_json: Json = False,
 ) -> None:
     """Download released weights, verify them, and turn them into a model (image weights, into a two-stream start)."""
-    from stresnet.convert import convert
+    from stresnet.convert import convert, require_possible
     from stresnet.released import forget, get_released, release
     from stresnet.remote import sha256_of
 
@@ -87,8 +87,12 @@ def get_weights(
     target = out or Path(f"{name}.safetensors")
     if target.exists():
         raise DownloadError(f"{target} exists already; remove it, or name another file with --out")
-    if wanted.dataset == "imagenet" and not classes:  # said before the download rather than after it
+    if target.suffix.lower() != ".safetensors":
+        raise DownloadError(f"--out {target}: expected a file ending in .safetensors; name another")
+    image = wanted.dataset == "imagenet"
+    if image and not classes:
         raise typer.BadParameter(f"{name} is an image network; it needs --classes, the actions to start for")
+    require_possible(target, classes, 0 if image else wanted.classes)  # said before the download rather than after it
     known = bool(wanted.sha256 or wanted.md5 or sha256 or wanted.fetched)
     with Bar(transient=True) as bar:
         file = get_released(name, mirrors=mirror or [], sha256=sha256, on_progress=partial(bar.fetch, name))

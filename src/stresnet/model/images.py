@@ -57,7 +57,7 @@ def read_image_weights(path: str | Path) -> ImageWeights:
     if not path.is_file():
         raise CheckpointError(f"no weights at {path}: give a ResNet's state dict (.pth, .safetensors) or a .mat file")
     preprocessing = None
-    if path.suffix == ".mat":
+    if has_ending(path, ".mat"):
         from stresnet.model.matconvnet import read_matconvnet  # which imports SciPy, to write
 
         return image_of(read_matconvnet(path), path)
@@ -148,9 +148,14 @@ def _report(model: STResNet, image: ImageWeights) -> list[str]:
     return lines
 
 
+def has_ending(path: Path, *endings: str) -> bool:
+    """Whether a file's name ends so, in letters of either case."""
+    return path.suffix.lower() in endings
+
+
 def is_checkpoint(path: Path) -> bool:
     """Whether a file is a checkpoint of this library, rather than bare weights."""
-    if path.suffix != ".safetensors":
+    if not has_ending(path, ".safetensors"):
         return False
     try:
         with safe_open(path, framework="pt") as file:
@@ -207,7 +212,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     try:
-        if path.suffix == ".safetensors":
+        if has_ending(path, ".safetensors"):
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch reports a bad file in many ways, and advises to run the code in it
