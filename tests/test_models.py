@@ -186,8 +186,22 @@ def test_published_figures() -> None:
         ({"temporal_pool": (5, 2), "depth": 101}, "ST-ResNet*-101"),
         ({"link": "multiply", "temporal": "inject", "motion_depth": 152}, "ST-MulNet-50/152"),
         ({"link": None, "temporal": None}, "two-stream ResNet-50"),
-        ({"link": None}, "two-stream ResNet-50"),
-        ({"link": None, "streams": ("motion",), "motion_depth": 26}, "ResNet-26 (motion)"),
+        ({"link": None}, "two-stream ResNet-50 with inflated temporal convolutions"),
+        ({"link": None, "temporal": "inject"}, "two-stream ResNet-50 with injected temporal convolutions"),
+        ({"temporal": None}, "two-stream ResNet-50 with links that add"),
+        ({"temporal_stages": ()}, "two-stream ResNet-50 with links that add"),
+        ({"link": "multiply"}, "two-stream ResNet-50 with links that multiply and inflated temporal convolutions"),
+        ({"link": None, "temporal": None, "temporal_pool": (5, 2)}, "two-stream ResNet-50 with a temporal pool"),
+        ({"link_direction": "both"}, "ST-ResNet-50 with links both ways"),
+        (
+            {"temporal": None, "link": "multiply", "link_direction": "appearance_to_motion", "motion_depth": 101},
+            "two-stream ResNet-50/101 with links that multiply from appearance to motion",
+        ),
+        (
+            {"link": None, "streams": ("appearance",), "temporal_pool": (5, 1)},
+            "ResNet-50 (appearance) with inflated temporal convolutions and a temporal pool",
+        ),
+        ({"link": None, "temporal": None, "streams": ("motion",), "motion_depth": 26}, "ResNet-26 (motion)"),
     ],
 )
 def test_names(changes: dict[str, object], name: str) -> None:

@@ -122,17 +122,28 @@ def model_table() -> list[ModelRow]:
 
 
 def network_name(config: STResNetConfig) -> str:
-    """What a network is called: `ST-ResNet*-50`, `ST-MulNet-50/152`, `two-stream ResNet-50`, `ResNet-26 (motion)`."""
+    """What a network is called: `ST-ResNet*-50`, `ST-MulNet-50/152`, `two-stream ResNet-50`, `ResNet-26 (motion)`.
+
+    What the papers have no name for is said after it: `two-stream ResNet-50 with links that add`.
+    """
     depths = dict.fromkeys(config.depth_of(stream) for stream in config.streams)
     depth = "/".join(map(str, depths))
     kinds = {("inflate", "add"): "ST-ResNet", ("inject", "multiply"): "ST-MulNet"}
-    kind = kinds.get((config.temporal or "", config.link or ""))
+    temporal = config.temporal if any(map(config.temporal_stages_of, config.streams)) else None
+    way = {"appearance_to_motion": " from appearance to motion", "both": " both ways"}.get(config.link_direction, "")
+    kind = kinds.get((temporal or "", config.link or ""))
     if kind is not None:
         star = "*" if config.temporal_pool is not None and kind == "ST-ResNet" else ""
-        return f"{kind}{star}-{depth}"
-    if len(config.streams) == 1:
-        return f"ResNet-{depth} ({config.streams[0]})"
-    return f"two-stream ResNet-{depth}"
+        return f"{kind}{star}-{depth}{way and f' with links{way}'}"
+    parts = [
+        {"add": "links that add", "multiply": "links that multiply"}[config.link] + way if config.link else "",
+        {"inflate": "inflated", "inject": "injected"}[temporal] + " temporal convolutions" if temporal else "",
+        "a temporal pool" if config.temporal_pool else "",
+    ]
+    more = " and ".join(part for part in parts if part)
+    single = len(config.streams) == 1
+    name = f"ResNet-{depth} ({config.streams[0]})" if single else f"two-stream ResNet-{depth}"
+    return f"{name} with {more}" if more else name
 
 
 def parameters(module: nn.Module) -> int:
