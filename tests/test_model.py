@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -298,6 +300,24 @@ def test_wrong_inputs_are_refused_in_one_line(rgb: tuple[int, ...], flow: tuple[
         ({"temporal_stages": (1, 2)}, "temporal stages"),
         ({"motion_temporal_stages": (5, 2)}, "in order"),
         ({"temporal_pool": (5, 0)}, "temporal_pool"),
+        ({"temporal_pool": (5.0, 2)}, "each of temporal_pool must be a whole number of at least 1, not 5.0"),
+        ({"temporal_pool": (5, True)}, "each of temporal_pool must be a whole number of at least 1, not True"),
+        ({"temporal_pool": 5}, "temporal_pool must be a tuple, not 5"),
+        ({"temporal_pool": (5,)}, "temporal_pool must be .size, stride."),
+        ({"temporal_stages": (2.0, 3)}, "each of temporal_stages must be a whole number"),
+        ({"temporal_stages": None}, "temporal_stages must be a tuple, not None"),
+        ({"streams": "motion", "link": None}, "streams must be a tuple, not 'motion'"),
+        ({"depth": 26.0}, "depth must be a whole number of at least 1, not 26.0"),
+        ({"motion_depth": 50.0}, "motion_depth must be a whole number"),
+        ({"num_classes": True}, "num_classes must be a whole number of at least 1, not True"),
+        ({"num_classes": "5"}, "num_classes must be a whole number of at least 1, not '5'"),
+        ({"flow_stack": 2.5}, "flow_stack must be a whole number"),
+        ({"width": math.inf}, "width must be a finite number above 0, not inf"),
+        ({"width": math.nan}, "width must be a finite number above 0, not nan"),
+        ({"width": True}, "width must be a finite number above 0, not True"),
+        ({"dropout": False}, "dropout must be a finite number, not False"),
+        ({"motion_dropout": "0.5"}, "motion_dropout must be a finite number, not '0.5'"),
+        ({"link_scale": math.nan}, "link_scale must be a finite number, not nan"),
     ],
 )
 def test_impossible_networks_are_refused_in_one_line(changes: dict[str, object], said: str) -> None:

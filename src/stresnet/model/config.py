@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -26,6 +27,19 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "temporal": ("inflate", "inject", None),
     "temporal_init": ("identity", "average", "difference"),
 }
+
+
+def require_whole(name: str, value: Any, least: int = 1) -> None:
+    """Raise a ValueError unless a field is an int of at least `least`; neither 5.0 nor True is one."""
+    if type(value) is not int or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def require_number(name: str, value: Any, above: float = -math.inf) -> None:
+    """Raise a ValueError unless a field is a finite number above `above`; True is none."""
+    if type(value) not in (int, float) or not math.isfinite(value) or not value > above:
+        limit = "" if above == -math.inf else f" above {above:g}"
+        raise ValueError(f"{name} must be a finite number{limit}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,7 @@ class STResNetConfig:
         Raises:
             ValueError: if a field is out of range; the line names it and what is allowed.
         """
+        self._check_types()
         if unknown := [s for s in self.streams if s not in STREAMS]:
             raise ValueError(f"streams must be among {STREAMS}, not {unknown[0]!r}")
         object.__setattr__(self, "streams", tuple(s for s in STREAMS if s in self.streams))
@@ -89,18 +104,30 @@ class STResNetConfig:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
-        if self.num_classes < 1 or self.flow_stack < 1 or not self.width > 0:
-            raise ValueError(
-                "num_classes and flow_stack must be at least 1, width above 0; found "
-                f"{self.num_classes}, {self.flow_stack}, {self.width}"
-            )
         for stream in STREAMS:
             self._check_stream(stream)
         pool = self.temporal_pool
-        if pool is not None and (len(pool) != 2 or min(pool) < 1):
+        if pool is not None and len(pool) != 2:
             raise ValueError(f"temporal_pool must be (size, stride) in steps, each at least 1, or None, not {pool}")
         if len(self.streams) == 1 and self.link is not None:
             raise ValueError(f"a link needs both streams, but only {self.streams[0]} is on: set link to None")
+
+    def _check_types(self) -> None:
+        for name in ("num_classes", "depth", "flow_stack"):
+            require_whole(name, getattr(self, name))
+        if self.motion_depth is not None:
+            require_whole("motion_depth", self.motion_depth)
+        for name in ("streams", "temporal_stages", "motion_temporal_stages", "temporal_pool"):
+            values = getattr(self, name)
+            if not isinstance(values, tuple | list) and (values is not None or name in ("streams", "temporal_stages")):
+                raise ValueError(f"{name} must be a tuple, not {values!r}")
+            for value in values if values and name != "streams" else ():
+                require_whole(f"each of {name}", value)
+        require_number("width", self.width, above=0)
+        require_number("dropout", self.dropout)
+        for name in ("motion_dropout", "link_scale"):
+            if getattr(self, name) is not None:
+                require_number(name, getattr(self, name))
 
     def _check_stream(self, stream: Stream) -> None:
         dropout, stages = self.dropout_of(stream), self.temporal_stages_of(stream)
@@ -143,8 +170,10 @@ class STResNetConfig:
         """The config that `to_dict` described.
 
         Raises:
-            ValueError: if a field is unknown, missing or out of range.
+            ValueError: if a field is unknown, missing, of another type or out of range.
         """
+        if not isinstance(values, dict):
+            raise ValueError(f"not the description of an ST-ResNet: expected fields by name, found {values!r:.40}")
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown or "num_classes" not in values:
             raise ValueError(

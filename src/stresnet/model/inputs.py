@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from stresnet.model.config import require_number, require_whole
 
 FLOW_ZERO = 128.0
 """The level subtracted from flow bytes (released code)."""
@@ -31,6 +34,23 @@ class Preprocessing:
     flow_std: float = 57.63
     crop_px: int = 224
     mirror: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what would make no input, or one of infinities.
+
+        Raises:
+            ValueError: naming the field, what is allowed and what was found.
+        """
+        for name in ("rgb_mean", "rgb_std"):
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or len(values) != 3:
+                raise ValueError(f"{name} must be three numbers, of R, G and B, not {values!r}")
+            for value in values:
+                require_number(f"each of {name}", value, above=0 if name == "rgb_std" else -math.inf)
+        require_number("flow_std", self.flow_std, above=0)
+        require_whole("crop_px", self.crop_px)
+        if type(self.mirror) is not bool:
+            raise ValueError(f"mirror must be True or False, not {self.mirror!r}")
 
     @classmethod
     def of_layout(cls, layout: str, *, crop_px: int, mirror: bool) -> Preprocessing:
@@ -73,8 +93,10 @@ class Preprocessing:
         """The preprocessing that `to_dict` described.
 
         Raises:
-            ValueError: if a field is unknown.
+            ValueError: if a field is unknown, of another type or out of range.
         """
+        if not isinstance(values, dict):
+            raise ValueError(f"not a description of preprocessing: expected fields by name, found {values!r:.40}")
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise ValueError(f"not a description of preprocessing: unknown fields {unknown}")

@@ -57,6 +57,7 @@ class Checkpoint:
 
 _TUPLES = ("classes", "trained_on", "test_groups", "scores")
 _STORY = (*_TUPLES, "store_spec", "stage", "recipe", "training", "version")
+_JSON: dict[type, str] = {list: "a list", str: "text", dict: "values by name"}
 
 
 def video_hash(video_id: str) -> str:
@@ -78,13 +79,26 @@ def told(story: Mapping[str, Any]) -> dict[str, Any]:
     """What `Checkpoint` takes besides model and preprocessing, from a story that has been through JSON.
 
     Raises:
-        ValueError: if something is missing, or the story is of a format that this library does not read.
+        ValueError: if something is missing or of another type, or the story is of a format that this library does not
+            read.
     """
     if story.get("format") != FORMAT:
         raise ValueError(f"it has format {story.get('format')}, this library reads {FORMAT}")
     if missing := [name for name in _STORY if name not in story]:
         raise ValueError(f"{missing[0]} is missing")
+    for name in _STORY:
+        if name not in _TUPLES:
+            _require_kind(name, story[name], str if name in ("stage", "version") else dict)
+            continue
+        _require_kind(name, story[name], list)
+        for value in story[name]:
+            _require_kind(f"each of {name}", value, dict if name == "scores" else str)
     return {name: tuple(story[name]) if name in _TUPLES else story[name] for name in _STORY}
+
+
+def _require_kind(name: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be {_JSON[kind]}, not {value!r:.40}")
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -149,7 +163,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         if len(rest["classes"]) != model.config.num_classes:
             raise ValueError(f"{len(rest['classes'])} class names for {model.config.num_classes} logits")
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the description in {path} cannot be read ({error}): update stresnet") from None
+        raise CheckpointError(
+            f"the description in {path} cannot be read ({error}): update stresnet, or copy the file again"
+        ) from None
     weights = load_file(path)
     problems = compare(model.state_dict(), weights)
     if problems:
