@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import gc
 import json
 import shutil
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
+from safetensors import SafetensorError
 
 from stresnet.data.store import ClipStore
 from stresnet.errors import CheckpointError
@@ -133,6 +135,68 @@ def test_saving_again_spares_an_edited_card(folder: Path, tmp_path: Path) -> Non
     card = ModelCard((tmp_path / "licensed" / "README.md").read_text("utf-8"))
     assert card.data.license == "mit"
     assert 'from_pretrained("me/net")' in card.text
+
+
+def locked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing new be written to a folder, as if without permission; root may write anywhere."""
+    write = Path.write_bytes
+
+    def refuse(self: Path, data: bytes) -> int:
+        if self.is_relative_to(place):
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+
+
+def full(tensors: object, file: Path, metadata: object) -> None:
+    """A disk that takes the first bytes of a model."""
+    file.write_bytes(b"half")
+    raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_folder_that_cannot_be_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    recognizer = Recognizer.from_pretrained(folder, device="cpu")
+    place = tmp_path / "place"
+    if before:
+        place.mkdir()
+        for name in ("model.safetensors", "config.json"):
+            (place / name).write_bytes(b"precious")
+    for breaks, said in (
+        (lambda patch: locked(place, patch), f"{place} cannot be written (Permission denied): mend that"),
+        (lambda patch: patch.setattr("stresnet.model.weights.save_file", full), "No space left on device"),
+    ):
+        with monkeypatch.context() as patch:
+            breaks(patch)
+            with pytest.raises(CheckpointError) as caught:
+                recognizer.save_pretrained(place)
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert contents(place) == (dict.fromkeys(("model.safetensors", "config.json"), b"precious") if before else {})
+    recognizer.save_pretrained(place)
+    assert contents(place) == contents(folder)
+
+
+def test_a_file_where_the_folder_should_be(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("precious")
+    recognizer = Recognizer.from_pretrained(folder, device="cpu")
+    for place in (file, file / "below"):
+        with pytest.raises(CheckpointError) as caught:
+            recognizer.save_pretrained(place)
+        assert str(caught.value).startswith(f"{place} cannot be written (it is no folder): mend that")
+    assert file.read_text() == "precious"
+
+
+def test_names_that_are_no_text_are_written(folder: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(folder / "model.safetensors")
+    odd = replace(checkpoint, classes=("caf\udce9", *checkpoint.classes[1:]))
+    Recognizer(odd, device="cpu").save_pretrained(tmp_path / "odd")
+    assert json.loads((tmp_path / "odd" / "config.json").read_text("utf-8"))["classes"][0] == "caf\udce9"
+    assert Recognizer.from_pretrained(tmp_path / "odd").classes == odd.classes
 
 
 def test_the_mixin_keeps_no_second_network(folder: Path) -> None:

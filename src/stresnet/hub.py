@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +23,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from stresnet.atomic import replacing
 from stresnet.card import LIBRARY, model_card
 from stresnet.errors import CheckpointError, StresnetError
 from stresnet.model import Checkpoint, save_checkpoint
@@ -33,6 +34,7 @@ __all__ = ["CONFIG", "MODEL", "download", "explained", "model_card", "save_folde
 
 MODEL = "model.safetensors"
 CONFIG = "config.json"
+CARD = "README.md"
 TIMEOUT_SEC = 15.0
 _LOGIN = "log in with `hf auth login`, or give a token"
 
@@ -40,13 +42,12 @@ _LOGIN = "log in with `hf auth login`, or give a token"
 _TRANSPORT = cast(type[Exception], HfHubHTTPError.__bases__[0])
 
 
-def save_folder(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint and its config.json to a folder.
+def save_folder(folder: Path, checkpoint: Checkpoint, card: str) -> None:
+    """Write a checkpoint, its config.json and its card to a folder, all of them or none; a card that is there stays.
 
     Raises:
-        CheckpointError: if it cannot be written.
+        CheckpointError: if they cannot be written.
     """
-    save_checkpoint(folder / MODEL, checkpoint)
     config = {
         "library_name": LIBRARY,
         "library_version": checkpoint.version,
@@ -54,7 +55,18 @@ def save_folder(folder: Path, checkpoint: Checkpoint) -> None:
         "config": checkpoint.model.config.to_dict(),
         "classes": checkpoint.classes,
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    texts = {CONFIG: json.dumps(config, indent=2, ensure_ascii=False) + "\n", CARD: card}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as renaming:  # once all is written, the checkpoint too
+            for name, text in texts.items():
+                if name == CONFIG or not (folder / name).exists():
+                    temporary = renaming.enter_context(replacing(folder / name))
+                    temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # names of files need not be text
+            save_checkpoint(folder / MODEL, checkpoint)
+    except OSError as error:
+        why = "it is no folder" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror or error
+        raise CheckpointError(f"{folder} cannot be written ({why}): mend that, or name another folder") from None
 
 
 def download(

@@ -201,8 +201,35 @@ class Recognizer(ModelHubMixin):
                 model_card_kwargs={"repo": repo_id} | (model_card_kwargs or {}),
             )
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        hub.save_folder(save_directory, self.checkpoint)
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        config: Any = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """Write the model, its config.json and its card to a folder, all of them or none; a card that is there stays.
+
+        Args:
+            save_directory: the folder; made if it is not there.
+            config: not used; the checkpoint's own is written.
+            repo_id: where to push to; None for the folder's name.
+            push_to_hub: push it too; the commit's address comes back then.
+            model_card_kwargs: given to `stresnet.hub.model_card`, such as `{"license": "mit"}`.
+            push_to_hub_kwargs: see `push_to_hub`.
+
+        Raises:
+            CheckpointError: it cannot be written, or pushed.
+        """
+        # The mixin's own removes what is there before it writes, and leaves half where the disk is full.
+        folder = Path(save_directory)
+        hub.save_folder(folder, self.checkpoint, str(self.generate_model_card(**(model_card_kwargs or {}))))
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(repo_id or folder.name, model_card_kwargs=model_card_kwargs, **push_to_hub_kwargs)
 
     def generate_model_card(self, *, repo: str = "owner/name", license: str = "") -> ModelCard:
         """The model card, see `stresnet.hub.model_card`; `save_pretrained` leaves one that is there as it is."""
