@@ -236,9 +236,17 @@ def test_a_start_that_does_not_fit_is_found_before_anything_is_trained(
         raise AssertionError(f"{stage} is trained")
 
     (tmp_path / "text.safetensors").write_text("no weights")
-    for init in ({"st-resnet": tmp_path / "text.safetensors"}, {"st-resnet": run.model_file("motion")}):
-        with pytest.raises(CheckpointError):
-            train(store, tmp_path / "run", tiny_recipe(), init=init, on_stage=forbidden)
+    motion = run.model_file("motion")
+    for file, said in (
+        (tmp_path / "text.safetensors", "is no model, or not a whole one"),
+        (
+            motion,
+            f"{motion}, ResNet-26 (motion), cannot start stage st-resnet, ST-ResNet-26: the weights are of another "
+            "network: no appearance stream in them; give another file, or change the recipe with --set",
+        ),
+    ):
+        with pytest.raises(CheckpointError, match=re.escape(said)):
+            train(store, tmp_path / "run", tiny_recipe(), init={"st-resnet": file}, on_stage=forbidden)
 
 
 def test_a_classifier_of_other_classes_is_not_taken_over(tmp_path: Path, run: Run, store: ClipStore) -> None:

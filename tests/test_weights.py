@@ -25,6 +25,8 @@ torch.set_num_threads(1)
 
 UNITS = (2, 2, 2, 2)
 BASE = 8
+NARROW = "width 0.125 in the torchvision layout"
+BOTH = "appearance and motion: expected"
 Weights = dict[str, Tensor]
 
 
@@ -105,11 +107,24 @@ def test_image_weights_without_classifier_or_step_counts_are_enough(tmp_path: Pa
 @pytest.mark.parametrize(
     ("image", "changes", "said"),
     [
-        ({"units": (3, 4, 6, 3)}, {}, "ResNet-26"),
-        ({}, {"depth": 50}, "ResNet-50"),
-        ({"base": 16}, {}, "width 0.125"),
-        ({}, {"layout": "caffe"}, "conv1.bias is missing"),
-        ({"conv1_bias": True}, {}, "conv1.bias is not expected"),
+        ({"units": (3, 4, 6, 3)}, {}, f"holds a ResNet-50 of {NARROW}, but the appearance stream is a ResNet-26 of "),
+        ({}, {"depth": 50}, f"holds a ResNet-26 of {NARROW}, but the appearance stream is a ResNet-50 of {NARROW}: "),
+        (
+            {},
+            {"motion_depth": 50},
+            f"holds a ResNet-26 of {NARROW}, but the motion stream is a ResNet-50 of {NARROW}: ",
+        ),
+        (
+            {"base": 16},
+            {},
+            f"of width 0.25 in the torchvision layout, but the appearance stream is a ResNet-26 of {NARROW}",
+        ),
+        (
+            {},
+            {"layout": "caffe"},
+            "of width 0.125 in the caffe layout: give such weights, or build the network like them",
+        ),
+        ({"conv1_bias": True}, {}, f"in the caffe layout, but the appearance stream is a ResNet-26 of {NARROW}: give"),
     ],
 )
 def test_image_weights_of_another_network_are_named(
@@ -194,20 +209,33 @@ def test_one_stream_of_a_fused_network_can_be_taken_alone() -> None:
 @pytest.mark.parametrize(
     ("sources", "target", "said"),
     [
-        ([single("appearance")], network(), "motion.conv1.weight is missing"),
-        ([network()], network(temporal=None), "appearance.layer1.1.conv1.weight is (8, 32, 3, 1), not (8, 32, 1, 1)"),
-        ([network(layout="caffe")], network(), "conv1.bias is not expected"),
-        ([network()], network(layout="caffe"), "conv1.bias is missing"),
-        ([network(depth=50)], network(), "layer1.2.conv1.weight is not expected"),
-        ([network()], network(depth=50), "is missing"),
-        ([network(num_classes=6)], network(), "fc.weight is (6, 256), not (5, 256)"),
-        ([network(flow_stack=3)], network(), "motion.conv1.weight is (8, 6, 7, 7), not (8, 4, 7, 7)"),
+        ([single("appearance")], network(), "no motion stream in them"),
+        ([network()], network(temporal=None), f"{BOTH} temporal null; found temporal inflate"),
+        ([network(temporal="inject")], network(temporal=None), f"{BOTH} temporal null; found temporal inject"),
+        ([network(layout="caffe")], network(), f"{BOTH} layout torchvision; found layout caffe"),
+        ([network()], network(layout="caffe"), f"{BOTH} layout caffe; found layout torchvision"),
+        ([network(depth=50)], network(), f"{BOTH} depth 26; found depth 50"),
+        ([network()], network(depth=50, width=0.25), f"{BOTH} depth 50, width 0.25; found depth 26, width 0.125"),
+        ([network(motion_depth=50)], network(), "motion: expected depth 26; found depth 50"),
+        ([network(num_classes=6)], network(), f"{BOTH} num_classes 5; found num_classes 6"),
+        ([network(flow_stack=3)], network(), "motion: expected flow_stack 2; found flow_stack 3"),
+        ([network(link_scale=0.1)], network(link_scale=0.1, depth=50), f"{BOTH} depth 50; found depth 26"),
     ],
 )
 def test_what_does_not_fit_the_next_stage_is_refused(sources: list[STResNet], target: STResNet, said: str) -> None:
     before = bits(target.state_dict())
-    assert said in refusal(inherit, target, [s.state_dict() for s in sources])
+    line = refusal(inherit, target, [s.state_dict() for s in sources])
+    assert line == f"the weights are of another network: {said}"
     assert bits(target.state_dict()) == before
+
+
+def test_single_weights_that_do_not_fit_are_named() -> None:
+    weights = network().state_dict()
+    del weights["motion.layer1.0.bn1.bias"]
+    weights["appearance.layer2.0.conv2.weight"] = torch.zeros(1)
+    assert refusal(inherit, network(), [weights]).endswith(
+        "motion.layer1.0.bn1.bias is missing; appearance.layer2.0.conv2.weight is (1,), not (16, 16, 3, 3)"
+    )
 
 
 @pytest.mark.parametrize("classes", [5, 6])
@@ -321,7 +349,7 @@ def rewritten(folder: Path, change: Any) -> Path:
         (lambda w, s: s["config"].pop("num_classes"), "num_classes is missing"),
         (lambda w, s: s["config"].update(depth=34), "depth"),
         (lambda w, s: s["config"].update(streams=["audio", "motion"]), "audio"),
-        (lambda w, s: s["config"].update(layout="caffe"), "conv1.bias is missing"),
+        (lambda w, s: s["config"].update(layout="caffe"), f"{BOTH} layout caffe; found layout torchvision: copy"),
         (lambda w, s: s["preprocessing"].update(gamma=2), "unknown fields ['gamma']"),
         (
             lambda w, s: s["preprocessing"].update(rgb_std=[1.0, 0.0, 1.0]),

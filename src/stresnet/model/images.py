@@ -122,11 +122,18 @@ def _fill(model: STResNet, stream: Stream, image: ImageWeights) -> dict[str, Ten
     problems = compare(state, taken | extra)
     if problems:
         config = model.config
-        raise CheckpointError(
-            f"{image.source} does not hold a ResNet-{config.depth_of(stream)} of width {config.width:g} in the "
-            f"{config.layout} layout: {summary(problems)}"
-        )
+        expected = _in_words(config.depth_of(stream), config.base_channels / 64, config.layout)
+        if expected != (found := _in_words(image.depth, image.width, image.layout)):
+            raise CheckpointError(
+                f"{image.source} holds a {found}, but the {stream} stream is a {expected}: give such weights, or build "
+                "the network like them (--set layout, depth or width)"
+            )
+        raise CheckpointError(f"{image.source} does not hold all of a {expected}: {summary(problems)}")
     return taken
+
+
+def _in_words(depth: int, width: float, layout: str) -> str:
+    return f"ResNet-{depth} of width {width:g} in the {layout} layout"
 
 
 def _report(model: STResNet, image: ImageWeights) -> list[str]:

@@ -18,6 +18,7 @@ from stresnet.errors import CheckpointError
 from stresnet.model.config import STResNetConfig
 from stresnet.model.inputs import Preprocessing
 from stresnet.model.stresnet import STResNet, average_taps
+from stresnet.model.terms import misfit
 
 FORMAT = 1
 Weights = Mapping[str, Tensor]
@@ -169,7 +170,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     weights = load_file(path)
     problems = compare(model.state_dict(), weights)
     if problems:
-        raise CheckpointError(f"{path} does not fit its own description: {summary(problems)}")
+        found = misfit(model.state_dict(), weights) or summary(problems)
+        raise CheckpointError(f"{path} does not fit its own description: {found}: copy the file again")
     model.load_state_dict(weights)
     return Checkpoint(model=model.eval(), preprocessing=preprocessing, **rest)
 
@@ -192,7 +194,8 @@ def inherit(model: STResNet, sources: Sequence[Weights], *, new_classifier: bool
     With `new_classifier`, classifiers keep their random start: the classes are others.
 
     Raises:
-        CheckpointError: naming the weights that are missing, superfluous or of another shape.
+        CheckpointError: saying how the network they are of differs, or else naming the weights that are missing,
+            superfluous or of another shape.
     """
     found = {key: value for source in sources for key, value in source.items()}
     state = model.state_dict()
@@ -211,7 +214,9 @@ def inherit(model: STResNet, sources: Sequence[Weights], *, new_classifier: bool
     extra = {k: v for k, v in found.items() if k.startswith(streams) and k not in state}
     problems = compare(state, taken | extra)
     if problems:
-        raise CheckpointError(f"the earlier stages do not fit this one: {summary(problems)}")
+        raise CheckpointError(
+            f"the weights are of another network: {misfit(state, taken | extra) or summary(problems)}"
+        )
     model.load_state_dict(taken)
 
 

@@ -26,6 +26,7 @@ from stresnet.errors import CheckpointError, RecipeError
 from stresnet.model import Checkpoint, Preprocessing, STResNet, load_checkpoint, save_checkpoint
 from stresnet.model.images import read_image_weights, start_from_images
 from stresnet.model.weights import inherit, video_hash
+from stresnet.models import network_name
 from stresnet.prepare import usable_cores
 from stresnet.recipes import IMAGENET, Recipe, Stage, parse_recipe
 from stresnet.train.stage import StageTraining, VideoStream
@@ -322,7 +323,11 @@ def _start(
         try:
             inherit(model, [start.model.state_dict()], new_classifier=start.classes != store.classes)
         except CheckpointError as error:
-            raise CheckpointError(f"{init[stage.name]} cannot start stage {stage.name}: {error}") from None
+            theirs, own = network_name(start.model.config), network_name(model.config)
+            raise CheckpointError(
+                f"{init[stage.name]}, {theirs}, cannot start stage {stage.name}, {own}: {error}; give another file, or "
+                "change the recipe with --set"
+            ) from None
         return preprocessing.with_levels_of(rgb=start.preprocessing, flow=start.preprocessing)
     if IMAGENET in stage.starts_from:
         image = read_image_weights(init[IMAGENET])
