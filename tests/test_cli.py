@@ -440,7 +440,18 @@ def test_ctrl_c_is_code_130(command: Command, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("stresnet.demo.run_demo", interrupt)
     code, out, err = command("demo")
     assert (code, out) == (130, "")
-    assert one_line(err) == "stopped; the same command goes on from here (`train` with --resume)"
+    assert one_line(err) == "stopped; the same command goes on from here"
+
+
+def test_ctrl_c_promises_nothing_where_nothing_is_kept(
+    command: Command, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stresnet.recognize.Recognizer.predict", interrupt)
+    code, out, err = command("predict", run.folder / "model.safetensors", tmp_path / "any.mp4")
+    assert (code, out, err.splitlines()[-1]) == (130, "", "stopped")
 
 
 def test_names_of_the_stages_are_those_of_the_recipe(command: Command, store: ClipStore, recipe: Path) -> None:

@@ -546,10 +546,12 @@ def test_no_permission(
         assert "Traceback" not in err
 
 
-# ---------------------------------------------------------------- Ctrl-C
+# ---------------------------------------------------------------- Ctrl-C, and SIGTERM
 
 
-def interrupt(arguments: list[object], sign: str, times: int = 1) -> tuple[int, list[str]]:
+def interrupt(
+    arguments: list[object], sign: str, times: int = 1, by: signal.Signals = signal.SIGINT
+) -> tuple[int, list[str]]:
     """Starts a command, presses Ctrl-C once a line of stderr held `sign` so often, and waits for its end."""
     command = [sys.executable, "-m", "stresnet", *map(str, arguments)]
     process = subprocess.Popen(
@@ -563,14 +565,15 @@ def interrupt(arguments: list[object], sign: str, times: int = 1) -> tuple[int, 
         if not times:
             break
     time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the command
+    os.killpg(process.pid, by)  # as a terminal does: to all processes of the command
     rest = process.communicate(timeout=120)[1]
     return process.returncode, [*lines, *rest.splitlines(keepends=True)]
 
 
-def assert_stopped(code: int, lines: list[str]) -> None:
-    assert code == 130, "".join(lines)
-    assert lines[-1] == "stopped; the same command goes on from here (`train` with --resume)\n"
+def assert_stopped(code: int, lines: list[str], expected: int = 130, how: str = "") -> None:
+    assert code == expected, "".join(lines)
+    assert lines[-1] == f"stopped; the same command {how}goes on from here\n"
+    assert sum("stopped" in line for line in lines) == 1
     assert not any("Traceback" in line or "Error" in line for line in lines), "".join(lines)
 
 
@@ -588,16 +591,22 @@ def test_ctrl_c_while_preparing(command: Command, videos: Path, tmp_path: Path) 
     assert one_line(out).startswith(f"{4 - kept} videos prepared, {kept} kept, 0 failed")
 
 
-def test_ctrl_c_while_training(store: ClipStore, recipe: Path, tmp_path: Path) -> None:
+def test_sigterm_while_preparing(videos: Path, tmp_path: Path) -> None:
+    prepare: list[object] = ["prepare", videos / "test", tmp_path / "store", "--flow", "tvl1", *TINY[:3], 1]
+    assert_stopped(*interrupt(prepare, "preparing videos: 1/4", by=signal.SIGTERM), expected=143)
+    assert unfinished(tmp_path / "store") == []
+
+
+def test_ctrl_c_and_sigterm_while_training(store: ClipStore, recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     endless = ["--set", "appearance.schedule=[{lr: 0.001, iterations: 1000000}]", "--stage", "appearance"]
     train: list[object] = ["train", store.root, folder, "--recipe", recipe, *endless, "--workers", "1"]
     code, lines = interrupt(train, "appearance: step", 3)
-    assert_stopped(code, lines)
+    assert_stopped(code, lines, how="with --resume ")
     assert unfinished(folder) == []
     last = int(lines[-2].split()[2].partition("/")[0])
-    code, lines = interrupt([*train, "--resume"], "appearance: step")
-    assert_stopped(code, lines)
+    code, lines = interrupt([*train, "--resume"], "appearance: step", by=signal.SIGTERM)
+    assert_stopped(code, lines, 143, how="with --resume ")
     first = next(line for line in lines if "appearance: step" in line)
     assert last <= int(first.split()[2].partition("/")[0]) <= last + 4  # an epoch has two steps
     assert not (folder / "model.safetensors").exists()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -35,12 +37,18 @@ app = typer.Typer(
 
 # Typer comes with a click of its own, or uses the one installed, depending on its version: this is either's.
 _UsageError: Any = typer.BadParameter.__base__
-INTERRUPTED = 130
-"""The exit code that Typer makes of Ctrl-C, as shells do."""
+INTERRUPTED, TERMINATED = 130, 143
+"""The exit codes of Ctrl-C, which Typer makes of it, and of SIGTERM, as shells count."""
+_RESUMED = {"demo": "", "prepare": "", "train": " with --resume", "evaluate": "", "weights": ""}
+"""The commands that can be gone on with, and how."""
 
 
 class _Settings:
+    """What is known of the command at work."""
+
     debug = False
+    command: str | None = None
+    terminated = False
 
 
 def _version(wanted: bool) -> None:
@@ -51,12 +59,14 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _global(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     _Settings.debug = debug
+    _Settings.command = context.invoked_subcommand
 
 
 Store = Annotated[Path, typer.Argument(help="A prepared store.", show_default=False)]
@@ -248,8 +258,9 @@ def predict(
     with Bar(transient=True) as bar:
         for done, video in enumerate(videos):
             bar.update("recognising", done, len(videos))
+            which = f"{done + 1}/{len(videos)} {video.name[-40:]}" if len(videos) > 1 else video.name[-40:]
             try:
-                found = recognizer.predict(video, protocol=look, top=top, on_progress=partial(_predicting, bar, video))
+                found = recognizer.predict(video, protocol=look, top=top, on_progress=partial(_predicting, bar, which))
             except StresnetError as error:
                 failed.append((str(video), str(error)))
                 results.append({"video": str(video), "error": str(error)})
@@ -269,8 +280,8 @@ def predict(
     exit_with_failures(failed)
 
 
-def _predicting(bar: Bar, video: Path, doing: str, done: int, total: int) -> None:
-    bar.detail(f"{video.name[-40:]}: {doing}", done, total)
+def _predicting(bar: Bar, which: str, doing: str, done: int, total: int) -> None:
+    bar.detail(f"{which}: {doing}", done, total)
 
 
 app.command()(convert)
@@ -280,11 +291,19 @@ app.add_typer(weights.app, name="weights")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 something failed and is named, 2 wrong usage, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 something failed and is named, 2 wrong usage, 130 or 143 stopped."""
+    signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     sys.exit(run(arguments))
+
+
+def _terminate(*_: object) -> None:
+    """End as Ctrl-C does; once only, as `timeout` and others ask twice."""
+    if not _Settings.terminated:
+        _Settings.terminated = True
+        raise KeyboardInterrupt
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -294,6 +313,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except _UsageError as error:
         return _show_usage(error)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        if _Settings.terminated:  # as were loader processes, which torch makes an error of
+            return _stopped()
         # Out of memory is the user's affair too, but torch gives it no common base; loading it only to ask takes long.
         if isinstance(error, RuntimeError) and type(error).__name__ != "OutOfMemoryError":
             raise
@@ -302,8 +323,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
         errors.print(f"stresnet: {_line(error)}", soft_wrap=True)
         return 1
     if code == INTERRUPTED:
-        errors.print("stopped; the same command goes on from here (`train` with --resume)", soft_wrap=True)
+        return _stopped()
     return code if isinstance(code, int) else 0
+
+
+def _stopped() -> int:
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # else Lightning started the same command for another device
+        how = _RESUMED.get(_Settings.command or "")
+        then = "" if how is None else f"; the same command{how} goes on from here"
+        errors.print(f"stopped{then}", soft_wrap=True)
+    return TERMINATED if _Settings.terminated else INTERRUPTED
 
 
 def _show_usage(error: Any) -> int:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ def make_trainer(folder: Path, recipe: Recipe, stage: Stage, epochs: int, device
         max_epochs=epochs,
         precision=recipe.precision,
         logger=loggers,
-        callbacks=[checkpoints, progress],
+        callbacks=[checkpoints, progress, _OwnSigterm()],
         plugins=[_WholeCheckpoints()],
         enable_model_summary=False,
         enable_progress_bar=False,  # Lightning's counts epochs of its own, over four lines each
@@ -158,6 +159,21 @@ class _EpochLines(Callback):
             file=sys.stderr,
             flush=True,
         )
+
+
+class _OwnSigterm(Callback):
+    """Leaves SIGTERM to the program, if that handles it.
+
+    Lightning waits for the end of a batch. Several devices may do so for ever: they tell each other of the signal in
+    the midst of whatever else they exchange.
+    """
+
+    def __init__(self) -> None:
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if callable(self.handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.handler)
 
 
 @contextmanager
