@@ -114,6 +114,8 @@ def test_hmdb51s_lists_name_classes_in_their_order(tmp_path: Path, released: Pat
         (b"0 a\n1 b\n2 c\n3 d\n4 e\n", "numbered 1 to 5, each once; found 0 in place of 1"),
         (b"", "a class name on each line"),
         (b"\xff\xfe\x00\x01", "no text in UTF-8"),
+        (b"a\nb\nc\0\nd\ne\n", "found control characters in line 3"),
+        (b"id,name\n0,a\n1,b\n2,c\n3,d\n", "found '0,a' in line 2: number from 1, with a blank after the number"),
     ],
 )
 def test_wrong_class_files(tmp_path: Path, released: Path, content: bytes, said: str) -> None:
@@ -235,10 +237,43 @@ def test_image_weights_that_would_train_to_nothing(tmp_path: Path, key: Any, val
 
 def test_what_cannot_be_read_is_not_advised_to_be_run(tmp_path: Path) -> None:
     (tmp_path / "trap.pth").write_bytes(pickle.dumps({"conv1.weight": Trap(tmp_path / "sprung")}))
-    for content in ((tmp_path / "trap.pth").read_bytes(), b"<html>404", b"", b"version https://git-lfs"):
+    for content, said in (
+        ((tmp_path / "trap.pth").read_bytes(), "it is damaged, or holds more than tensors by name"),
+        (b"<HTML>404", "it is a web page: download the file itself"),
+        (b"", "it is empty: copy or download it again"),
+        (b"version https://git-lfs", "it is a pointer of Git LFS: fetch the file itself, with `git lfs pull`"),
+        (b"no weights", "it is damaged, or holds more than tensors by name"),
+    ):
         (tmp_path / "w.pth").write_bytes(content)
         message = refusal(tmp_path / "w.pth", tmp_path / "o.safetensors", classes="5")
-        assert message.endswith("it is damaged, or holds more than tensors by name")
+        assert message == f"{tmp_path / 'w.pth'} cannot be read as weights: {said}"
+
+
+def test_files_of_another_kind_than_their_name_says(tmp_path: Path, released: Path) -> None:
+    values, out = image_weights(base=4), tmp_path / "o.safetensors"
+    torch.save(values, tmp_path / "torch")
+    save_file(values, tmp_path / "safe")
+    for content, ending, said in (
+        (released, "pth", "it is a MATLAB file: give it the ending .mat"),
+        (released, "safetensors", "it is a MATLAB file: give it the ending .mat"),
+        (tmp_path / "safe", "pth", "it is a safetensors file: give it the ending .safetensors"),
+        (tmp_path / "safe", "MAT", "it is a safetensors file: give it the ending .safetensors"),
+        (tmp_path / "torch", "mat", "it is a zip file, as PyTorch writes: give it the ending .pth, or unpack it"),
+        (
+            tmp_path / "torch",
+            "safetensors",
+            "it is a zip file, as PyTorch writes: give it the ending .pth, or unpack it",
+        ),
+    ):
+        assert refusal(shutil.copyfile(content, tmp_path / f"w.{ending}"), out, classes="5").endswith(said)
+
+
+def test_state_dicts_that_are_wrapped(tmp_path: Path) -> None:
+    out = tmp_path / "o.safetensors"
+    torch.save({"epoch": 7, "model": image_weights(base=4)}, tmp_path / "a.pth")
+    assert refusal(tmp_path / "a.pth", out, classes="5").endswith("alone, here `torch.load(file)['model']`")
+    torch.save({f"module.{key}": value for key, value in image_weights(base=4).items()}, tmp_path / "b.pth")
+    assert refusal(tmp_path / "b.pth", out, classes="5").endswith("; take 'module.' off all of them")
 
 
 def test_endings_are_of_either_case(tmp_path: Path, released: Path) -> None:

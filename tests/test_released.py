@@ -121,8 +121,11 @@ def test_names_that_are_not_in_the_list() -> None:
     line = "no released weights are called 'st-resnet-ucf101'; did you mean st-resnet-ucf101-3 or st-resnet-ucf101-2 or"
     with pytest.raises(DownloadError, match=line):
         release("st-resnet-ucf101")
-    with pytest.raises(DownloadError, match="'Zebra'; `stresnet weights list` names them all"):
+    with pytest.raises(DownloadError, match=r"'Zebra'; `stresnet weights list` names them all$"):
         release("Zebra")
+    for name in ("https://x.org/a.mat", "released.mat"):
+        with pytest.raises(DownloadError, match=r"; of a file or an address, `stresnet convert` makes a model$"):
+            release(name)
 
 
 @pytest.mark.parametrize(
@@ -200,11 +203,28 @@ def test_mirrors_that_are_none(web: Web, tmp_path: Path, monkeypatch: pytest.Mon
     assert refusal(STAR, mirrors=["no/folder"]) == f"mirror 'no/folder': {line}"
     assert refusal(STAR, mirrors=["owner/name"]) == f"mirror 'owner/name': {line}"  # nor is it the hub's
     assert refusal(STAR, mirrors=[""]) == f"mirror '': {line}"
+    assert refusal(STAR, mirrors=["https://exam..ple/"]) == (
+        "https://exam..ple/: expected the name of a server after ://, found 'exam..ple'; check the address"
+    )
     assert "expected a folder or base URL, found a file" in refusal(STAR, mirrors=[str(tmp_path / "file")])
     assert refusal(STAR, sha256="xyz") == "sha256: expected 8 to 64 hex digits, found 'xyz'"
     assert not web.asked
     monkeypatch.setenv("STRESNET_MIRRORS", "no/folder")  # a disk that is not always there
     assert get_released(STAR).read_bytes() == DATA
+
+
+def test_mirrors_of_what_is_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There all weights are called model.safetensors, so that its folder has to tell which they are."""
+    monkeypatch.setenv("STRESNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "model.safetensors").write_bytes(DATA)
+    line = refusal("torchvision-resnet-50", mirrors=[str(tmp_path)])
+    place = release("torchvision-resnet-50").urls[0].removeprefix("hf://")
+    assert f"mirror {tmp_path}: no {place} in it; " in line
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_bytes(DATA)
+    assert get_released("torchvision-resnet-50", mirrors=[str(tmp_path)]) == tmp_path / place
 
 
 def test_the_mirrors_that_were_tried_are_named(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -527,6 +527,18 @@ def test_a_cache_that_may_only_be_read(web: Web) -> None:
     assert sorted(path.parent.iterdir()) == before
 
 
+@pytest.mark.parametrize("below", ["", "a folder"])
+def test_a_cache_that_cannot_be_written(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str) -> None:
+    (tmp_path / "file").write_text("precious")
+    place = tmp_path / "file" / below
+    monkeypatch.setenv("STRESNET_CACHE", str(place))
+    assert refusal(web.put("/a.bin", DATA)) == (
+        f"{place}: nothing can be kept in this cache (Not a directory); set STRESNET_CACHE to a "
+        "folder that can be written"
+    )
+    assert not web.asked
+
+
 def test_processes_that_fetch_at_once(web: Web) -> None:
     url = web.put("/a.bin", DATA, tag='"1"', wait=threading.Event())
     script = "import sys; from stresnet.remote import fetch; print(fetch(sys.argv[1], sha256=sys.argv[2]))"

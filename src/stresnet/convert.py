@@ -217,30 +217,48 @@ def _names(file: str, expected: int = 0) -> tuple[str, ...]:
 
 
 def _listed(path: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
-    except OSError as error:
-        raise CheckpointError(f"class names {path} cannot be read: {error.strerror}; give a file of them") from None
-    except UnicodeDecodeError:
-        raise CheckpointError(f"class names {path} are no text in UTF-8: give a file of one name a line") from None
-    places = {number: line for number, line in enumerate(lines, 1) if line}
-    numbered = {number: found for number, line in places.items() if (found := _NUMBERED.fullmatch(line))}
+    lines = _lines(path)
+    numbered = {number: found for number, line in lines.items() if (found := _NUMBERED.fullmatch(line))}
     if not numbered:
-        return list(places.values())
-    if bare := [number for number in places if number not in numbered]:
+        return list(lines.values())
+    if bare := [number for number in lines if number not in numbered]:
         with_number = next(iter(numbered))
         raise CheckpointError(
-            f"{path}: expected a number before every class name or before none; line {bare[0]}, {places[bare[0]]!r}, "
-            f"has none, but line {with_number}, {places[with_number]!r}, has: number them all from 1, or none"
+            f"{path}: expected a number before every class name or before none; line {bare[0]}, {lines[bare[0]]!r}, "
+            f"has none, but line {with_number}, {lines[with_number]!r}, has: number them all from 1, or none"
         )
     order = sorted((int(found[1]), found[2]) for found in numbered.values())
-    wrong = next((number for number, (found, _) in enumerate(order, 1) if number != found), None)
-    if wrong is not None:
-        raise CheckpointError(
-            f"{path}: expected classes numbered 1 to {len(order)}, each once; found {order[wrong - 1][0]} in place of "
-            f"{wrong}"
-        )
+    for expected, (number, _) in enumerate(order, 1):
+        if number != expected:
+            raise CheckpointError(
+                f"{path}: expected classes numbered 1 to {len(order)}, each once; found {number} in place of {expected}"
+            )
     return [name for _, name in order]
+
+
+def _lines(path: Path) -> dict[int, str]:
+    """The lines of a file of class names that are not blank, by their number."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise CheckpointError(
+            f"class names {path} cannot be read: {error.strerror}; give a file of them, or for image weights a number"
+        ) from None
+    except UnicodeDecodeError:
+        raise CheckpointError(f"class names {path} are no text in UTF-8: give a file of one name a line") from None
+    lines = {number: line.strip() for number, line in enumerate(text.splitlines(), 1) if line.strip()}
+    for number, line in lines.items():
+        if any(c < " " for c in line.replace("\t", " ")):
+            raise CheckpointError(
+                f"{path}: expected a class name on each line, found control characters in line {number}"
+            )
+    commas = [number for number, line in lines.items() if re.match(r"[0-9]+\s*[,;]", line)]
+    if commas and len(commas) >= len(lines) - 1:  # a table, with a header or without
+        raise CheckpointError(
+            f"{path}: expected `3 Archery` or `Archery` on each line, found {lines[commas[0]]!r} in line {commas[0]}: "
+            "number from 1, with a blank after the number and no header, or leave the numbers out"
+        )
+    return lines
 
 
 def _in_words(config: STResNetConfig) -> str:

@@ -29,6 +29,7 @@ from stresnet.errors import DownloadError
 from stresnet.remote import UnreachableError, cache_folder, cached, fetch, is_remote, sha256_of
 from stresnet.remote.checksum import normalized
 from stresnet.remote.download import Progress
+from stresnet.remote.opening import require_host
 from stresnet.remote.source import local
 
 Dataset = Literal["ucf101", "hmdb51", "imagenet"]
@@ -149,6 +150,8 @@ def release(name: str) -> Release:
     if name not in named:
         close = get_close_matches(name.lower(), named, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else "`stresnet weights list` names them all"
+        if "/" in name or "." in name:
+            hint += "; of a file or an address, `stresnet convert` makes a model"
         raise DownloadError(f"no released weights are called {name!r}; {hint}")
     return named[name]
 
@@ -164,7 +167,7 @@ def get_released(
     Args:
         name: its short name.
         mirrors: folders, which must be there, or base URLs. The path that the authors' server has below
-            `feichtenhofer/` is looked for there, then the file's bare name.
+            `feichtenhofer/` is looked for there, then the file's bare name; of one on the hub, owner/name/file.
         sha256: its digest or 8 or more of its first digits, which then decides alone; default: the published one, else
             the one found at the first download.
         on_progress: told bytes done, and bytes in all (0 where unknown).
@@ -195,9 +198,9 @@ def get_released(
 
 
 def _require_mirror(base: str) -> None:
-    """Raise a DownloadError where a mirror is a folder that is not there; whether a server is, asking it will tell."""
+    """Raise a DownloadError where a mirror is no folder here and no address."""
     if not (folder := _folder_of(base)):
-        return
+        return require_host(base)
     if folder.is_file():
         raise DownloadError(
             f"mirror {base}: expected a folder or base URL, found a file; make a model of it with `stresnet convert`"
@@ -241,9 +244,16 @@ def _folder_of(base: str) -> Path | None:
     return None if "://" in base and is_remote(base) else local(os.path.expanduser(base))
 
 
+def _mirrored_name(url: str) -> str:
+    """A file's bare name; of one on the hub, where many have the same, owner/name/file."""
+    return url.removeprefix("hf://") if url.startswith("hf://") else url.rpartition("/")[2]
+
+
 def _in_mirror(wanted: Release, base: str) -> list[str]:
     """Where in a mirror a file may be."""
-    tails = [tail for url in wanted.urls for tail in (url.partition(MIRRORED)[2], url.rpartition("/")[2]) if tail]
+    tails: list[str] = []
+    for url in wanted.urls:
+        tails += [tail for tail in (url.partition(MIRRORED)[2], _mirrored_name(url)) if tail]
     return [f"{_folder_of(base) or base.rstrip('/')}/{tail}" for tail in dict.fromkeys(tails)]
 
 
@@ -256,7 +266,7 @@ def _first_of(wanted: Release, bases: Sequence[str], expected: str, on_progress:
     for base in bases:
         there = _in_mirror(wanted, base)
         if (folder := _folder_of(base)) and not (there := [place for place in there if Path(place).is_file()]):
-            names = " or ".join(dict.fromkeys(url.rpartition("/")[2] for url in wanted.urls))
+            names = " or ".join(dict.fromkeys(map(_mirrored_name, wanted.urls)))
             lacking.append(f"mirror {base}: {f'no {names} in it' if folder.is_dir() else 'no such folder'}")
         places += there
     for place in dict.fromkeys([*places, *wanted.urls]):
@@ -270,7 +280,7 @@ def _first_of(wanted: Release, bases: Sequence[str], expected: str, on_progress:
             if isinstance(error, UnreachableError):
                 silent.add(host)
     kind = UnreachableError if all(isinstance(e, UnreachableError) for e in failed) else DownloadError
-    reasons = "; ".join([*lacking, *map(str, failed)])
+    reasons = "; ".join(dict.fromkeys([*lacking, *map(str, failed)]))
     raise kind(f"{wanted.name}: {reasons}; a folder or server that has the file can be given as a mirror")
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from stresnet.errors import CheckpointError
 from stresnet.model.config import UNITS_PER_STAGE, Depth, Stream, STResNetConfig
 from stresnet.model.inputs import Preprocessing
+from stresnet.model.kinds import advice
 from stresnet.model.stresnet import STResNet, average_taps
 from stresnet.model.weights import compare, first_line, load_checkpoint, summary
 
@@ -189,7 +190,9 @@ def _shape(weights: Mapping[str, Tensor], path: Path) -> tuple[Depth, float]:
     first = weights.get("conv1.weight")
     if first is None or first.ndim != 4 or not any(units):
         some = ", ".join(list(weights)[:3]) or "nothing"
-        raise CheckpointError(f"{path} holds no ResNet with torchvision's names: it begins with {some}")
+        prefix = next((key.removesuffix("conv1.weight") for key in weights if key.endswith(".conv1.weight")), "")
+        more = f"; take {prefix!r} off all of them" if prefix and all(key.startswith(prefix) for key in weights) else ""
+        raise CheckpointError(f"{path} holds no ResNet with torchvision's names: it begins with {some}{more}")
     if "layer1.0.conv3.weight" not in weights:
         raise CheckpointError(
             f"{path} holds a ResNet without bottlenecks (18 or 34 layers): give one of {get_args(Depth)} layers"
@@ -224,9 +227,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch reports a bad file in many ways, and advises to run the code in it
         why = f" ({first_line(error)})" if isinstance(error, SafetensorError) else ""
-        raise CheckpointError(
-            f"{path} cannot be read as weights{why}: it is damaged, or holds more than tensors by name"
-        ) from None
+        else_ = "it is damaged, or holds more than tensors by name"
+        raise CheckpointError(f"{path} cannot be read as weights{why}: {advice(path, else_)}") from None
     if not isinstance(loaded, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
-        raise CheckpointError(f"{path} is no bare state dict: save `model.state_dict()` alone")
+        inner = [key for key, value in loaded.items() if isinstance(value, dict)] if isinstance(loaded, dict) else []
+        place = f", here `torch.load(file)[{inner[0]!r}]`" if inner else ""
+        raise CheckpointError(f"{path} is no bare state dict: save `model.state_dict()` alone{place}")
     return loaded

@@ -98,6 +98,16 @@ def _fetch_url(url: str, wanted: str, cache: Path | None, on_progress: Progress 
     record = Record.read(target)
     if record and record.sha256.startswith(expected):
         return target  # without a lock: the cache may be one that only others write to
+    try:
+        return _fetch_locked(url, target, expected, on_progress)
+    except OSError as error:  # of the network's, DownloadErrors have been made already
+        raise DownloadError(
+            f"{cache_folder(cache)}: nothing can be kept in this cache ({error.strerror or error}); set STRESNET_CACHE "
+            "to a folder that can be written"
+        ) from error
+
+
+def _fetch_locked(url: str, target: Path, expected: str, on_progress: Progress | None) -> Path:
     from filelock import FileLock
 
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stresnet.errors import CheckpointError
+from stresnet.model.kinds import advice
 
 _HEADER_BYTES = 128
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -138,7 +139,8 @@ def _checked_header(path: Path) -> bytes:
     if header.startswith(b"MATLAB 5.0") and len(header) < _HEADER_BYTES:
         raise CheckpointError(f"{path} is cut short: copy the file again")
     if header[124:] not in (b"\x00\x01IM", b"\x01\x00MI"):
-        raise CheckpointError(f"{path} is no MATLAB 5 .mat file: give a net saved with `{RESAVE}`")
+        why = advice(Path(path), f"give a net saved with `{RESAVE}`")
+        raise CheckpointError(f"{path} is no MATLAB 5 .mat file: {why}")
     return header
 
 
