@@ -301,7 +301,7 @@ def test_recipes_that_are_none(command: Command, store: ClipStore, tmp_path: Pat
         ("--recipe", "huge"): "no recipe 'huge': give one of ",
         ("--recipe", tmp_path / "none.yaml"): "cannot be read: No such file or directory",
         ("--recipe", tmp_path / "no.yaml"): "is no valid YAML",
-        ("--recipe", tmp_path / "field.yaml"): "field.yaml: widht: Extra inputs are not permitted",
+        ("--recipe", tmp_path / "field.yaml"): "field.yaml: widht: no such field; is width meant?",
         ("--set", "depth=27"): "small: depth: Input should be 26, 50, 101 or 152 (found 27)",
         ("--set", "flow.schedule=[]"): "no stage 'flow'; the stages are appearance, ",
         ("--set", "depth"): "--set depth: write field=value or stage.field=value",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from stresnet.data.sampling import CropRule
 from stresnet.errors import RecipeError
@@ -251,9 +253,23 @@ def parse_recipe(values: Any, source: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "recipe"
-        raise RecipeError(f"{source}: {where}: {first['msg']} (found {repr(first['input'])[:80]})") from None
+        raise RecipeError(f"{source}: {_mistake(error.errors()[0], values)}") from None
+
+
+def _mistake(error: ErrorDetails, values: Any) -> str:
+    """Where a mistake is, a stage called by its name if it has one, and what was expected and found."""
+    place, known, stage = error["loc"], list(Recipe.model_fields), ""
+    if len(place) > 1 and place[0] == "stages" and isinstance(found := values["stages"][place[1]], dict):
+        known = [*Stage.model_fields, *Phase.model_fields]
+        if "name" in found and place[2:] != ("name",):
+            stage, place = f"stage {found['name']}", place[2:]
+    said = error["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
+    if error["type"] == "extra_forbidden":
+        near = get_close_matches(str(place[-1]), known, 1)
+        said = "no such field" + (f"; is {near[0]} meant?" if near else "")
+    elif error["type"] not in ("missing", "value_error"):  # else what was found is all there is
+        said += f" (found {repr(error['input'])[:80]})"
+    return ": ".join(part for part in (stage, ".".join(map(str, place)), said) if part)
 
 
 def _read(name_or_file: str | Path) -> dict[str, Any]:
