@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import shutil
@@ -114,6 +115,7 @@ def test_hmdb51s_lists_name_classes_in_their_order(tmp_path: Path, released: Pat
         (b"0 a\n1 b\n2 c\n3 d\n4 e\n", "numbered 1 to 5, each once; found 0 in place of 1"),
         (b"", "a class name on each line"),
         (b"\xff\xfe\x00\x01", "no text in UTF-8"),
+        (b"a" * (10**7 + 1), "expected a file of class names, found more than 10000000 bytes"),
         (b"a\nb\nc\0\nd\ne\n", "found control characters in line 3"),
         (b"id,name\n0,a\n1,b\n2,c\n3,d\n", "found '0,a' in line 2: number from 1, with a blank after the number"),
     ],
@@ -213,6 +215,8 @@ def test_what_cannot_be_converted_is_named(tmp_path: Path, released: Path) -> No
     done = convert(released, tmp_path / "done.safetensors").out
     assert "a model of this library already" in refusal(done, out)
     assert "no model of this library" in refusal(released, tmp_path / "o.mat")
+    (tmp_path / "cut.safetensors").write_bytes(done.read_bytes()[:5000])
+    assert "is no model, or not a whole one" in refusal(tmp_path / "cut.safetensors", tmp_path / "o.mat")
     assert "leave --classes out" in refusal(done, tmp_path / "o.mat", classes="names.txt")
     assert "exists already" in refusal(released, done)
     assert "exists already" in refusal(released, released)
@@ -308,6 +312,21 @@ def test_a_released_network_wants_names_not_their_number(tmp_path: Path, release
     assert "--classes 5: the network has its classes; give a file of their names" in refusal(
         released, tmp_path / "o.safetensors", classes="5"
     )
+
+
+def test_why_a_mat_file_cannot_be_written_is_said(
+    tmp_path: Path, released: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, out, open_file = convert(released, tmp_path / "done.safetensors").out, tmp_path / "o.mat", open
+
+    def full(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if "w" in mode:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return open_file(file, mode, *arguments, **options)
+
+    monkeypatch.setattr("builtins.open", full)
+    monkeypatch.setattr("io.open", full)
+    assert refusal(done, out) == f"{out} cannot be written (No space left on device): mend that and save again"
 
 
 def test_a_thousand_classes_do_not_make_an_image_network(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ from stresnet.model.matconvnet import Imported, read_matconvnet, write_matconvne
 IMAGENET_CLASSES = 1000
 _NUMBERED = re.compile(r"([0-9]{1,9})\s+(\S.*)")
 MOST_CLASSES = 100_000
+MOST_BYTES = 10**7
+"""Of a file of class names; more is another file given by mistake."""
 
 # The released code numbers HMDB51's classes by a list of its own, sorted but for these (cnn_setup_data.m).
 RELEASED_BEFORE = {"kick_ball": "kick", "sword_exercise": "sword"}
@@ -112,7 +114,7 @@ def require_possible(out: Path, classes: str, expected: int = 0) -> None:
 
 
 def _to_matlab(source: Path, out: Path) -> ConversionReport:
-    if not is_checkpoint(source):
+    if not is_checkpoint(source) and not has_ending(source, ".safetensors"):  # of which reading says what is wrong
         raise CheckpointError(f"{source} is no model of this library, and only such can be made a .mat")
     checkpoint = load_checkpoint(source)
     write_matconvnet(out, checkpoint)
@@ -239,7 +241,11 @@ def _listed(path: Path) -> list[str]:
 def _lines(path: Path) -> dict[int, str]:
     """The lines of a file of class names that are not blank, by their number."""
     try:
-        text = path.read_text("utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise CheckpointError(f"{path}: expected a file of class names, found more than {MOST_BYTES} bytes")
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise CheckpointError(
             f"class names {path} cannot be read: {error.strerror}; give a file of them, or for image weights a number"

@@ -107,8 +107,8 @@ def write_dagnn(path: str | Path, net: DagNN) -> None:
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            savemat(temporary, content, appendmat=False, do_compression=False, long_field_names=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:  # SciPy's own opening hides why it fails
+            savemat(file, content, appendmat=False, do_compression=False, long_field_names=True)
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be written ({error.strerror or error}): mend that and save again"
