@@ -308,7 +308,8 @@ def test_nothing_can_be_scored(copy: Path, store_copy: ClipStore, tmp_path: Path
 def test_stores_that_do_not_fit_the_model(run: Run, store: ClipStore, tmp_path: Path) -> None:
     other = replace(store, classes=("archery", *store.classes))
     with pytest.raises(
-        StoreError, match=r"has 5 classes \(archery, .* but the model 4 \(red_down_blue_up, .*model's classes$"
+        StoreError,
+        match=r"a store \(5\) and .* \(4\) differ, only the store has archery: give a store of the model's classes$",
     ):
         evaluate(run.folder, other, tmp_path)
     with pytest.raises(StoreError, match=r"no usable videos of split 'val': its splits are test, train$"):

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from stresnet.data.records import open_source
 from stresnet.data.store import ClipStore, clip_path
 from stresnet.flow import FlowSpec
+from stresnet.model import load_checkpoint, save_checkpoint
 from stresnet.train import Run
 from test_media import encode, ramp, with_matrix
 from tiny import SPEC, VALUES, Command, one_line, prepared
@@ -257,12 +258,62 @@ def test_a_model_of_other_classes(
     fewer.save()
     code, out, err = command("evaluate", copy, fewer.root, "--split", "train")
     assert (code, out) == (1, "")
-    assert "has 3 classes (" in one_line(err)
-    assert "give a store of the model's classes" in err
+    differ = "(4) differ, only the model has red_down_blue_up: give a store of the model's classes"
+    assert one_line(err).endswith(differ)
     train = ["train", fewer.root, tmp_path / "new", "--recipe", recipe, *ONE_STEP, "--stage", "motion"]
     code, out, err = command(*train, "--init", f"motion={copy / 'motion' / 'model.safetensors'}")
     assert code == 0, err
     assert out.startswith("trained: motion;")
+
+
+def test_a_start_is_no_model_yet(command: Command, store: ClipStore, run: Run, tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    save_checkpoint(start, replace(load_checkpoint(run.folder / "model.safetensors"), store_spec={}, trained_on=()))
+    code, out, err = command("evaluate", start, store.root)
+    assert (code, out) == (1, "")
+    expected = f"stresnet: {start} is a start from images: train it first, with stresnet train --init FILE"
+    assert one_line(err) == expected
+
+
+def test_what_is_no_run(command: Command, store: ClipStore, run: Run, recipe: Path, tmp_path: Path) -> None:
+    code, out, err = command("evaluate", store.root, run.folder)
+    assert (code, out) == (2, "")
+    assert "is a prepared store: give the model or run first, then the store" in one_line(err)
+    code, out, err = command("evaluate", run.folder / "motion", store.root)
+    assert (code, out) == (1, "")
+    assert one_line(err).endswith(f"it has no recipe.yaml; give {run.model_file('motion')}")
+    code, out, err = command("train", store.root, store.root, "--recipe", recipe)
+    assert (code, out) == (1, "")
+    assert one_line(err) == f"stresnet: {store.root} is a prepared store: name another folder for the run"
+    assert not (store.root / "recipe.yaml").exists()
+    (tmp_path / "file").touch()
+    code, out, err = command("train", store.root, tmp_path / "file", "--recipe", recipe)
+    assert (code, out) == (1, "")
+    assert one_line(err) == f"stresnet: {tmp_path / 'file'} is a file: name another folder for the run"
+
+
+def test_weights_that_are_no_numbers_end_the_training(
+    command: Command, store: ClipStore, recipe: Path, tmp_path: Path
+) -> None:
+    rate = ["--set", "motion.schedule=[{lr: 1e+30, epochs: 1000}]", "--stage", "motion", "--workers", "0"]
+    code, out, err = command("train", store.root, tmp_path / "run", "--recipe", recipe, *rate)
+    assert (code, out) == (1, "")
+    line = err.splitlines()[-1]
+    assert line.startswith("stresnet: stage motion: its weights are no numbers any more after step ")
+    assert line.endswith(" of 2000: train it in another folder with a lower lr in its schedule")
+    assert not (tmp_path / "run" / "motion" / "last.ckpt").exists()
+
+
+def test_a_report_that_cannot_be_written_is_told_before_scoring(
+    command: Command, store: ClipStore, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stresnet.recognize.Recognizer.score", lambda *_: pytest.fail("scored in vain"))
+    (tmp_path / "file").touch()
+    code, out, err = command(
+        "evaluate", run.folder / "model.safetensors", store.root, "--out", tmp_path / "file", "--split", "train"
+    )
+    assert (code, out) == (1, "")
+    assert one_line(err) == f"stresnet: {tmp_path / 'file' / '.parts'}: Not a directory"
 
 
 def test_damaged_models(

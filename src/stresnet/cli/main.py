@@ -187,6 +187,8 @@ def evaluate(
     from stresnet.train import Run
 
     protocols = _protocols(protocol)
+    if (model / "store.json").is_file():
+        raise typer.BadParameter(f"{model} is a prepared store: give the model or run first, then the store")
     if model.is_dir() and (missing := [stage.name for stage in Run.open(model).unfinished()]):
         errors.print(f"note: not trained yet, so not in the report: {', '.join(missing)}", soft_wrap=True)
     base = model / "report" if model.is_dir() else model.parent / f"report-{model.stem}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stresnet.atomic import replacing
 from stresnet.data.store import ClipStore, StoreEntry, StoreSpec
-from stresnet.errors import RecipeError, StoreError
+from stresnet.errors import CheckpointError, RecipeError, StoreError
 from stresnet.evaluate import story
 from stresnet.evaluate.scoring import OnProgress, Scoring
 from stresnet.model import Checkpoint, load_checkpoint, save_checkpoint
@@ -77,6 +77,7 @@ def evaluate(
 
     Raises:
         StoreError: if the split has no videos, or its classes are not the model's.
+        CheckpointError: if the model is only a start from images.
         FlowSpecError: if the store was prepared otherwise than the training store.
     """
     out = Path(out)
@@ -85,7 +86,7 @@ def evaluate(
     last = load_checkpoint(subjects[-1].file)
     if last.test_groups:
         store = store.with_test_groups(last.test_groups)
-    entries = _check(store, split, last)
+    entries = _check(store, split, last, subjects[-1].file)
     scoring = Scoring(store, entries, out / ".parts", on_progress)
     rows = _rows(scoring, subjects, run, protocols, device)
     for row in rows:
@@ -116,12 +117,14 @@ def _subjects(model: Path, run: Run | None) -> list[Subject]:
     return [Subject(run.model_file(s.name), s.title or s.name, s) for s in stages]
 
 
-def _check(store: ClipStore, split: str, checkpoint: Checkpoint) -> tuple[StoreEntry, ...]:
+def _check(store: ClipStore, split: str, checkpoint: Checkpoint, model: Path) -> tuple[StoreEntry, ...]:
+    if not checkpoint.store_spec:
+        raise CheckpointError(f"{model} is a start from images: train it first, with stresnet train --init FILE")
     if sorted(store.classes) != sorted(checkpoint.classes):
         unnamed = checkpoint.classes[0] == "class 1"
         raise StoreError(
-            f"{store.root} has {len(store.classes)} classes ({', '.join(store.classes[:3])} …), but the model "
-            f"{len(checkpoint.classes)} ({', '.join(checkpoint.classes[:3])} …): "
+            f"the classes of {store.root} ({len(store.classes)}) and {model} ({len(checkpoint.classes)}) differ"
+            f"{_only('store', store.classes, checkpoint.classes)}{_only('model', checkpoint.classes, store.classes)}: "
             + ("convert it again with --classes" if unnamed else "give a store of the model's classes")
         )
     StoreSpec.from_dict(checkpoint.store_spec).require_same(store.spec, f"the model and {store.root}")
@@ -136,6 +139,13 @@ def _check(store: ClipStore, split: str, checkpoint: Checkpoint) -> tuple[StoreE
         found = sorted({e.record.split for e in store.entries})
         raise StoreError(f"{store.root} has no usable videos of split {split!r}: its splits are {', '.join(found)}")
     return entries
+
+
+def _only(which: str, own: Sequence[str], others: Sequence[str]) -> str:
+    """The first classes that the others lack, if any."""
+    lacking = [name for name in own if name not in others]
+    more = [f"{len(lacking) - 3} more"] if len(lacking) > 3 else []
+    return f", only the {which} has {', '.join([*lacking[:3], *more])}" if lacking else ""
 
 
 def _rows(

@@ -47,6 +47,7 @@ class Scoring:
         Raises:
             StoreError: if none of the videos can be scored.
         """
+        self.parts.mkdir(parents=True, exist_ok=True)  # rather told now than after the first part
         key = self._key(recognizer.checkpoint, protocol)
         parts: list[ScoreTable] = []
         for start in range(0, len(self.entries), PART_VIDEOS):

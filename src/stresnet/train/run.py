@@ -5,13 +5,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import lightning as L
 import torch
 import yaml
@@ -30,7 +28,7 @@ from stresnet.models import network_name
 from stresnet.prepare import usable_cores
 from stresnet.recipes import IMAGENET, Recipe, Stage, parse_recipe
 from stresnet.train.stage import StageTraining, VideoStream
-from stresnet.train.trainer import check_devices, make_trainer, plain_errors, quiet_lightning
+from stresnet.train.trainer import check_devices, make_trainer, one_thread_each, plain_errors, quiet_lightning
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,10 @@ class Run:
         folder = Path(folder)
         file = folder / "recipe.yaml"
         if not file.is_file():
-            raise RecipeError(f"{folder} is no training run: it has no recipe.yaml; `stresnet train` makes one")
+            advice = (
+                f"give {model}" if (model := folder / "model.safetensors").is_file() else "`stresnet train` makes one"
+            )
+            raise RecipeError(f"{folder} is no training run: it has no recipe.yaml; {advice}")
         return cls(folder, parse_recipe(_read_yaml(file), str(file)))
 
     def model_file(self, stage: str) -> Path:
@@ -160,6 +161,9 @@ def _check_videos(store: ClipStore, recipe: Recipe) -> None:
 def _claim(run: Run, data: dict[str, Any], resume: bool) -> None:
     """Make a folder the run's, or check that the one in it is of this recipe and data."""
     later_process = getattr(rank_zero_only, "rank", 0) > 0  # Lightning starts the same command for every device
+    if (run.folder / "store.json").exists() or (run.folder.exists() and not run.folder.is_dir()):
+        what = "a prepared store" if run.folder.is_dir() else "a file"
+        raise RecipeError(f"{run.folder} is {what}: name another folder for the run")
     if run.begun() and not later_process:
         if not resume:
             raise RecipeError(
@@ -277,7 +281,7 @@ def _train_stage(
         training = _loader(clips, batch, workers, order)
         watched = store.select("val")
         validation = _loader(CenteredClips(store, watched, sampling), batch, workers) if watched else None
-        with plain_errors(trainer), _one_thread_each():
+        with plain_errors(trainer), one_thread_each():
             trainer.fit(module, training, validation, ckpt_path=last if last.is_file() else None)
     if trainer.is_global_zero:
         _save(run, module, store, test_groups)
@@ -380,17 +384,3 @@ def _loader(clips: Any, batch: int, workers: int, order: VideoStream | None = No
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Keep each loader process to one thread, as there are as many of them as cores.
-
-    Said before they start: to change it in a forked process can hang OpenCV.
-    """
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)

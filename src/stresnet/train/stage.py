@@ -15,6 +15,7 @@ from torch.utils.data import Sampler
 from torchmetrics.classification import MulticlassAccuracy
 
 from stresnet.data.clips import Sample
+from stresnet.errors import RecipeError
 from stresnet.model import Preprocessing, StreamLogits, STResNet
 from stresnet.recipes import Recipe, Stage
 
@@ -184,7 +185,16 @@ class StageTraining(L.LightningModule):
             self.trainer.should_stop = True
 
     def on_train_epoch_end(self) -> None:
-        """Note the learning rate in the logs."""
+        """Note the learning rate in the logs; end what can learn no more, before its last good epoch is lost.
+
+        Raises:
+            RecipeError: if a weight is no number any more.
+        """
+        if not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
+            raise RecipeError(
+                f"stage {self.stage.name}: its weights are no numbers any more after step {self.global_step} of "
+                f"{self.total_steps}: train it in another folder with a lower lr in its schedule"
+            )
         self.log("lr", self.lr_at(max(0, self.global_step - 1)))
 
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
