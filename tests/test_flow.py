@@ -162,7 +162,7 @@ def test_tvl1_in_torch_takes_pairs_by_the_dozen(monkeypatch: pytest.MonkeyPatch)
         return tvl1(previous, following, params)
 
     monkeypatch.setattr("stresnet.flow.tvl1.tvl1", recorded)
-    monkeypatch.setattr("stresnet.flow.estimate._PAIRS_WORTH_COMPILING", 20)
+    monkeypatch.setattr("stresnet.flow.estimate._PX_WORTH_COMPILING", 20 * 40 * 48)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     spec = FlowSpec("tvl1", "fast", bound_px=19)  # no other test's, so that nothing was counted yet
     frames = moving(1, 0, 40, 48, count=41)
@@ -182,6 +182,7 @@ def test_frames_need_not_be_contiguous() -> None:
     ("frames", "words"),
     [
         (np.zeros((1, 64, 64, 3), np.uint8), "T at least 2"),
+        ([np.zeros((64, 64, 3), np.uint8)] * 3, "an array of frames .* found list"),
         (np.zeros((64, 64, 3), np.uint8), "(T,H,W,3)"),
         (np.zeros((2, 64, 64, 3), np.float32), "uint8"),
         (np.zeros((2, 64, 64, 1), np.uint8), "(64, 64, 1)"),

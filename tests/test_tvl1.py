@@ -6,8 +6,11 @@ N pairs, H height, W width; flow (N, 2, H, W) in pixels per frame. OpenCV's is i
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -193,6 +196,39 @@ def test_threads_do_not_matter_and_are_as_before(ours: Tensor) -> None:
         torch.set_num_threads(threads)
         assert torch.equal(tvl1(PREVIOUS, FOLLOWING), ours)
         assert torch.get_num_threads() == threads
+
+
+def test_several_callers_leave_the_number_of_threads_as_it_was(ours: Tensor) -> None:
+    torch.set_num_threads(2)
+    others_inside = threading.Barrier(2, timeout=60)
+
+    def call(delay_sec: float) -> bool:
+        others_inside.wait()
+        time.sleep(delay_sec)
+        return torch.equal(tvl1(PREVIOUS, FOLLOWING), ours)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(call, (0, 0.02)))
+        assert set(pool.map(lambda _: torch.get_num_threads(), range(4))) == {2}
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == 2
+    assert torch.get_num_threads() == 2
+
+
+def test_inference_mode_is_no_hindrance(ours: Tensor) -> None:
+    torch.set_num_threads(2)
+    with torch.inference_mode():
+        flow = tvl1(PREVIOUS.clone(), FOLLOWING.clone())  # tensors of that mode
+        assert torch.equal(flow, ours)
+    assert not flow.is_inference()
+
+
+def test_the_default_type_does_not_matter(ours: Tensor) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(tvl1(PREVIOUS, FOLLOWING), ours)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_float_levels_are_as_good_as_bytes_and_nothing_is_written_to(ours: Tensor) -> None:
@@ -429,6 +465,8 @@ def test_out_of_memory_for_one_pair_is_one_line(monkeypatch: pytest.MonkeyPatch)
         (PREVIOUS, FOLLOWING.double(), "uint8 or float32, found .*float64"),
         (PREVIOUS.float() * float("nan"), FOLLOWING.float(), "levels 0 to 255, found nan to nan in previous"),
         (PREVIOUS.float(), FOLLOWING.float() + 200, "levels 0 to 255, found .* in following"),
+        (PREVIOUS.float() / 255, FOLLOWING.float() / 255, "found fractions up to [0-9.]+ in previous; multiply by 255"),
+        (PREVIOUS.numpy(), FOLLOWING, "needs tensors, found ndarray; see torch.from_numpy"),
         (PREVIOUS.float() - 128, FOLLOWING.float(), "levels 0 to 255, found -1"),
     ],
 )

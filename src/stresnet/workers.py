@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -34,7 +35,7 @@ def share_out(
     """Yields one result per item, in the order they are done.
 
     The processes end at once if the generator is closed, if an exception comes out of it, or if this process is
-    killed. They are spawned, and use one thread each for OpenCV.
+    killed. They are spawned, and use one thread each for OpenCV and for torch.
 
     Args:
         job: done in another process; must be importable there.
@@ -139,6 +140,9 @@ def _without_ctrl_c() -> Iterator[None]:
 def _serve(job: Callable[[Any], Any], link: Connection) -> None:
     """Answers each item with (result, None) or (None, exception), and begins with (None, None)."""
     cv2.setNumThreads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for torch, should the job import it
+    if "torch" in sys.modules:  # the started script did
+        sys.modules["torch"].set_num_threads(1)
     items: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(link, items), daemon=True).start()
     link.send((None, None))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import parent_process
 from typing import Any
 
 import cv2
@@ -22,7 +21,7 @@ from stresnet.flow.raft import raft
 from stresnet.flow.spec import MIN_SIDE_PX, FlowSpec
 from stresnet.media.video import Frame
 
-_PAIRS_WORTH_COMPILING = 64  # TV-L1: after as long as compiling takes; on a CPU it gives the same bits before and after
+_PX_WORTH_COMPILING = 64 * 340 * 256  # TV-L1: after as long as compiling takes; on a CPU with the same bits as before
 _cv2: Any = cv2  # OpenCV's type stubs know neither DIS nor TV-L1
 _Picture = NDArray[np.uint8]
 _Pair = Callable[[_Picture, _Picture], NDArray[np.float32]]
@@ -42,6 +41,8 @@ def estimate_flow(frames: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float
         FlowSpecError: frames of another type, rank or size, or fewer than two; a method that does not work on
             pictures (``mv``), or that cannot be run here.
     """
+    if not isinstance(frames, np.ndarray):
+        raise FlowSpecError(f"flow needs an array of frames (T,H,W,3) uint8, found {type(frames).__name__}")
     if frames.ndim != 4 or len(frames) < 2:
         raise FlowSpecError(f"flow needs frames (T,H,W,3) uint8 with T at least 2, found {_describe(frames)}")
     flow = np.empty((len(frames) - 1, 2, *frames.shape[1:3]), np.float32)
@@ -226,16 +227,14 @@ def _tvl1_in_torch(spec: FlowSpec) -> _Backend:
     from stresnet.flow.tvl1 import TVL1, tvl1
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if parent_process() is not None:  # the others of a pool use the other cores
-        torch.set_num_threads(1)
     params = TVL1.from_parameters(spec.parameters)
-    done = 0
+    done_px = 0
 
     def compute(pictures: Sequence[_Picture]) -> NDArray[np.float32]:
-        nonlocal done
+        nonlocal done_px
         gray = torch.from_numpy(np.stack(pictures)).to(device)
-        compiled = device.type == "cpu" and done >= _PAIRS_WORTH_COMPILING
-        done += len(pictures) - 1
+        compiled = device.type == "cpu" and done_px >= _PX_WORTH_COMPILING
+        done_px += gray[1:].numel()
         return tvl1(gray[:-1], gray[1:], params, compiled=compiled).cpu().numpy()
 
     return _Backend(compute, pairs=64 if device.type == "cuda" else 16, gray=True)

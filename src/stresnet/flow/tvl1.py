@@ -10,6 +10,7 @@ N pairs of frames, H height, W width. Flow in pixels per frame, u to the right, 
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -60,11 +61,17 @@ def tvl1(
     Raises:
         FlowSpecError: tensors of other shapes, types or values than the above, or too little memory for one pair.
     """
-    previous, following, params = previous.detach(), following.detach(), params or TVL1()
+    params = params or TVL1()
     _check_frames(previous, following)
     _check_initial(initial, previous)
-    height, width = previous.shape[1:]
     step = inner_step(previous.device, compiled)
+    with torch.inference_mode(False), torch.no_grad():  # the threads started here would not be in that mode
+        return _in_turns(previous.detach(), following.detach(), params, initial, step)
+
+
+def _in_turns(previous: Tensor, following: Tensor, params: TVL1, initial: Tensor | None, step: Step) -> Tensor:
+    """Returns the flow of all pairs, of as many at a time as memory and threads are good for."""
+    height, width = previous.shape[1:]
     flow = torch.empty(len(previous), 2, height, width, dtype=torch.float32, device=previous.device)
     workers = torch.get_num_threads() if previous.device.type == "cpu" else 1
 
@@ -88,16 +95,36 @@ def tvl1(
 
 def _each_in_a_thread(compute: Callable[[slice], None], parts: list[slice]) -> None:
     """Computes the parts at the same time, each on one of torch's threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # in the threads started here too
-    try:
+    with _one_thread_each:
         if len(parts) == 1:
             compute(parts[0])
         else:
-            with ThreadPoolExecutor(len(parts)) as pool:
+            with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as pool:
                 list(pool.map(compute, parts))  # raises what they raise
-    finally:
-        torch.set_num_threads(threads)
+
+
+class _OneThreadEach:
+    """While anyone is in here, torch's operations take one thread; afterwards as many as before the first came."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._threads = 1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._threads = torch.get_num_threads()
+            self._inside += 1
+            torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            torch.set_num_threads(self._threads)  # of this thread, and of those to come
+
+
+_one_thread_each = _OneThreadEach()  # torch keeps one number for all threads to come
 
 
 def _halved(pairs: int, size: str, error: Exception) -> int:
@@ -159,7 +186,7 @@ def _resized(planes: Tensor, sides: list[int], steps_px: list[float]) -> Tensor:
     """
     for dim, side, step_px in zip((-2, -1), sides, steps_px, strict=True):
         last = planes.shape[dim] - 1
-        at = ((torch.arange(side, device=planes.device) + 0.5) * step_px - 0.5).clamp(0, last)
+        at = ((torch.arange(side, dtype=torch.float32, device=planes.device) + 0.5) * step_px - 0.5).clamp(0, last)
         before = at.long()
         share = (at - before)[:, None] if dim == -2 else at - before
         low, high = (planes.index_select(dim, index) for index in (before, (before + 1).clamp(max=last)))
@@ -173,6 +200,8 @@ def _kind(frames: Tensor) -> str:
 
 def _check_frames(previous: Tensor, following: Tensor) -> None:
     for frames in (previous, following):
+        if not isinstance(frames, Tensor):
+            raise FlowSpecError(f"TV-L1 flow needs tensors, found {type(frames).__name__}; see torch.from_numpy")
         if frames.ndim != 3 or len(frames) < 1 or min(frames.shape[1:]) < MIN_SIDE_PX:
             raise FlowSpecError(
                 f"TV-L1 flow needs frames (N,H,W) with N at least 1 and sides of at least {MIN_SIDE_PX} px, "
@@ -188,9 +217,13 @@ def _check_frames(previous: Tensor, following: Tensor) -> None:
         )
     if previous.dtype == torch.float32:
         for name, frames in (("previous", previous), ("following", following)):
-            low, high = (float(value) for value in frames.aminmax())
+            low, high = (float(value) for value in frames.detach().aminmax())
             if not (low >= 0 and high <= 255):  # NaN neither
                 raise FlowSpecError(f"TV-L1 flow needs levels 0 to 255, found {low:g} to {high:g} in {name}")
+            if high <= 1 and bool((frames != frames.round()).any()):
+                raise FlowSpecError(
+                    f"TV-L1 flow needs levels 0 to 255, found fractions up to {high:g} in {name}; multiply by 255"
+                )
 
 
 def _check_initial(initial: Tensor | None, previous: Tensor) -> None:

@@ -22,7 +22,10 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
+from importlib import import_module
+from multiprocessing import parent_process
 from typing import Any
 
 import cv2
@@ -195,6 +198,10 @@ class _Compiled:
         self._step(*arguments)
 
     def _tried(self, arguments: tuple[Any, ...]) -> Step:
+        if parent_process() is not None:
+            # The compiler makes a tqdm bar, whose lock is one for processes: killed, this one would leave it behind.
+            with suppress(ImportError):
+                import_module("tqdm").tqdm.set_lock(threading.RLock())
         try:
             step: Step = torch.compile(_step, dynamic=True, options=self._options)
             step(*arguments)
