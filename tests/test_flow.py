@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -182,7 +183,7 @@ def test_frames_need_not_be_contiguous() -> None:
     ("frames", "words"),
     [
         (np.zeros((1, 64, 64, 3), np.uint8), "T at least 2"),
-        ([np.zeros((64, 64, 3), np.uint8)] * 3, "an array of frames .* found list"),
+        ([np.zeros((64, 64, 3), np.uint8)] * 3, "an array of frames (T,H,W,3) uint8, found list"),
         (np.zeros((64, 64, 3), np.uint8), "(T,H,W,3)"),
         (np.zeros((2, 64, 64, 3), np.float32), "uint8"),
         (np.zeros((2, 64, 64, 1), np.uint8), "(64, 64, 1)"),
@@ -190,7 +191,7 @@ def test_frames_need_not_be_contiguous() -> None:
         (np.zeros((2, 31, 340, 3), np.uint8), "at least 32 px"),  # OpenCV's DIS crashes on these
     ],
 )
-def test_frames_that_are_none_are_refused(frames: NDArray[np.uint8], words: str) -> None:
+def test_frames_that_are_none_are_refused(frames: Any, words: str) -> None:
     with pytest.raises(FlowSpecError) as error:
         estimate_flow(frames, FlowSpec())
     assert words in str(error.value)

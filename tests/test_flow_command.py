@@ -55,6 +55,14 @@ def test_the_command(command: Command, right: Path, tmp_path: Path) -> None:
     }
 
 
+def test_without_the_motion_of_the_camera(command: Command, right: Path, tmp_path: Path) -> None:
+    code, out, _ = command("flow", right, tmp_path / "a.png", *QUICK, "--subtract-median", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["flow"]["subtract_median"] is True
+    assert found["mean_px"] < 0.3
+
+
 @pytest.mark.parametrize(("bound", "told"), [("2.5", True), ("20", False)])
 def test_clipping_is_told_in_one_line(command: Command, right: Path, tmp_path: Path, bound: str, told: bool) -> None:
     code, _, err = command("flow", right, tmp_path / "a.flo", *QUICK, "--at", "0", "--bound", bound)

@@ -30,7 +30,16 @@ def flow(
         ),
     ],
     flow: Annotated[str, typer.Option(help="dis, tvl1 (the paper's), farneback, mv (the codec's) or raft.")] = "dis",
-    preset: Annotated[str, typer.Option(help="ultrafast, fast or medium for dis; default: the method's own.")] = "",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="ultrafast, fast or medium for dis; default or fast for tvl1; small or large for raft; default: the "
+            "method's own."
+        ),
+    ] = "",
+    subtract_median: Annotated[
+        bool, typer.Option("--subtract-median", help="Subtract each field's median, against camera motion.")
+    ] = False,
     short_side: Annotated[int, typer.Option(help="Size in px that the flow is computed at.", min=32)] = 256,
     bound: Annotated[float, typer.Option(help="Tell how much `prepare` would clip at ± this many px/frame.")] = 20.0,
     at: Annotated[Seconds, typer.Option(help="Moment for .png and .flo; default: where most moves.", min=0)] = None,
@@ -51,7 +60,8 @@ def flow(
     ending = ending_of(out)
     part = _part(ending, at, from_sec, to_sec, max_frames)
     style = _style(ending, arrows=arrows, scale=scale)
-    spec = FlowSpec.from_dict({"method": flow, "preset": preset, "short_side": short_side, "bound_px": bound})
+    which = {"method": flow, "preset": preset, "subtract_median": subtract_median}
+    spec = FlowSpec.from_dict({**which, "short_side": short_side, "bound_px": bound})
     with Bar(transient=True) as bar:
         look = view_flow(video, out, spec, part=part, style=style, on_progress=bar.update)
     found = _found(look, out)

@@ -212,7 +212,7 @@ def _length(rgb: NDArray[np.uint8], scale_px: float) -> str:
 
 
 def _method(spec: FlowSpec) -> str:
-    return f"flow: {spec.method}, {spec.preset}"
+    return f"flow: {spec.method}, {spec.preset}" + (", median subtracted" if spec.subtract_median else "")
 
 
 def _require_place(target: Path, video: Path, ending: str) -> None:
