@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -24,8 +25,9 @@ from stresnet.data.jpeg_folders import find_pictures
 from stresnet.data.records import Catalog, VideoRecord, open_source
 from stresnet.data.store import ClipStore, clip_path
 from stresnet.errors import StoreError, VideoError
-from stresnet.flow import FlowSpec, estimate_flow, quantize_flow
+from stresnet.flow import FlowSpec, dequantize_flow, estimate_flow, quantize_flow
 from stresnet.prepare import prepare
+from test_flow import moving
 from tiny import Command, one_line
 
 SPEC = StoreSpec(FlowSpec("tvl1", short_side=48))
@@ -358,8 +360,30 @@ def test_on_the_command_line(command: Command, root: Path, tmp_path: Path) -> No
     assert "jump/a: frame000001.jpg is damaged, or no JPEG" in err.splitlines()[-1]
 
 
+def test_sign_and_scale_are_those_of_the_extractors(tmp_path: Path) -> None:
+    """Extracted as denseflow does, 255 (v + bound) / (2 bound) of OpenCV's flow, x to the right and y down."""
+    frames = moving(3, -2, 64, 96, count=12)
+    for k, frame in enumerate(frames, 1):
+        (tmp_path / f"img_{k:05}.jpg").write_bytes(simplejpeg.encode_jpeg(frame, 95, "RGB", "444"))
+    grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]
+    for k in range(1, 12):
+        flow = dis.calc(grays[k - 1], grays[k], None)
+        for axis, name in enumerate("xy"):
+            levels = np.rint(255 * (flow[..., axis] + 20) / 40).clip(0, 255).astype(np.uint8)
+            (tmp_path / f"flow_{name}_{k:05}.jpg").write_bytes(gray(levels))
+    clip = imported(tmp_path, StoreSpec(FlowSpec(short_side=64, bound_px=20)))
+    found = dequantize_flow(clip.flow(range(11)), 20)
+    np.testing.assert_allclose(np.median(found, axis=(0, 2, 3)), [3, -2], atol=0.15)
+    again = estimate_flow(clip.rgb(range(12)), FlowSpec(short_side=64))
+    assert np.abs(found - again)[..., 16:-16, 16:-16].mean() < 0.2
+
+
 def test_real_pictures(shared: Path, tmp_path: Path) -> None:
-    """A few frames with flow of denseflow's make, bound 20; repeated, as eleven are needed."""
+    """Pictures of somebody's, bound 20: repeated, as eleven are needed.
+
+    Their frames and their flow do not belong together, so nothing of its sign or scale can be seen in them.
+    """
     sample = shared / "flow_sample"
     if not sample.is_dir():
         pytest.skip(f"no extracted flow at {sample}")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
+from torch.utils.data import DataLoader
 
 from clips_in_memory import encoded
 from stresnet.data import clip_file
@@ -194,12 +195,23 @@ def test_the_two_kinds_do_not_mix_in_one_store(videos: Path, store: ClipStore, f
     assert StoreSpec.from_dict(before) == SPEC  # of models from before there was the choice
 
 
-@pytest.mark.parametrize("flow", [FlowSpec("mv"), FlowSpec("raft"), FlowSpec("tvl1", "fast")])
-def test_what_needs_more_than_frames_or_a_gpu_is_refused(flow: FlowSpec) -> None:
-    expected = f"by dis, farneback, tvl1/default, found {flow.method}/{flow.preset}, which loader processes cannot"
+@pytest.mark.parametrize("method", ["mv", "raft"])
+def test_what_needs_more_than_frames_or_a_gpu_is_refused(method: str) -> None:
+    expected = f"by dis, farneback, tvl1, found {method}, which loader processes cannot compute: store it"
     with pytest.raises(StoreError, match=expected):
-        StoreSpec(flow, flow_stored=False)
-    assert not StoreSpec(FlowSpec("tvl1"), flow_stored=False).flow_stored
+        StoreSpec(FlowSpec(method), flow_stored=False)
+
+
+def test_loader_processes_compute_tvl1_in_torch(videos: Path, tmp_path: Path) -> None:
+    spec = StoreSpec(FlowSpec("tvl1", "fast", short_side=32), flow_stored=False)
+    store = tmp_path / "store"
+    prepare(open_source(videos), store, spec, workers=1)
+    clip = ClipStore.open(store).clip(ClipStore.open(store).select("test")[0].record.id)
+    here = clip.flow(range(3, 7))
+    loader = DataLoader([0], batch_size=None, num_workers=1, collate_fn=lambda _: clip.flow(range(3, 7)))
+    (there,) = loader
+    np.testing.assert_array_equal(there, here)
+    assert here.std() > 2
 
 
 @pytest.mark.parametrize(

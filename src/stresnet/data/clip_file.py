@@ -37,8 +37,8 @@ MIN_FRAMES = 11
 ROWS_PER_BATCH = 32
 """Frames of a record batch: about 1 MB at a short side of 256, which is what writing holds."""
 
-ON_THE_FLY = ("dis", "farneback", "tvl1/default")
-"""Flow that any loader process can compute from stored frames: OpenCV's, which need neither the video nor a GPU."""
+ON_THE_FLY = ("dis", "farneback", "tvl1")
+"""Flow that any loader process can compute from stored frames: without the video, without a GPU."""
 
 META_KEY = b"stresnet"
 _Indices = Sequence[int] | NDArray[np.integer[Any]]
@@ -61,9 +61,8 @@ class StoreSpec:
     def __post_init__(self) -> None:
         if not 1 <= self.jpeg_quality <= 100:
             raise StoreError(f"expected a jpeg_quality of 1 to 100, found {self.jpeg_quality}")
-        names = {self.flow.method, f"{self.flow.method}/{self.flow.preset}"}
-        if not self.flow_stored and not names & set(ON_THE_FLY):
-            found = f"{self.flow.method}/{self.flow.preset}, which loader processes cannot compute: store it"
+        if not self.flow_stored and self.flow.method not in ON_THE_FLY:
+            found = f"{self.flow.method}, which loader processes cannot compute: store it"
             raise StoreError(f"expected flow on the fly by {', '.join(ON_THE_FLY)}, found {found}")
 
     def to_dict(self) -> dict[str, Any]:

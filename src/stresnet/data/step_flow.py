@@ -17,7 +17,8 @@ def fill_steps(
 ) -> None:
     """Fills ``levels`` with the quantised flow of some steps, as prepared clips hold it.
 
-    Two frames are held at a time; each frame is asked for once, however many steps share it.
+    Two frames are held at a time, or as many as the method takes at once; each is asked for once, however many steps
+    share it.
 
     Args:
         levels: (n,2,H,W), to be filled.

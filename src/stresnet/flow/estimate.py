@@ -223,10 +223,13 @@ def _tvl1(spec: FlowSpec) -> _Pair:
 
 def _tvl1_in_torch(spec: FlowSpec) -> _Backend:
     import torch  # takes a second
+    from torch.utils.data import get_worker_info
 
     from stresnet.flow.tvl1 import TVL1, tvl1
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Loader processes leave the GPU to the training, and forked ones could not use it.
+    on_gpu = torch.cuda.is_available() and get_worker_info() is None
+    device = torch.device("cuda" if on_gpu else "cpu")
     params = TVL1.from_parameters(spec.parameters)
     done_px = 0
 
