@@ -246,6 +246,7 @@ def test_a_device_that_is_not_there_is_named(device: str) -> None:
     with pytest.raises(StresnetError, match=f"device '{device}' cannot be used") as error:
         Recognizer(checkpoint(), device=device)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 120
 
 
 def test_what_is_no_model(tmp_path: Path, run: Run) -> None:

@@ -275,6 +275,16 @@ def test_a_start_is_no_model_yet(command: Command, store: ClipStore, run: Run, t
     assert one_line(err) == expected
 
 
+def test_crops_larger_than_the_frames_are_noted(
+    command: Command, store: ClipStore, recipe: Path, tmp_path: Path
+) -> None:
+    train = ["train", store.root, tmp_path / "run", "--recipe", recipe, *ONE_STEP, "--stage", "motion"]
+    code, _, err = command(*train, "--set", "crop_px=40")
+    assert code == 0
+    note = "note: crops of 40 px are enlarged from frames of 32 px: prepare with a larger --short-side, or train with "
+    assert err.splitlines()[0] == note + "a lower --set crop_px"
+
+
 def test_what_is_no_run(command: Command, store: ClipStore, run: Run, recipe: Path, tmp_path: Path) -> None:
     code, out, err = command("evaluate", store.root, run.folder)
     assert (code, out) == (2, "")
@@ -397,6 +407,9 @@ def test_videos_that_cannot_be_predicted(command: Command, run: Run, clip: Path,
         f"failed: {videos[2]}: 3 frames decoded; at least 11 needed",
         f"failed: {tmp_path}: a video file is expected, this is a folder or a device",
     ]
+    code, _, err = command("predict", model, "https://example.com/a.mp4")
+    expected = "failed: https:/example.com/a.mp4: a file is expected, this is an address: download it first"
+    assert (code, err.splitlines()[-1]) == (1, expected)
 
 
 def test_scores_that_do_not_belong_together(command: Command, run: Run, store: ClipStore, tmp_path: Path) -> None:

@@ -113,7 +113,9 @@ class Recognizer(ModelHubMixin):
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             net = self.checkpoint.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AssertionError) as error:  # an unknown name, or a torch without CUDA
-            raise StresnetError(f"device {str(device)!r} cannot be used ({first_line(error)}): give cpu") from error
+            # of an unknown name torch says all that it knows
+            reason = "no such kind" if "Expected one of" in str(error) else first_line(error)
+            raise StresnetError(f"device {str(device)!r} cannot be used ({reason}): give cpu") from error
         self._net = net.eval()
 
     @classmethod

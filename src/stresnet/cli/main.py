@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -26,6 +26,8 @@ from stresnet.cli.show import Bar, console, errors, exit_with_failures, show_row
 from stresnet.errors import StresnetError
 
 if TYPE_CHECKING:
+    from stresnet.data.store import ClipStore
+    from stresnet.recipes import Recipe
     from stresnet.recognize import Protocol
 
 app = typer.Typer(
@@ -132,18 +134,14 @@ def train(
 
     starts = _starts(init or [])
     prepared = ClipStore.open(store)
-    if not test_group and prepared.select("train") and not prepared.select("test"):
-        groups = sorted({e.record.group for e in prepared.entries} - {""})
-        errors.print(
-            "note: all videos are learnt from, none is left to test on; "
-            + (f"hold some out with --test-group: {', '.join(groups)}" if groups else "give some a `test` split"),
-            soft_wrap=True,
-        )
+    chosen = load_recipe(recipe, changes or [])
+    for note in _doubts(prepared, chosen, bool(test_group)):
+        errors.print(f"note: {note}", soft_wrap=True)
     with Bar() as bar:
         done = run_train(
             prepared,
             run,
-            load_recipe(recipe, changes or []),
+            chosen,
             init=starts,
             only=stage,
             resume=resume,
@@ -154,6 +152,19 @@ def train(
         )
     names = ", ".join(s.name for s in done.finished())
     console.print(f"trained: {names}; model: {done.folder / 'model.safetensors'}", soft_wrap=True)
+
+
+def _doubts(store: ClipStore, recipe: Recipe, tested: bool) -> Iterator[str]:
+    """What may not be meant, though it can be trained."""
+    if not tested and store.select("train") and not store.select("test"):
+        groups = sorted({e.record.group for e in store.entries} - {""})
+        advice = f"hold some out with --test-group: {', '.join(groups)}" if groups else "give some a `test` split"
+        yield f"all videos are learnt from, none is left to test on; {advice}"
+    if store.spec.flow.short_side < recipe.crop_px:
+        yield (
+            f"crops of {recipe.crop_px} px are enlarged from frames of {store.spec.flow.short_side} px: prepare with "
+            "a larger --short-side, or train with a lower --set crop_px"
+        )
 
 
 def _starts(texts: Sequence[str]) -> dict[str, Path]:
@@ -262,6 +273,8 @@ def predict(
             bar.update("recognising", done, len(videos))
             which = f"{done + 1}/{len(videos)} {video.name[-40:]}" if len(videos) > 1 else video.name[-40:]
             try:
+                if re.match("[a-z0-9]+:/[^/]", str(video)) and not video.exists():  # pathlib made one slash of two
+                    raise StresnetError(f"{video}: a file is expected, this is an address: download it first")
                 found = recognizer.predict(video, protocol=look, top=top, on_progress=partial(_predicting, bar, which))
             except StresnetError as error:
                 failed.append((str(video), str(error)))
