@@ -130,8 +130,9 @@ def _without_ctrl_c() -> Iterator[None]:
         yield
         return
     resource_tracker.ensure_running()  # else the first process starts it, which unmasks the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
