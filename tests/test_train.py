@@ -340,32 +340,6 @@ def test_cut_off_anywhere_it_ends_as_an_unbroken_run(
     assert list(folder.rglob(".*")) == []
 
 
-def test_ctrl_c_counts_though_python_drops_what_it_raises(
-    tmp_path: Path, store: ClipStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where it comes in the midst of a finaliser."""
-    steps: list[int] = []
-    step = StageTraining.training_step
-
-    def press(self: StageTraining, batch: Any, index: int) -> Any:
-        steps.append(index)
-        if len(steps) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return step(self, batch, index)
-
-    monkeypatch.setattr(StageTraining, "training_step", press)
-    before = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        here = signal.getsignal(signal.SIGINT)
-        recipe = tiny_recipe({"appearance": {"schedule": [{"lr": 0.01, "iterations": 20}]}})
-        with pytest.raises(KeyboardInterrupt):
-            train(store, tmp_path / "run", recipe, workers=0, only="appearance")
-        assert signal.getsignal(signal.SIGINT) is here
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert len(steps) == 3
-
-
 def test_seconds_of_earlier_attempts_count(store: ClipStore) -> None:
     recipe = tiny_recipe()
     model = STResNet(recipe.config(recipe.stages[0], 4))

@@ -10,9 +10,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,7 +49,7 @@ def make_trainer(folder: Path, recipe: Recipe, stage: Stage, epochs: int, device
         max_epochs=epochs,
         precision=recipe.precision,
         logger=loggers,
-        callbacks=[checkpoints, progress, _Interruptible()],
+        callbacks=[checkpoints, progress, _OwnSigterm()],
         plugins=[_WholeCheckpoints()],
         enable_model_summary=False,
         enable_progress_bar=False,  # Lightning's counts epochs of its own, over four lines each
@@ -163,55 +162,38 @@ class _EpochLines(Callback):
         )
 
 
-class _Interruptible(Callback):
-    """Ends training at Ctrl-C and, if the program handles it, at SIGTERM: at once, as a rule.
+class _OwnSigterm(Callback):
+    """Leaves SIGTERM to the program, if that handles it.
 
-    What the handlers raise is lost if it comes in the midst of a finaliser or a callback of C code: so it is raised
-    again after the batch. And SIGTERM stays the program's. Lightning would wait for the end of the batch, and several
-    devices may do so for ever: they tell each other of the signal in the midst of whatever else they exchange.
+    Lightning waits for the end of a batch. Several devices may do so for ever: they tell each other of the signal in
+    the midst of whatever else they exchange.
     """
 
     def __init__(self) -> None:
-        self.handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        self.asked = False
+        self.handler = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for number, handler in self.handlers.items():
-            if callable(handler) and threading.current_thread() is threading.main_thread():
-                signal.signal(number, partial(self._ask, handler))
-
-    def _ask(self, handler: Callable[[int, Any], Any], number: int, frame: Any) -> None:
-        self.asked = True
-        handler(number, frame)
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
+        if callable(self.handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.handler)
 
 
 @contextmanager
 def plain_errors(trainer: L.Trainer) -> Iterator[None]:
     """Undo what Lightning and PyTorch's loader processes make of Ctrl-C and of this library's errors."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         yield
     except SystemExit:
         if not trainer.interrupted:
             raise
-        # Ctrl-C: Lightning ends the program, with another code than users expect.
+        # Ctrl-C: Lightning leaves it switched off, and the program with another code than users expect.
+        signal.signal(signal.SIGINT, on_interrupt)
         raise KeyboardInterrupt from None
     except StresnetError as error:
         # Out of a loader process comes the text of a whole traceback, our line being its last.
         kind = type(error)
         line = str(error).rstrip().splitlines()[-1]
         raise kind(line.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():
-                if handler is not None:  # Lightning leaves Ctrl-C switched off
-                    signal.signal(number, handler)
 
 
 @contextmanager
