@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable
+from functools import partialmethod
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -109,6 +110,28 @@ def test_many_frames_go_in_batches_and_come_back_in_order(standin: Callable[[], 
     assert [len(call["image1"]) for call in standin().calls] == [8, 8, 3]
     np.testing.assert_allclose(flow[:, 0, 0, 0], 10 * (np.array(levels[:-1]) / 127.5 - 1), atol=1e-4)
     np.testing.assert_allclose(flow[:, 1, 0, 0], 10 * (np.array(levels[1:]) / 127.5 - 1), atol=1e-4)
+
+
+def test_out_of_memory_it_takes_half_the_pairs(standin: Callable[[], StandIn], monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = list(range(0, 200, 10))
+    spec = FlowSpec("raft", "small", bound_px=17)  # no other test's, so that its model is made anew
+    expected = estimate_flow(gray_frames(levels, 128, 128), spec)
+    forward, tried = StandIn.forward, []
+
+    def limited(self: StandIn, image1: Tensor, image2: Tensor, num_flow_updates: int, most: int = 2) -> list[Tensor]:
+        tried.append(len(image1))
+        if len(image1) > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return forward(self, image1, image2, num_flow_updates)
+
+    monkeypatch.setattr(StandIn, "forward", limited)
+    with pytest.warns(RuntimeWarning, match="RAFT flow: not enough memory for . pairs of 128x128 frames at once"):
+        flow = estimate_flow(gray_frames(levels, 128, 128), spec)
+    np.testing.assert_array_equal(flow, expected)
+    assert tried == [8, 4, 2, 2, 2, 2] * 2 + [3, 1, 1, 1]
+    monkeypatch.setattr(StandIn, "forward", partialmethod(limited, most=0))
+    with pytest.raises(FlowSpecError, match=r"^RAFT flow needs more memory than is free, for one pair of 128x128"):
+        estimate_flow(gray_frames(levels[:2], 128, 128), spec)
 
 
 def one_line(use: Callable[[], object]) -> str:

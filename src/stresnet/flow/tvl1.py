@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import threading
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stresnet.errors import FlowSpecError
+from stresnet.flow.memory import halved
 from stresnet.flow.spec import MIN_SIDE_PX
 from stresnet.flow.tvl1_parameters import TVL1 as TVL1
 from stresnet.flow.tvl1_scale import Step, flow_of_scale, inner_step
@@ -87,7 +87,7 @@ def _in_turns(previous: Tensor, following: Tensor, params: TVL1, initial: Tensor
         try:
             _each_in_a_thread(compute, [slice(at, min(end, at + share)) for at in range(done, end, share)])
         except torch.cuda.OutOfMemoryError as error:
-            at_once = _halved(share, f"{width}x{height}", error)
+            at_once = halved(share, "TV-L1", f"{width}x{height}", error)
         else:
             done = end
     return flow
@@ -125,21 +125,6 @@ class _OneThreadEach:
 
 
 _one_thread_each = _OneThreadEach()  # torch keeps one number for all threads to come
-
-
-def _halved(pairs: int, size: str, error: Exception) -> int:
-    if pairs == 1:
-        raise FlowSpecError(
-            f"TV-L1 flow needs more memory than is free, for one pair of {size} frames; free some, or shrink the frames"
-        ) from error
-    warnings.warn(
-        f"TV-L1 flow: not enough memory for {pairs} pairs of {size} frames at once; going on with {pairs // 2}",
-        RuntimeWarning,
-        stacklevel=3,
-    )
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return pairs // 2
 
 
 @torch.no_grad()

@@ -24,7 +24,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
-from importlib import import_module
 from multiprocessing import parent_process
 from typing import Any
 
@@ -201,7 +200,9 @@ class _Compiled:
         if parent_process() is not None:
             # The compiler makes a tqdm bar, whose lock is one for processes: killed, this one would leave it behind.
             with suppress(ImportError):
-                import_module("tqdm").tqdm.set_lock(threading.RLock())
+                from tqdm import tqdm  # type: ignore[import-untyped]
+
+                tqdm.set_lock(threading.RLock())
         try:
             step: Step = torch.compile(_step, dynamic=True, options=self._options)
             step(*arguments)
