@@ -17,6 +17,18 @@ if TYPE_CHECKING:
 # programs are at work too, forty times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-golden", action="store_true", help="record golden.json anew before comparing with it")
+    parser.addoption("--slow", action="store_true", help="run the tests that take minutes too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: run with --slow"))
+
+
 # The fixtures import what they need themselves: most tests can do without torch, which takes seconds to load.
 
 
