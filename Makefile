@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-MODULES := $(addprefix stresnet.,media flow model data recipes scores prepare convert released remote train recognize evaluate report hub models)
+MODULES := $(addprefix stresnet.,media flow model data recipes weights training inference evaluation)
 INSTALLED := $(VENV)/.installed
 
 .PHONY: setup demo test check format coverage docs clean

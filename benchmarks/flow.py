@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from stresnet.flow import FlowSpec, iter_flow
 from stresnet.flow import tvl1 as of_pairs
+from stresnet.flow.methods.tvl1 import TVL1, tvl1
 from stresnet.flow.spec import PARAMETERS
-from stresnet.flow.tvl1 import TVL1, tvl1
 from stresnet.media.video import iter_frames
 
 H, W = 256, 340

@@ -23,11 +23,12 @@ from typing import Any
 import yaml
 
 from real_clips import FOLDS, stresnet, write_source
-from stresnet.data.records import open_source
+from stresnet.data.catalog import read_catalog
+from stresnet.data.prepare import prepare
 from stresnet.data.store import StoreSpec
+from stresnet.evaluation.metrics import mcnemar, top_k_accuracy
+from stresnet.evaluation.scores import ScoreTable, concatenate
 from stresnet.flow import FlowSpec
-from stresnet.prepare import prepare
-from stresnet.scores import ScoreTable, concatenate, mcnemar, top_k_accuracy
 
 BACKENDS: dict[str, dict[str, Any]] = {
     "dis-medium": {},
@@ -112,7 +113,7 @@ def prepared(source: Path, store: Path, spec: FlowSpec, workers: int) -> tuple[f
     """Prepares a store, unless it is there, and returns frames per second and kilobytes per frame."""
     note = store.with_name(f"{store.name}.json")
     if not note.exists():
-        summary = prepare(open_source(source), store, StoreSpec(spec), workers=workers)
+        summary = prepare(read_catalog(source), store, StoreSpec(spec), workers=workers)
         if summary.failed:
             raise SystemExit(f"{store}: {len(summary.failed)} videos failed, the first: {summary.failed[0]}")
         rate = summary.frames / summary.seconds if summary.kept == 0 else float("nan")

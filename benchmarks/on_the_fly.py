@@ -22,14 +22,14 @@ import cv2
 import numpy as np
 import torch
 
-from stresnet.data.clip_file import Clip, StoreSpec
-from stresnet.data.clip_writer import write_clip
 from stresnet.data.clips import cut
-from stresnet.data.encode import encode_clip
+from stresnet.data.encode import encode_video
+from stresnet.data.prepared_video import PreparedVideo, StoreSpec
+from stresnet.data.prepared_video_writer import write_video_file
 from stresnet.data.sampling import border_crop, sample_centers
 from stresnet.flow.spec import FlowSpec
+from stresnet.inference.recognizer import Recognizer
 from stresnet.media.video import VIDEO_EXTENSIONS
-from stresnet.recognize import Recognizer
 
 STEPS, TAU, FLOW_STACK, CROP_PX = 5, (5, 15), 10, 224
 
@@ -70,9 +70,9 @@ def compare(spec: StoreSpec, paths: Sequence[Path], folder: Path, count: int, ro
     for turn, way, n in np.ndindex(preparing.shape):
         start = time.process_time()
         target = folder / str(way) / f"{n}.arrow"
-        write_clip(target, partial(encode_clip, str(n), paths[n], both(spec)[way]))
+        write_video_file(target, partial(encode_video, str(n), paths[n], both(spec)[way]))
         preparing[turn, way, n] = time.process_time() - start
-    frames = sum(Clip.open(folder / "0" / f"{n}.arrow").meta.frames for n in range(len(paths)))
+    frames = sum(PreparedVideo.open(folder / "0" / f"{n}.arrow").meta.frames for n in range(len(paths)))
     reading = np.zeros((rounds, 2, count))
     for turn, index, way in np.ndindex(rounds, count, 2):
         start = time.process_time()
@@ -92,7 +92,7 @@ def compare(spec: StoreSpec, paths: Sequence[Path], folder: Path, count: int, ro
 
 def read(path: Path, seed: int) -> None:
     """Cuts a training clip."""
-    clip = Clip.open(path)
+    clip = PreparedVideo.open(path)
     rng = np.random.default_rng(seed)
     centers = sample_centers(clip.meta.frames, FLOW_STACK, STEPS, TAU, rng)
     crop = border_crop(clip.meta.height, clip.meta.width, CROP_PX, 0.25, True, rng)
@@ -105,8 +105,8 @@ def compare_logits(recognizer: Recognizer, paths: Sequence[Path], folder: Path) 
     for n, path in enumerate(paths):
         clips = []
         for way, spec in enumerate(both(recognizer.store_spec)):
-            write_clip(folder / f"{n}.{way}.arrow", partial(encode_clip, str(n), path, spec))
-            clips.append(Clip.open(folder / f"{n}.{way}.arrow"))
+            write_video_file(folder / f"{n}.{way}.arrow", partial(encode_video, str(n), path, spec))
+            clips.append(PreparedVideo.open(folder / f"{n}.{way}.arrow"))
         steps = np.arange(0, clips[0].meta.frames - 1, 5)
         levels.append(np.abs(clips[0].flow(steps).astype(np.int16) - clips[1].flow(steps)).mean())
         logits.append([recognizer.score(clip).fused for clip in clips])

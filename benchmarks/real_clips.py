@@ -16,7 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from stresnet.scores import ScoreTable, concatenate, mcnemar, mean_class_accuracy, top_k_accuracy
+from stresnet.evaluation.metrics import mcnemar, mean_class_accuracy, top_k_accuracy
+from stresnet.evaluation.scores import ScoreTable, concatenate
 
 FOLDS = {
     "ut_interaction": [("set1_seq9", "set1_seq10"), ("set1_seq1", "set1_seq2")],

@@ -25,11 +25,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-import dagnn_files as files
-import dagnn_surgery as surgery
-from dagnn_oracle import Net, logits, read
+from helpers import dagnn_files as files
+from helpers import dagnn_surgery as surgery
+from helpers.dagnn_oracle import Net, logits, read
 from stresnet.model import STResNet
-from stresnet.model.matconvnet import read_matconvnet
+from stresnet.weights.matconvnet import read_matconvnet
 
 CLASSES = 101
 
@@ -43,7 +43,7 @@ NETWORKS: dict[str, tuple[int, int, Callable[[Net, Net], Net]]] = {
 
 CONVERT = """
 import json, sys, time
-from stresnet.model.matconvnet import read_matconvnet
+from stresnet.weights.matconvnet import read_matconvnet
 def peak():  # getrusage would count the parent's, whose memory this process began with
     return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) / 1024
 before, start = peak(), time.perf_counter()

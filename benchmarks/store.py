@@ -26,9 +26,9 @@ import simplejpeg
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from stresnet.data.clip_writer import ClipWriter, Refusal, write_clip
-from stresnet.data.encode import temporary_clip
-from stresnet.data.store import Clip, ClipMeta, StoreSpec
+from stresnet.data.encode import temporary_video
+from stresnet.data.prepared_video_writer import PreparedVideoWriter, Refusal, write_video_file
+from stresnet.data.store import PreparedVideo, PreparedVideoMetadata, StoreSpec
 from stresnet.flow.codec import quantize_flow
 from stresnet.flow.estimate import iter_flow
 from stresnet.flow.spec import FlowSpec
@@ -49,7 +49,7 @@ class Sample:
     name: str
     rgb: Levels
     flow: Levels
-    clip: Clip
+    clip: PreparedVideo
 
 
 class Format(Protocol):
@@ -78,19 +78,19 @@ class Arrow:
         stacked = sample.flow.reshape(len(sample.flow), -1, sample.flow.shape[-1], 1)
         flow = [simplejpeg.encode_jpeg(field, self._quality, "GRAY", "Gray") for field in stacked]
 
-        def encode(sink: BinaryIO, refusal: Refusal) -> ClipMeta:
-            writer = ClipWriter(sink, refusal, sample.clip.meta.spec)
+        def encode(sink: BinaryIO, refusal: Refusal) -> PreparedVideoMetadata:
+            writer = PreparedVideoWriter(sink, refusal, sample.clip.meta.spec)
             for row in zip(sample.clip.times_sec, rgb, [*flow, None], strict=True):
                 writer.append(*row)
             return writer.finish(sample.clip.meta)
 
-        write_clip(folder / f"{sample.name}.arrow", encode)
+        write_video_file(folder / f"{sample.name}.arrow", encode)
         sizes = sum(map(len, rgb)), sum(map(len, flow))
         overhead = (folder / f"{sample.name}.arrow").stat().st_size - sum(sizes)
         return sizes[0] + overhead, sizes[1]
 
     def read(self, sample: Sample, folder: Path, frames: Indices, fields: Indices) -> tuple[Levels, Levels]:
-        clip = Clip.open(folder / f"{sample.name}.arrow")
+        clip = PreparedVideo.open(folder / f"{sample.name}.arrow")
         return clip.rgb(frames), clip.flow(fields)
 
 
@@ -222,7 +222,7 @@ def prepare_samples(folder: Path, count: int, spec: StoreSpec, raw: Path) -> lis
     for path in paths[:: max(1, len(paths) // count)][:count]:
         frames = np.stack([frame.rgb for frame in iter_frames(path, short_side=spec.flow.short_side)])
         flow = np.stack([quantize_flow(field, spec.flow.bound_px) for field in iter_flow(frames, spec.flow)])
-        sample = Sample(path.stem, frames, flow, temporary_clip(path.stem, path, spec))
+        sample = Sample(path.stem, frames, flow, temporary_video(path.stem, path, spec))
         Raw().write(sample, raw)
         rgb_map, flow_map = (np.load(raw / f"{path.stem}.{part}.npy", mmap_mode="r") for part in ("rgb", "flow"))
         samples.append(replace(sample, rgb=rgb_map, flow=flow_map))

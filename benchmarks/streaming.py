@@ -80,22 +80,22 @@ def measured(verb: str, video: Path) -> tuple[str, str]:
 
 def run(verb: str, video: Path) -> None:
     """What is measured."""
-    from stresnet.data.clip_file import StoreSpec
+    from stresnet.data.prepared_video import StoreSpec
     from stresnet.flow.spec import FlowSpec
 
     spec = StoreSpec(FlowSpec(preset="ultrafast", short_side=HEIGHT))
     if verb == "prepare":
-        from stresnet.data.records import open_source
-        from stresnet.prepare import prepare
+        from stresnet.data.catalog import read_catalog
+        from stresnet.data.prepare import prepare
 
-        summary = prepare(open_source(video.parents[1]), video.parents[2] / "store", spec, workers=1)
+        summary = prepare(read_catalog(video.parents[1]), video.parents[2] / "store", spec, workers=1)
         assert summary.done, summary.failed
         return
     import torch
 
+    from stresnet.inference.recognizer import Recognizer
     from stresnet.model import Checkpoint, Preprocessing, STResNet
     from stresnet.recipes import load_recipe
-    from stresnet.recognize import Recognizer
 
     torch.set_num_threads(1)
     recipe = load_recipe("demo", ["width=0.0625", "crop_px=32"])
@@ -112,7 +112,7 @@ def compare(clips: Path, rounds: int) -> None:
     """Prints what writing a temporary file adds to encoding a short video."""
     import cv2
 
-    from stresnet.data.encode import encode_clip, temporary_clip
+    from stresnet.data.encode import encode_video, temporary_video
     from stresnet.data.store import StoreSpec
     from stresnet.flow.spec import FlowSpec
     from stresnet.media.video import VIDEO_EXTENSIONS
@@ -124,14 +124,14 @@ def compare(clips: Path, rounds: int) -> None:
     nowhere = open(os.devnull, "wb")  # noqa: SIM115
     for preset in ("ultrafast", "medium"):
         spec = StoreSpec(FlowSpec(preset=preset))
-        ways = (partial(encode_clip, sink=nowhere, refusal=str), temporary_clip)
+        ways = (partial(encode_video, sink=nowhere, refusal=str), temporary_video)
         seconds = np.zeros((rounds, 2, len(videos)))
         for turn in np.ndindex(seconds.shape):
             video = videos[turn[2]]
             start = time.perf_counter()
             ways[turn[1]]("v", video, spec)
             seconds[turn] = time.perf_counter() - start
-        frames = sum(temporary_clip("v", video, spec).meta.frames for video in videos)
+        frames = sum(temporary_video("v", video, spec).meta.frames for video in videos)
         # The least of all rounds: what else goes on on the machine only ever adds.
         nothing, file = 1000 * seconds.min(axis=0).sum(axis=1) / frames
         print(f"| {preset} | {frames} | {nothing:.2f} | {file:.2f} | {file / nothing:.3f} |", flush=True)

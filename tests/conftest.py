@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from stresnet.data.store import ClipStore
-    from stresnet.train import Run
-    from tiny import Command
+    from helpers.tiny import Command
+    from stresnet.data.store import Store
+    from stresnet.training import Run
 
 # Read when torch is loaded. Tests use tiny tensors, for which several threads only wait for each other: where other
 # programs are at work too, forty times as long.
@@ -44,25 +44,25 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve generated videos, {train,test}/class; to be read only."""
-    import tiny
+    from helpers import tiny
 
     return tiny.write_videos(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="session")
-def store(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
+def store(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The store of those videos; to be read only."""
-    import tiny
-    from stresnet.data.records import open_source
+    from helpers import tiny
+    from stresnet.data.catalog import read_catalog
 
-    return tiny.prepared(open_source(videos), tmp_path_factory.mktemp("prepared") / "a store")
+    return tiny.prepared(read_catalog(videos), tmp_path_factory.mktemp("prepared") / "a store")
 
 
 @pytest.fixture(scope="session")
-def run(store: ClipStore, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """All stages of the tiny recipe, trained on that store; to be read only."""
-    import tiny
-    from stresnet.train import train
+    from helpers import tiny
+    from stresnet.training import train
 
     return train(store, tmp_path_factory.mktemp("trained") / "ein Lauf", tiny.tiny_recipe(), workers=0)
 
@@ -70,7 +70,7 @@ def run(store: ClipStore, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command line in this process: its exit code, stdout and stderr."""
-    from stresnet.cli.main import run
+    from stresnet.cli.app import run
 
     def call(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -85,7 +85,7 @@ def recipe(tmp_path: Path) -> Path:
     """The tiny recipe as a file."""
     import yaml
 
-    import tiny
+    from helpers import tiny
 
     path = tmp_path / "récipe [1].yaml"
     path.write_text(yaml.safe_dump(tiny.VALUES), "utf-8")

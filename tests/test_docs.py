@@ -31,7 +31,7 @@ def test_the_readme_names_recipes_files_and_targets_that_exist() -> None:
 
 
 def test_the_readme_options_are_the_commands_options(capsys: pytest.CaptureFixture[str]) -> None:
-    from stresnet.cli.main import run
+    from stresnet.cli.app import run
 
     text = (ROOT / "README.md").read_text("utf-8")
     for command in ("prepare", "train", "evaluate", "predict"):

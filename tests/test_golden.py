@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-import golden
-from stresnet.data.store import ClipStore
+from helpers import golden
+from stresnet.data.store import Store
 from stresnet.recipes import packaged_recipes
 
 LOGITS, LOSSES = 1e-4, 0.1
-"""Relative tolerances on another kind of machine: sub-batches of four videos magnify the last bits from step to step."""
+"""Relative tolerances on another kind of machine: small batches magnify the last bits at each step."""
 
 
 @pytest.fixture(scope="module")
-def recorded(request: pytest.FixtureRequest, store: ClipStore, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def recorded(request: pytest.FixtureRequest, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Any:
     if request.config.getoption("--record-golden"):
         golden.record(store, tmp_path_factory.mktemp("recording"))
     return golden.load()
@@ -37,7 +37,7 @@ def test_logits(recorded: Any, same_machine: bool) -> None:
 
 
 @pytest.mark.parametrize("name", packaged_recipes())
-def test_first_losses(name: str, recorded: Any, same_machine: bool, store: ClipStore, tmp_path: Path) -> None:
+def test_first_losses(name: str, recorded: Any, same_machine: bool, store: Store, tmp_path: Path) -> None:
     found, expected = golden.losses(store, tmp_path, name), recorded["losses"][name]
     if same_machine:
         assert found == expected
@@ -51,7 +51,7 @@ def test_recipes(name: str, recorded: Any) -> None:
     assert golden.recipe_values(name) == recorded["recipes"][name]
 
 
-def test_stored_pictures(recorded: Any, same_machine: bool, store: ClipStore) -> None:
+def test_stored_pictures(recorded: Any, same_machine: bool, store: Store) -> None:
     found, expected = golden.pictures(store), recorded["pictures"]
     if same_machine:
         assert found == expected

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stresnet.flow import FlowSpec as FlowSpec
     from stresnet.flow import estimate_flow as estimate_flow
+    from stresnet.inference.recognizer import Prediction as Prediction
+    from stresnet.inference.recognizer import Recognizer as Recognizer
     from stresnet.media import read_video as read_video
     from stresnet.model import STResNet as STResNet
     from stresnet.model import STResNetConfig as STResNetConfig
     from stresnet.model import load_model as load_model
-    from stresnet.recognize import Prediction as Prediction
-    from stresnet.recognize import Recognizer as Recognizer
 
 __version__ = "0.1.0"
 
@@ -27,8 +27,8 @@ _HOME = {
     "STResNet": "stresnet.model",
     "STResNetConfig": "stresnet.model",
     "load_model": "stresnet.model",
-    "Prediction": "stresnet.recognize",
-    "Recognizer": "stresnet.recognize",
+    "Prediction": "stresnet.inference.recognizer",
+    "Recognizer": "stresnet.inference.recognizer",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -6,6 +6,6 @@ import os
 # training runs at a fraction of its speed. The runtime reads this once, when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from stresnet.cli.main import main
+from stresnet.cli.app import main
 
 __all__ = ["main"]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from stresnet.cli.show import Bar, console
+from stresnet.cli.display import Bar, console
 
 
 def convert(
@@ -30,13 +30,13 @@ def convert(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Turn released weights into a model, image weights into a two-stream start, a model into MATLAB's format."""
-    from stresnet.convert import convert as run_convert
-    from stresnet.convert import require_possible
-    from stresnet.remote import fetch
+    from stresnet.weights.convert import convert as run_convert
+    from stresnet.weights.convert import require_possible
+    from stresnet.weights.fetch import fetch
 
     require_possible(out, classes)  # said before the download rather than after it
     with Bar(transient=True) as bar:
-        file = fetch(source, sha256=sha256, on_progress=partial(bar.fetch, source))
+        file = fetch(source, sha256=sha256, progress=partial(bar.fetch, source))
     report = run_convert(file, out, classes=classes)
     if as_json:
         print(json.dumps({"out": str(report.out), "report": report.lines}, ensure_ascii=False))

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from rich.table import Table
 
-from stresnet.cli.show import Bar, console, errors
+from stresnet.cli.display import Bar, console, errors
 
 if TYPE_CHECKING:
-    from stresnet.flow.steps import Look, Part
-    from stresnet.flow.view import Style
+    from stresnet.flow.show.steps import Look, Part
+    from stresnet.flow.show.view import Style
 
 Seconds = Optional[float]  # noqa: UP045
 
@@ -55,7 +55,7 @@ def flow(
 ) -> None:
     """Look at the flow of a video: in colours, as arrows or as numbers, and how much of it would be clipped."""
     from stresnet.flow import FlowSpec, clipping_note
-    from stresnet.flow.view import ending_of, view_flow
+    from stresnet.flow.show.view import ending_of, view_flow
 
     ending = ending_of(out)
     part = _part(ending, at, from_sec, to_sec, max_frames)
@@ -63,7 +63,7 @@ def flow(
     which = {"method": flow, "preset": preset, "subtract_median": subtract_median}
     spec = FlowSpec.from_dict({**which, "short_side": short_side, "bound_px": bound})
     with Bar(transient=True) as bar:
-        look = view_flow(video, out, spec, part=part, style=style, on_progress=bar.update)
+        look = view_flow(video, out, spec, part=part, style=style, progress=bar.update)
     found = _found(look, out)
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
@@ -77,7 +77,7 @@ def flow(
 
 
 def _part(ending: str, at: float | None, from_sec: float | None, to_sec: float | None, max_frames: int | None) -> Part:
-    from stresnet.flow.steps import Part
+    from stresnet.flow.show.steps import Part
 
     for name, value in (("--at", at), ("--from", from_sec), ("--to", to_sec)):
         if value is not None and not math.isfinite(value):
@@ -95,7 +95,7 @@ def _part(ending: str, at: float | None, from_sec: float | None, to_sec: float |
 
 
 def _style(ending: str, *, arrows: bool, scale: float | None) -> Style:
-    from stresnet.flow.view import Style
+    from stresnet.flow.show.view import Style
 
     if ending in (".npz", ".flo", "/") and (arrows or scale is not None):
         raise typer.BadParameter(f"--arrows and --scale are for .mp4 and .png; {ending} holds numbers, not colours")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from stresnet.cli.show import console
+from stresnet.cli.display import console
 
 if TYPE_CHECKING:
-    from stresnet.models import ModelRow
+    from stresnet.recipes.networks import ModelRow
 
 COLUMNS = ("network", "M parameters", "clip", "GFLOPs", "reach", "UCF101", "HMDB51")
 RECALLED = "r"
@@ -25,7 +25,7 @@ def models(
     """List the networks of the papers and the recipes: size, cost of a clip, reach in time, published accuracy."""
     if as_json and markdown:
         raise typer.BadParameter("give either --json or --markdown")
-    from stresnet.models import model_table
+    from stresnet.recipes.networks import model_table
 
     rows = model_table()
     if as_json:
@@ -65,7 +65,8 @@ def _figure(row: ModelRow, data_set: str) -> str:
 
 def _notes(rows: Sequence[ModelRow]) -> list[str]:
     """What the columns mean, and what the rows are."""
-    from stresnet.models import CLASSES, network_name
+    from stresnet.model.profile import network_name
+    from stresnet.recipes.networks import CLASSES
 
     papers = dict.fromkeys(row.published.paper for row in rows if row.published)
     caffe = ", ".join(row.name for row in rows if row.config.layout == "caffe")

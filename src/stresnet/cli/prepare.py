@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from stresnet.cli.show import MOST_NAMED, Bar, console, errors, exit_with_failures
+from stresnet.cli.display import MOST_NAMED, Bar, console, errors, exit_with_failures
 
 if TYPE_CHECKING:
-    from stresnet.data.records import Catalog
+    from stresnet.data.catalog import Catalog
+    from stresnet.data.prepare import PrepareSummary
     from stresnet.flow import FlowSpec
-    from stresnet.prepare import PrepareSummary
 
 ON_THE_FLY = "on-the-fly"
 
@@ -80,9 +80,9 @@ def prepare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Decode videos, compute their flow and keep both for random access; can be stopped and gone on with."""
+    from stresnet.data.prepare import prepare as run_prepare
     from stresnet.data.store import StoreSpec
     from stresnet.flow import FlowSpec
-    from stresnet.prepare import prepare as run_prepare
 
     when, _, method = (flow or "dis").partition(":")
     flow_stored = when != ON_THE_FLY
@@ -107,13 +107,13 @@ def prepare(
         wanted = _imported(wanted, catalog, short_side, flow_stored)
     spec = StoreSpec(wanted, jpeg_quality, flow_stored=flow_stored)
     with Bar() as bar:
-        summary = run_prepare(catalog, store, spec, from_jpegs=from_jpegs, workers=workers, on_progress=bar.prepare)
+        summary = run_prepare(catalog, store, spec, from_jpegs=from_jpegs, workers=workers, progress=bar.prepare)
     _show_prepared(summary, store, as_json=as_json)
 
 
 def _imported(wanted: FlowSpec, catalog: Catalog, short_side: int | None, flow_stored: bool) -> FlowSpec:
     """The flow of imported pictures: at their size, and otherwise as the user says."""
-    from stresnet.data.import_clip import short_side_of
+    from stresnet.data.import_jpegs import short_side_of
 
     if short_side is None:
         wanted = replace(wanted, short_side=short_side_of(record.path for record in catalog.records))
@@ -151,9 +151,9 @@ def _show_prepared(summary: PrepareSummary, store: Path, *, as_json: bool) -> No
 
 
 def _note_damaged(damaged: Sequence[str], store: Path) -> None:
-    from stresnet.data.store import ClipStore
+    from stresnet.data.store import Store
 
-    frames = {entry.record.id: entry.frames for entry in ClipStore.open(store).select()}
+    frames = {entry.record.id: entry.frames for entry in Store.open(store).select()}
     for name in damaged[:MOST_NAMED]:
         errors.print(f"note: {name}: damaged; {frames[name]} frames could be decoded and are used", soft_wrap=True)
     if len(damaged) > MOST_NAMED:
@@ -162,12 +162,12 @@ def _note_damaged(damaged: Sequence[str], store: Path) -> None:
 
 
 def _catalog(source: Path, dataset: str, splits: Path | None, split: int, from_jpegs: bool) -> Catalog:
+    from stresnet.data.catalog import read_catalog
     from stresnet.data.datasets import read_hmdb51, read_ucf101
-    from stresnet.data.records import open_source
 
     readers = {"ucf101": read_ucf101, "hmdb51": read_hmdb51}
     if not dataset:
-        return open_source(source, jpegs=from_jpegs)
+        return read_catalog(source, jpegs=from_jpegs)
     if dataset not in readers:
         raise typer.BadParameter(f"--dataset must be one of {', '.join(readers)}, not {dataset!r}")
     if splits is None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from stresnet.cli.show import Bar, console, errors
+from stresnet.cli.display import Bar, console, errors
 from stresnet.errors import DownloadError, StresnetError
 
 if TYPE_CHECKING:
-    from stresnet.released import Release
+    from stresnet.weights.released import Release
 
 app = typer.Typer(help="Weights that the authors and others have released: list them, get them.", no_args_is_help=True)
 
@@ -25,7 +25,7 @@ MB = 10**6
 @app.command("list")
 def list_weights(as_json: Json = False) -> None:
     """Name the released weights: what they are, how good, and which are here already."""
-    from stresnet.released import releases
+    from stresnet.weights.released import releases
 
     if as_json:
         rows = [r.model_dump() | {"fetched": str(r.fetched) if r.fetched else None} for r in releases()]
@@ -79,9 +79,9 @@ def get_weights(
     as_json: Json = False,
 ) -> None:
     """Download released weights, verify them, and turn them into a model (image weights, into a two-stream start)."""
-    from stresnet.convert import convert, require_possible
-    from stresnet.released import forget, get_released, release
-    from stresnet.remote import sha256_of
+    from stresnet.weights.checksum import sha256_of
+    from stresnet.weights.convert import convert, require_possible
+    from stresnet.weights.released import forget, get_released, release
 
     wanted = release(name)
     target = out or Path(f"{name}.safetensors")
@@ -95,7 +95,7 @@ def get_weights(
     require_possible(target, classes, 0 if image else wanted.classes)  # said before the download rather than after it
     known = bool(wanted.sha256 or wanted.md5 or sha256 or wanted.fetched)
     with Bar(transient=True) as bar:
-        file = get_released(name, mirrors=mirror or [], sha256=sha256, on_progress=partial(bar.fetch, name))
+        file = get_released(name, mirrors=mirror or [], sha256=sha256, progress=partial(bar.fetch, name))
     digest = sha256_of(file)
     note = "" if known else "; nobody has published its digest, so that later downloads are compared with this one"
     errors.print(f"{file}: {file.stat().st_size / MB:.1f} MB, sha256 {digest}{note}", soft_wrap=True)
@@ -116,9 +116,9 @@ def get_weights(
 
 
 def _require_classes(wanted: Release, file: Path, model: Path) -> None:
-    from stresnet.model.weights import read_story
+    from stresnet.model.checkpoint import read_metadata
 
-    found = read_story(model)["config"]["num_classes"]
+    found = read_metadata(model)["config"]["num_classes"]
     if wanted.dataset != "imagenet" and found != wanted.classes:
         model.unlink()
         raise DownloadError(f"{file} tells {found} classes apart, where {wanted.name} does {wanted.classes}: remove it")

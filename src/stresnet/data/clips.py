@@ -24,7 +24,7 @@ from stresnet.data.sampling import (
     sample_centers,
     stack_around,
 )
-from stresnet.data.store import Clip, ClipStore, StoreEntry
+from stresnet.data.store import PreparedVideo, Store, StoreEntry
 from stresnet.model.config import STREAMS, Stream
 
 
@@ -42,7 +42,7 @@ class Sample(TypedDict, total=False):
 
 
 def cut(
-    clip: Clip,
+    clip: PreparedVideo,
     centers: Indices,
     crop: Crop,
     size: tuple[int, int],
@@ -119,7 +119,7 @@ class ClipSampling:
 class _StoreClips(Dataset[Sample]):
     """Labelled clips of a store's videos; where they are cut is for others to say."""
 
-    def __init__(self, store: ClipStore, entries: tuple[StoreEntry, ...], sampling: ClipSampling) -> None:
+    def __init__(self, store: Store, entries: tuple[StoreEntry, ...], sampling: ClipSampling) -> None:
         self.store = store
         self.entries = entries
         self.sampling = sampling
@@ -130,7 +130,7 @@ class _StoreClips(Dataset[Sample]):
 
     def _sample(self, entry: StoreEntry, centers: Indices, crop: Crop) -> Sample:
         s = self.sampling
-        clip = self.store.clip(entry.record.id)
+        clip = self.store.video(entry.record.id)
         sample = cut(clip, centers, crop, (s.crop_px, s.crop_px), flow_stack=s.flow_stack, streams=s.streams)
         sample["label"] = torch.tensor(self.class_index[entry.record.label])
         return sample
@@ -143,7 +143,7 @@ class TrainingClips(_StoreClips):
     workers nor an interruption changes what is seen.
     """
 
-    def __init__(self, store: ClipStore, entries: tuple[StoreEntry, ...], sampling: ClipSampling, seed: int) -> None:
+    def __init__(self, store: Store, entries: tuple[StoreEntry, ...], sampling: ClipSampling, seed: int) -> None:
         super().__init__(store, entries, sampling)
         self.seed = seed
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from stresnet.data.catalog import Catalog, VideoRecord, missing_notes
 from stresnet.data.jpeg_folders import frames_root
-from stresnet.data.records import Catalog, VideoRecord, missing_notes
 from stresnet.errors import StoreError
 
 _UCF101_NAME = re.compile(r"v_\w+_(g\d+)_c\d+\.avi")

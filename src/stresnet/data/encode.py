@@ -1,6 +1,6 @@
 """From a video to a clip, frame by frame: what is held is a few frames, however long the video is.
 
-Training, evaluation and prediction all read clips made by :func:`encode_clip`, so that a number never depends on
+Training, evaluation and prediction all read clips made by :func:`encode_video`, so that a number never depends on
 whether a video was prepared before.
 """
 
@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 import simplejpeg
 
-from stresnet.data.clip_file import MIN_FRAMES, Clip, ClipMeta, StoreSpec
-from stresnet.data.clip_writer import ClipWriter, Refusal, write_temporary
+from stresnet.data.prepared_video import MIN_FRAMES, PreparedVideo, PreparedVideoMetadata, StoreSpec
+from stresnet.data.prepared_video_writer import PreparedVideoWriter, Refusal, write_temporary
 from stresnet.errors import VideoError
 from stresnet.flow.codec import clipped_share, quantize_flow
 from stresnet.flow.estimate import flow_of
@@ -25,14 +25,14 @@ OnFrame = Callable[[int, int], None]
 """Told how many frames have been read, and how many the video's header promises (0 if it does not say)."""
 
 
-def encode_clip(
+def encode_video(
     record_id: str,
     path: str | os.PathLike[str],
     spec: StoreSpec,
     sink: BinaryIO,
     refusal: Refusal,
     on_frame: OnFrame | None = None,
-) -> ClipMeta:
+) -> PreparedVideoMetadata:
     """Returns what is known of a video after writing its frames and flow as a clip.
 
     Args:
@@ -51,7 +51,7 @@ def encode_clip(
         source = os.stat(path)
     except OSError as error:
         raise VideoError(f"{path}: cannot be read ({error.strerror})") from error
-    writer = ClipWriter(sink, refusal, spec)
+    writer = PreparedVideoWriter(sink, refusal, spec)
     with_vectors = spec.flow_stored and spec.flow.from_codec
     with iter_frames(path, short_side=spec.flow.short_side, motion_vectors=with_vectors) as reader:
         frames = _Frames(path, reader, spec.jpeg_quality, on_frame)
@@ -60,7 +60,7 @@ def encode_clip(
         raise VideoError(f"{path}: {writer.frames} frames decoded; at least {MIN_FRAMES} needed")
     height, width = frames.size
     return writer.finish(
-        ClipMeta(
+        PreparedVideoMetadata(
             id=record_id,
             frames=writer.frames,
             height=height,
@@ -77,16 +77,16 @@ def encode_clip(
     )
 
 
-def temporary_clip(
+def temporary_video(
     record_id: str, path: str | os.PathLike[str], spec: StoreSpec, on_frame: OnFrame | None = None
-) -> Clip:
-    """Returns a video as a clip in a temporary file, which goes when the clip does; arguments as in `encode_clip`.
+) -> PreparedVideo:
+    """Returns a video as a clip in a temporary file, which goes when the clip does; arguments as in `encode_video`.
 
     Raises:
-        VideoError: as `encode_clip`.
+        VideoError: as `encode_video`.
         StoreError: there is no room for the file.
     """
-    return write_temporary(partial(encode_clip, record_id, path, spec, on_frame=on_frame))
+    return write_temporary(partial(encode_video, record_id, path, spec, on_frame=on_frame))
 
 
 class _Frames(Iterator[Frame]):
@@ -122,7 +122,7 @@ class _Frames(Iterator[Frame]):
         return frame
 
 
-def _append_all(writer: ClipWriter, frames: _Frames, spec: StoreSpec) -> float | None:
+def _append_all(writer: PreparedVideoWriter, frames: _Frames, spec: StoreSpec) -> float | None:
     """Writes all rows; returns the share of flow vectors beyond the bound, None without any flow."""
     if not spec.flow_stored:
         for _ in frames:

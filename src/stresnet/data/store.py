@@ -2,7 +2,7 @@
 
 STORE/store.json         what all clips share: how they were made, the source's name and its class names
 STORE/index.parquet      one row per video of the source, with the reason if it could not be used; written last
-STORE/clips/<id>.arrow   the clips, see :mod:`stresnet.data.clip_file`
+STORE/clips/<id>.arrow   the clips, see :mod:`stresnet.data.prepared_video`
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stresnet.atomic import replacing
-from stresnet.data.clip_file import MIN_FRAMES as MIN_FRAMES
-from stresnet.data.clip_file import Clip as Clip
-from stresnet.data.clip_file import ClipMeta as ClipMeta
-from stresnet.data.clip_file import StoreSpec as StoreSpec
-from stresnet.data.clip_writer import cannot_write
-from stresnet.data.records import VideoRecord
+from stresnet.data.catalog import VideoRecord
+from stresnet.data.prepared_video import MIN_FRAMES as MIN_FRAMES
+from stresnet.data.prepared_video import PreparedVideo as PreparedVideo
+from stresnet.data.prepared_video import PreparedVideoMetadata as PreparedVideoMetadata
+from stresnet.data.prepared_video import StoreSpec as StoreSpec
+from stresnet.data.prepared_video_writer import cannot_write
 from stresnet.errors import StoreError, StresnetError
 
 FORMAT_VERSION = 2
@@ -62,7 +62,7 @@ class StoreEntry:
 
 
 @dataclass(frozen=True)
-class ClipStore:
+class Store:
     """A prepared store.
 
     Attributes:
@@ -80,7 +80,7 @@ class ClipStore:
     entries: tuple[StoreEntry, ...]
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> ClipStore:
+    def open(cls, path: str | os.PathLike[str]) -> Store:
         """Returns the store in a folder; no clip is opened.
 
         Raises:
@@ -120,7 +120,7 @@ class ClipStore:
         except OSError as error:
             raise cannot_write(index, error) from error
 
-    def clip(self, record_id: str) -> Clip:
+    def video(self, record_id: str) -> PreparedVideo:
         """Returns one video's clip, memory-mapped.
 
         Raises:
@@ -131,13 +131,13 @@ class ClipStore:
             raise StoreError(f"{self.root}: holds no video {record_id}")
         if entry.reason:
             raise StoreError(f"{self.root}: {record_id} could not be prepared ({entry.reason})")
-        return Clip.open(clip_path(self.root, record_id))
+        return PreparedVideo.open(video_path(self.root, record_id))
 
     def select(self, split: str | None = None) -> tuple[StoreEntry, ...]:
         """Returns the usable videos of one split, or of all."""
         return tuple(e for e in self.entries if not e.reason and split in (None, e.record.split))
 
-    def with_test_groups(self, groups: Sequence[str]) -> ClipStore:
+    def with_test_groups(self, groups: Sequence[str]) -> Store:
         """Returns the store with these groups for testing and all others for training.
 
         Raises:
@@ -160,7 +160,7 @@ class ClipStore:
         return {entry.record.id: entry for entry in self.entries}
 
 
-def clip_path(root: Path, record_id: str) -> Path:
+def video_path(root: Path, record_id: str) -> Path:
     """Returns where a store keeps the clip of a record."""
     return root / "clips" / f"{record_id}.arrow"
 

@@ -141,7 +141,7 @@ def write_dataset(
     spec: SyntheticSpec,
     *,
     seed: int,
-    on_progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Returns ``folder`` once it holds ``{train,test}/<class>/<class>_0001.mp4`` and so on.
 
@@ -151,7 +151,7 @@ def write_dataset(
         folder: Made if absent.
         spec: What the set is like.
         seed: Decides every clip; two seeds share none.
-        on_progress: Called after each clip with the clips done and their total.
+        progress: Called after each clip with the clips done and their total.
 
     Raises:
         StoreError: The folder holds a set made with another spec or seed, or something else.
@@ -170,8 +170,8 @@ def write_dataset(
             path.parent.mkdir(parents=True, exist_ok=True)
             frames = render_clip(label, clip_seed(seed, label, number), spec, split=split)
             write_video(path, frames, fps=spec.fps, quality_crf=spec.quality_crf)
-        if on_progress is not None:
-            on_progress(done, len(clips))
+        if progress is not None:
+            progress(done, len(clips))
     return folder
 
 

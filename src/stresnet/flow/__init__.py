@@ -1,11 +1,11 @@
 """Optical flow: how it is specified, computed, stored and shown."""
 
 from stresnet.flow.codec import clipped_share, dequantize_flow, mirror_flow, quantize_flow
-from stresnet.flow.color import flow_to_rgb
 from stresnet.flow.estimate import estimate_flow, flow_of, iter_flow, require_method
-from stresnet.flow.flo import read_flo, write_flo
+from stresnet.flow.show.colors import flow_to_rgb
+from stresnet.flow.show.flo import read_flo, write_flo
+from stresnet.flow.show.statistics import FlowStatistics, clipping_note
 from stresnet.flow.spec import FlowSpec
-from stresnet.flow.statistics import FlowStatistics, clipping_note
 
 __all__ = [
     "FlowSpec",

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stresnet.errors import FlowSpecError
-from stresnet.flow.motion_vectors import fields_from_vectors
-from stresnet.flow.raft import raft
+from stresnet.flow.methods.motion_vectors import fields_from_vectors
+from stresnet.flow.methods.raft import raft
 from stresnet.flow.spec import MIN_SIDE_PX, FlowSpec
 from stresnet.media.video import Frame
 
@@ -225,7 +225,7 @@ def _tvl1_in_torch(spec: FlowSpec) -> _Backend:
     import torch  # takes a second
     from torch.utils.data import get_worker_info
 
-    from stresnet.flow.tvl1 import TVL1, tvl1
+    from stresnet.flow.methods.tvl1 import TVL1, tvl1
 
     # Loader processes leave the GPU to the training, and forked ones could not use it.
     on_gpu = torch.cuda.is_available() and get_worker_info() is None

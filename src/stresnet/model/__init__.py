@@ -1,9 +1,9 @@
 """The network: its description, its architecture, its inputs and its weights."""
 
+from stresnet.model.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
 from stresnet.model.config import STREAMS, Stream, STResNetConfig
-from stresnet.model.inputs import Preprocessing
-from stresnet.model.stresnet import StreamLogits, STResNet
-from stresnet.model.weights import Checkpoint, load_checkpoint, load_model, save_checkpoint
+from stresnet.model.network import StreamLogits, STResNet
+from stresnet.model.preprocessing import Preprocessing
 
 __all__ = [
     "STREAMS",

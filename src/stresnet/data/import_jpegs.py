@@ -1,0 +1,126 @@
+"""Taking over frames and flow that were extracted elsewhere, byte by byte."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import simplejpeg
+
+from stresnet.data.jpeg_folders import find_pictures, name_of
+from stresnet.data.prepared_video import MIN_FRAMES, PreparedVideoMetadata, StoreSpec
+from stresnet.data.prepared_video_writer import PreparedVideoWriter, Refusal
+from stresnet.errors import VideoError
+from stresnet.media.video import FALLBACK_FPS
+
+
+def short_side_of(folders: Iterable[str]) -> int:
+    """Returns the short side in px of the first video whose first frame can be read.
+
+    Args:
+        folders: of the frames of one video each.
+
+    Raises:
+        VideoError: none can be read; the message tells of the first.
+    """
+    first_error = VideoError("expected folders of JPEGs, found none")
+    for count, folder in enumerate(folders):
+        reader = _Reader(folder, None)
+        try:
+            reader.read(find_pictures(folder, flow=False).frames[0], gray=False)
+        except VideoError as error:
+            first_error = first_error if count else error
+        else:
+            return min(reader.size)
+    raise first_error
+
+
+def import_video(
+    record_id: str, folder: str | os.PathLike[str], spec: StoreSpec, sink: BinaryIO, refusal: Refusal
+) -> PreparedVideoMetadata:
+    """Returns what is known of a video after taking over its JPEGs, byte by byte, as a clip.
+
+    Args:
+        record_id: becomes the clip's id.
+        folder: of its frames; flow, if it is to be stored, lies where the layout says.
+        spec: size of the pictures, and what their flow is said to be.
+        sink: the clip's file.
+        refusal: turns a failure to write that into what is raised.
+
+    Raises:
+        VideoError: pictures are missing, damaged, or of another size or kind than they should be.
+        StoreError: the clip cannot be written.
+    """
+    pictures = find_pictures(folder, flow=spec.flow_stored)
+    count = len(pictures.frames)
+    if count < MIN_FRAMES:
+        raise VideoError(f"{folder}: {count} frames found; at least {MIN_FRAMES} needed")
+    source_bytes, source_mtime_ns = pictures.stamp()
+    reader = _Reader(folder, spec.flow.short_side)
+    writer = PreparedVideoWriter(sink, refusal, spec, imported=True)
+    for index, path in enumerate(pictures.frames):
+        row: list[bytes | None] = [reader.read(path, gray=False)]
+        if spec.flow_stored:
+            step = [paths[index] for paths in (pictures.u, pictures.v)] if index < count - 1 else []
+            row += [reader.read(field, gray=True) for field in step] or [None, None]
+        writer.append(index / FALLBACK_FPS, *row)
+    height, width = reader.size
+    return writer.finish(
+        PreparedVideoMetadata(
+            id=record_id,
+            frames=count,
+            height=height,
+            width=width,
+            fps=FALLBACK_FPS,
+            spec=spec,
+            source_bytes=source_bytes,
+            source_mtime_ns=source_mtime_ns,
+            clipped_share=None,
+            checksum="",
+            truncated=False,
+            imported=True,
+        )
+    )
+
+
+class _Reader:
+    """Reads a video's JPEGs and makes sure that each can be decoded and is what it should be.
+
+    Attributes:
+        size: (height, width) of the pictures; (0, 0) before the first.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], short_side: int | None) -> None:
+        self.size = (0, 0)
+        self._folder = folder
+        self._short_side = short_side
+
+    def read(self, path: str, *, gray: bool) -> bytes:
+        """Returns a file's bytes."""
+        where, name = self._folder, name_of(path, self._folder)
+        try:
+            jpeg = Path(path).read_bytes()
+            height, width, colorspace, _ = simplejpeg.decode_jpeg_header(jpeg)
+            simplejpeg.decode_jpeg(jpeg, "GRAY" if gray else "RGB")
+        except OSError as error:
+            raise VideoError(f"{where}: {name} cannot be read ({error.strerror or error})") from error
+        except ValueError as error:
+            raise VideoError(f"{where}: {name} is damaged, or no JPEG ({error}); extract it again") from error
+        if gray and colorspace != "Gray":
+            raise VideoError(f"{where}: {name} is in colour; flow is expected as gray levels, not as a drawing of it")
+        if self.size == (0, 0):
+            self._require_short_side(height, width)
+            self.size = height, width
+        if self.size != (height, width):
+            first = f"the first frame {self.size[1]}x{self.size[0]}"
+            raise VideoError(f"{where}: {name} is {width}x{height}, {first}; all pictures must have one size")
+        return jpeg
+
+    def _require_short_side(self, height: int, width: int) -> None:
+        if self._short_side not in (None, min(height, width)):
+            raise VideoError(
+                f"{self._folder}: its pictures are {width}x{height}, but the store's short side is "
+                f"{self._short_side} px; import them into one of {min(height, width)} px"
+            )

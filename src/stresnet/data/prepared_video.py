@@ -1,0 +1,341 @@
+"""One prepared video: its frames and its flow, decoded and estimated once, in an Arrow IPC file.
+
+One row per frame, in record batches of ``ROWS_PER_BATCH``, so that frame ``i`` lies in batch ``i // ROWS_PER_BATCH``;
+then an empty batch whose own metadata holds a :class:`PreparedVideoMetadata` as JSON: what it says is
+known only at the end, and a video is written as it is decoded, however long it is. The columns are ``time_sec``,
+``rgb`` (a JPEG), and for the step to the next row (null in the last one)
+
+- ``flow``, a gray JPEG of quantised levels with u above v, or
+- ``u`` and ``v``, two gray JPEGs taken over from elsewhere, or
+- neither, where flow is computed from the frames when it is asked for.
+
+Frames have ``FlowSpec.short_side`` px on their short side: (H,W) below. T is the number of frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import simplejpeg
+from numpy.typing import NDArray
+
+from stresnet.data.step_flow import fill_steps
+from stresnet.errors import FlowSpecError, StoreError, StresnetError
+from stresnet.flow.spec import FlowSpec
+
+MIN_FRAMES = 11
+"""Frames that the one valid centre of a stack of 10 flow fields needs: t−5 … t+4 → t+5 (released code)."""
+
+ROWS_PER_BATCH = 32
+"""Frames of a record batch: about 1 MB at a short side of 256, which is what writing holds."""
+
+ON_THE_FLY = ("dis", "farneback", "tvl1")
+"""Flow that any loader process can compute from stored frames: without the video, without a GPU."""
+
+META_KEY = b"stresnet"
+_Indices = Sequence[int] | NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """How every clip of a store was made. The size is ``flow.short_side``.
+
+    Attributes:
+        flow: the optical flow, and the size of frames and flow.
+        jpeg_quality: 1 to 100, of frames and flow alike.
+        flow_stored: whether flow lies in the store; else it is computed from the stored frames when it is read.
+    """
+
+    flow: FlowSpec
+    jpeg_quality: int = 95
+    flow_stored: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.jpeg_quality <= 100:
+            raise StoreError(f"expected a jpeg_quality of 1 to 100, found {self.jpeg_quality}")
+        if not self.flow_stored and self.flow.method not in ON_THE_FLY:
+            found = f"{self.flow.method}, which loader processes cannot compute: store it"
+            raise StoreError(f"expected flow on the fly by {', '.join(ON_THE_FLY)}, found {found}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the spec as JSON types."""
+        return {
+            "flow": self.flow.to_dict(),
+            "flow_digest": self.flow.digest(),
+            "jpeg_quality": self.jpeg_quality,
+            "flow_stored": self.flow_stored,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> StoreSpec:
+        """Returns the spec that :meth:`to_dict` wrote; without ``flow_stored``, flow is stored.
+
+        Raises:
+            StoreError, FlowSpecError: a key is missing or unknown, or the flow was computed with other parameters
+                than this version uses under that name.
+        """
+        if set(data) | {"flow_stored"} != {"flow", "flow_digest", "jpeg_quality", "flow_stored"}:
+            raise StoreError(f"expected a store spec with flow, flow_digest and jpeg_quality, found {sorted(data)}")
+        flow = FlowSpec.from_dict(data["flow"])
+        if flow.digest() != data["flow_digest"]:
+            raise FlowSpecError(
+                f"flow made with other parameters ({data['flow_digest']}) than {flow} has now; prepare again"
+            )
+        return cls(flow, data["jpeg_quality"], data.get("flow_stored", True))
+
+    def require_same(self, other: StoreSpec, what: str) -> None:
+        """Returns if a network trained on clips of one spec may be used on clips of the other.
+
+        Whether flow is stored makes no difference to that: computed when read, it is the same flow, off by no more
+        than the JPEG coding of stored flow or of the frames it is computed from (figures in docs/store.md).
+
+        Raises:
+            FlowSpecError: the flow differs.
+            StoreError: the JPEG quality differs.
+        """
+        self.flow.require_same(other.flow, what)
+        if self.jpeg_quality != other.jpeg_quality:
+            found = f"expected jpeg_quality {self.jpeg_quality}, found {other.jpeg_quality}"
+            raise StoreError(f"{what}: {found}; prepare with one of them")
+
+
+@dataclass(frozen=True)
+class PreparedVideoMetadata:
+    """What is known of one clip besides its pictures.
+
+    Attributes:
+        id: the record's id.
+        frames, height, width: T, H and W.
+        fps: frames per second that the file claims; 25 for imported pictures, which claim nothing.
+        spec: how the clip was made.
+        source_bytes, source_mtime_ns: size and time of change of the video when it was read; of imported pictures,
+            their sizes together and the last change.
+        clipped_share: share of flow vectors beyond the bound, 0 to 1; None if no flow was computed.
+        checksum: BLAKE2b of everything else in the clip.
+        truncated: parts of the video could not be decoded, such as its end; what could is here.
+        imported: the pictures were made elsewhere and taken over as they were; so method and bound of stored flow are
+            what the user said they are.
+    """
+
+    id: str
+    frames: int
+    height: int
+    width: int
+    fps: float
+    spec: StoreSpec
+    source_bytes: int
+    source_mtime_ns: int
+    clipped_share: float | None
+    checksum: str
+    truncated: bool
+    imported: bool
+
+    def to_json(self) -> str:
+        """Returns the metadata as one line of JSON."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)} | {"spec": self.spec.to_dict()}
+        return json.dumps(values, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> PreparedVideoMetadata:
+        """Returns the metadata that :meth:`to_json` wrote."""
+        values = json.loads(text)
+        return cls(**values | {"spec": StoreSpec.from_dict(values["spec"])})
+
+
+class PreparedVideo:
+    """One video, as pictures and flow: memory-mapped, so that only pictures that are asked for are read.
+
+    Attributes:
+        meta: what is known besides the pictures.
+    """
+
+    def __init__(self, source: pa.NativeFile, name: object) -> None:
+        """Open a clip.
+
+        Args:
+            source: the Arrow IPC file, ready for random access.
+            name: what to call it in the message if it is no clip.
+
+        Raises:
+            StoreError: it is no clip, or damaged.
+        """
+        try:
+            self._file = pa.ipc.open_file(source)
+            batches = self._file.num_record_batches
+            last = self._file.get_batch_with_custom_metadata(batches - 1)
+            self.meta = PreparedVideoMetadata.from_json(last.custom_metadata[META_KEY])
+            if self._file.schema != schema_of(self.meta.spec, imported=self.meta.imported):
+                raise ValueError("other columns than it should have")
+            if batches - 1 != -(-self.meta.frames // ROWS_PER_BATCH):
+                raise ValueError("another number of frames than it should have")
+        except StresnetError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise _damaged(name, error) from error
+        self._batch: tuple[int, pa.RecordBatch] = (-1, last.batch)
+        self._computed: tuple[bytes, NDArray[np.uint8]] | None = None
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> PreparedVideo:
+        """Returns the clip in a file, memory-mapped.
+
+        Raises:
+            StoreError: there is no such file, or it is no clip.
+        """
+        try:
+            source = pa.memory_map(os.fspath(path))
+        except FileNotFoundError as error:
+            raise StoreError(f"{path}: expected a prepared clip, found no file; run prepare again") from error
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise _damaged(path, error) from error
+        return cls(source, path)
+
+    @cached_property
+    def times_sec(self) -> NDArray[np.float64]:
+        """When each frame is shown, (T,) float64, seconds since the first."""
+        try:
+            times: NDArray[np.float64] = np.concatenate([rows.column("time_sec").to_numpy() for rows in self._rows()])
+        except (ValueError, pa.ArrowException) as error:
+            raise _damaged(self.meta.id, error) from error
+        return times
+
+    def verify(self) -> None:
+        """Returns if the clip is what was written.
+
+        Raises:
+            StoreError: the checksum differs.
+        """
+        checksum = Checksum()
+        try:
+            for rows in self._rows():
+                for values in zip(*rows.columns, strict=True):
+                    time, *pictures = values
+                    checksum.add(time.as_py(), [p.as_buffer() if p.is_valid else None for p in pictures])
+        except (ValueError, OverflowError, TypeError, pa.ArrowException) as error:
+            raise _damaged(self.meta.id, error) from error
+        if (found := checksum.of(self.meta)) != self.meta.checksum:
+            raise _damaged(self.meta.id, f"its checksum is {found}, not {self.meta.checksum}")
+
+    def rgb(self, indices: _Indices) -> NDArray[np.uint8]:
+        """Returns frames, (n,H,W,3) uint8 RGB.
+
+        Args:
+            indices: n frames, 0 … T−1, in any order, repeats allowed; each distinct one is decoded once.
+
+        Raises:
+            IndexError: an index is out of range.
+            StoreError: a picture is damaged.
+        """
+        wanted, where = self._distinct(indices, self.meta.frames, "rgb")
+        pictures = np.empty((len(wanted), self.meta.height, self.meta.width, 3), np.uint8)
+        for picture, index in zip(pictures, wanted, strict=True):
+            self._decode("rgb", int(index), picture)
+        return pictures[where]
+
+    def flow(self, indices: _Indices) -> NDArray[np.uint8]:
+        """Returns flow as quantised levels, (n,2,H,W) uint8, u then v.
+
+        Args:
+            indices: n steps, 0 … T−2, in any order, repeats allowed; each distinct one is decoded once, or computed
+                once where no flow is stored. Flow ``i`` takes frame ``i`` to ``i + 1``.
+
+        Raises:
+            IndexError: an index is out of range.
+            StoreError: a picture is damaged.
+        """
+        wanted, where = self._distinct(indices, self.meta.frames - 1, "flow")
+        return (self._stored(wanted) if self.meta.spec.flow_stored else self._compute(wanted))[where]
+
+    def _stored(self, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+        height, width = self.meta.height, self.meta.width
+        fields = np.empty((len(wanted), 2, height, width), np.uint8)
+        for field, index in zip(fields, wanted, strict=True):
+            if self.meta.imported:
+                self._decode("u", int(index), field[0, ..., None])
+                self._decode("v", int(index), field[1, ..., None])
+            else:
+                self._decode("flow", int(index), field.reshape(2 * height, width, 1))
+        return fields
+
+    def _compute(self, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+        if self._computed is not None and self._computed[0] == wanted.tobytes():
+            return self._computed[1]  # the ten-crop protocol asks for the same steps five times
+        shape = self.meta.height, self.meta.width
+
+        def frame(index: int) -> NDArray[np.uint8]:
+            return self._decode("rgb", index, np.empty((*shape, 3), np.uint8))
+
+        levels = np.empty((len(wanted), 2, *shape), np.uint8)
+        fill_steps(levels, wanted, frame, self.meta.spec.flow)
+        self._computed = wanted.tobytes(), levels
+        return levels
+
+    def _distinct(self, indices: _Indices, count: int, what: str) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+        wanted, where = np.unique(np.asarray(indices, np.int64), return_inverse=True)
+        if wanted.size and not 0 <= wanted[0] <= wanted[-1] < count:
+            raise IndexError(f"{self.meta.id}: {what} indices 0 to {count - 1}, found {wanted[0]} to {wanted[-1]}")
+        return wanted, where
+
+    def _decode(self, column: str, index: int, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Fills ``picture`` (h,w,c) with the JPEG of one cell, and returns it."""
+        number, row = divmod(index, ROWS_PER_BATCH)
+        try:
+            if self._batch[0] != number:
+                self._batch = number, self._read(number)
+            jpeg = np.frombuffer(self._batch[1].column(column)[row].as_buffer(), np.uint8)
+            colorspace = "RGB" if picture.shape[2] == 3 else "GRAY"
+            size = simplejpeg.decode_jpeg(jpeg, colorspace, buffer=picture).shape
+        except (ValueError, TypeError, pa.ArrowException) as error:
+            raise _damaged(self.meta.id, error) from error
+        if size != picture.shape:
+            raise _damaged(self.meta.id, f"{column} {index} has size {size}, not {picture.shape}")
+        return picture
+
+    def _rows(self) -> Iterator[pa.RecordBatch]:
+        for number in range(self._file.num_record_batches - 1):
+            yield self._read(number)
+
+    def _read(self, number: int) -> pa.RecordBatch:
+        rows = self._file.get_batch(number)
+        rows.validate(full=True)  # or damaged offsets would end the process; takes 10 µs
+        if rows.num_rows != min(ROWS_PER_BATCH, self.meta.frames - number * ROWS_PER_BATCH):
+            raise ValueError("another number of frames than it should have")
+        return rows
+
+
+class Checksum:
+    """BLAKE2b of a clip's rows, as they come, and of its metadata."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def add(self, time_sec: float, pictures: Sequence[bytes | pa.Buffer | None]) -> None:
+        """Takes in one row."""
+        self._digest.update(np.float64(time_sec).tobytes())
+        for picture in pictures:
+            self._digest.update((0 if picture is None else len(picture)).to_bytes(8, "little"))
+            self._digest.update(picture or b"")
+
+    def of(self, meta: PreparedVideoMetadata) -> str:
+        """Returns the checksum of all rows and of what else ``meta`` says."""
+        digest = self._digest.copy()
+        digest.update(replace(meta, checksum="").to_json().encode())
+        return digest.hexdigest()
+
+
+def schema_of(spec: StoreSpec, *, imported: bool) -> pa.Schema:
+    """Returns the columns of a clip."""
+    flow = [] if not spec.flow_stored else ["u", "v"] if imported else ["flow"]
+    return pa.schema([("time_sec", pa.float64()), *((name, pa.large_binary()) for name in ("rgb", *flow))])
+
+
+def _damaged(what: object, why: object) -> StoreError:
+    return StoreError(f"{what}: this clip is damaged ({why}); delete its file and run prepare again")

@@ -1,0 +1,84 @@
+"""A network in numbers and in words: parameters, FLOPs, and what it is called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from stresnet.model.config import STResNetConfig
+from stresnet.model.network import STResNet
+
+
+def network_name(config: STResNetConfig) -> str:
+    """What a network is called: `ST-ResNet*-50`, `ST-MulNet-50/152`, `two-stream ResNet-50`, `ResNet-26 (motion)`.
+
+    What the papers have no name for is said after it: `two-stream ResNet-50 with links that add`.
+    """
+    depths = dict.fromkeys(config.depth_of(stream) for stream in config.streams)
+    depth = "/".join(map(str, depths))
+    kinds = {("inflate", "add"): "ST-ResNet", ("inject", "multiply"): "ST-MulNet"}
+    temporal = config.temporal if any(map(config.temporal_stages_of, config.streams)) else None
+    way = {"appearance_to_motion": " from appearance to motion", "both": " both ways"}.get(config.link_direction, "")
+    kind = kinds.get((temporal or "", config.link or ""))
+    if kind is not None:
+        star = "*" if config.temporal_pool is not None and kind == "ST-ResNet" else ""
+        return f"{kind}{star}-{depth}{way and f' with links{way}'}"
+    parts = [
+        {"add": "links that add", "multiply": "links that multiply"}[config.link] + way if config.link else "",
+        {"inflate": "inflated", "inject": "injected"}[temporal] + " temporal convolutions" if temporal else "",
+        "a temporal pool" if config.temporal_pool else "",
+    ]
+    more = " and ".join(part for part in parts if part)
+    single = len(config.streams) == 1
+    name = f"ResNet-{depth} ({config.streams[0]})" if single else f"two-stream ResNet-{depth}"
+    return f"{name} with {more}" if more else name
+
+
+def parameters(module: nn.Module) -> int:
+    """How many numbers are learned; running moments of batch norm are not among them."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def count_flops(config: STResNetConfig, steps: int, side_px: int) -> int:
+    """The FLOPs of one forward pass over one clip, counted on shapes alone.
+
+    Two for every multiply-add of convolutions and classifiers; batch norm, ReLU, pools and sums are not counted.
+
+    Args:
+        config: the network.
+        steps: T.
+        side_px: height and width of the clip.
+    """
+    return flops_of(on_meta(config), steps, side_px)
+
+
+def flops_of(net: STResNet, steps: int, side_px: int) -> int:
+    """The same of a network on the meta device, which is of no use after."""
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):  # not counted, but half of the time that counting takes
+                setattr(module, name, nn.Identity())
+    rgb = torch.empty(1, 3, steps, side_px, side_px, device="meta")
+    flow = torch.empty(1, 2 * net.config.flow_stack, steps, side_px, side_px, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(rgb, flow)
+    return int(counter.get_total_flops())
+
+
+def on_meta(config: STResNetConfig) -> STResNet:
+    """A network of shapes without numbers."""
+    with torch.device("meta"), _NoDraws():
+        return STResNet(config).eval()
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leaves weights undrawn: where there are no numbers to draw, going through the motions takes most of the time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))

@@ -1,9 +1,0 @@
-"""The report of an evaluation: one page to read, ``report.html``, and the same numbers for programs, ``report.json``.
-
-The page is a single file that fetches nothing and runs nothing; it can be mailed, archived and opened anywhere.
-"""
-
-from stresnet.report.content import Example, LearningCurve, Report, ReportRow
-from stresnet.report.write import write_report
-
-__all__ = ["Example", "LearningCurve", "Report", "ReportRow", "write_report"]

@@ -1,5 +1,0 @@
-"""Training: the stages of a recipe, one after another, on a prepared store."""
-
-from stresnet.train.run import Run, train
-
-__all__ = ["Run", "train"]

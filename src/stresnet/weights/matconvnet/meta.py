@@ -1,0 +1,105 @@
+"""What a DagNN keeps beside its layers: how its input is normalised, and what its classes are called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stresnet.errors import CheckpointError
+from stresnet.model.config import STResNetConfig
+from stresnet.model.preprocessing import FLOW_ZERO, Preprocessing
+
+IMAGENET_MEAN = (123.68, 116.779, 103.939)
+"""R, G, B of ImageNet, which Caffe's networks take off (Simonyan and Zisserman 2015)."""
+
+
+def normalization_of(config: STResNetConfig, preprocessing: Preprocessing) -> dict[str, Any]:
+    """`meta.normalization` for the authors' code: what is subtracted from flow and RGB, and the side of crops.
+
+    Nothing is divided there; the scales must be in conv1.
+    """
+    average = [FLOW_ZERO] * (2 * config.flow_stack if "motion" in config.streams else 0)
+    side = float(preprocessing.crop_px)
+    channels = len(average) or 3  # a fused net's imageSize counts the flow alone
+    if "appearance" in config.streams:
+        average += preprocessing.rgb_mean
+    return {
+        "imageSize": np.array([[side, side, float(channels)]]),
+        "averageImage": np.array(average, dtype=np.float64).reshape(1, 1, -1),
+        "border": np.full((1, 2), max(256.0 - side, 0.0)),
+        "interpolation": "bicubic",
+        "keepAspect": True,
+        "rgbVariance": np.zeros((0, 0)),
+    }
+
+
+def preprocessing_of(config: STResNetConfig, meta: dict[str, Any]) -> tuple[Preprocessing, list[str]]:
+    """How bytes become the input of a net with this `meta`, and notes on what had to be assumed.
+
+    An old file without a mean or a size is read with those of Caffe's ImageNet networks, and the notes say so.
+
+    Raises:
+        CheckpointError: if the mean fits none of the streams, or that of flow is not 128.
+    """
+    normalization = meta.get("normalization")
+    normalization = normalization if isinstance(normalization, dict) else {}
+    crop_px, notes = _crop_px(normalization.get("imageSize"))
+    average, more = _average(config, normalization.get("averageImage"))
+    flow_channels = len(average) - 3 if "appearance" in config.streams else len(average)
+    off = [level for level in average[:flow_channels] if level != FLOW_ZERO]
+    if off:
+        raise CheckpointError(
+            f"averageImage takes {off[0]:g} off flow channels, where {FLOW_ZERO:g} is taken off each: set it to "
+            f"{FLOW_ZERO:g} if the flow was stored about that level"
+        )
+    rgb = average[flow_channels:] or list(IMAGENET_MEAN)  # of no use without an appearance stream
+    mean = (rgb[0], rgb[1], rgb[2])
+    return Preprocessing(rgb_mean=mean, rgb_std=(1.0, 1.0, 1.0), flow_std=1.0, crop_px=crop_px), notes + more
+
+
+def _crop_px(size: Any) -> tuple[int, list[str]]:
+    if not isinstance(size, np.ndarray) or size.size < 2:
+        return 224, ["no imageSize in meta.normalization: crops of 224 px assumed"]
+    height, width = (float(n) for n in size.flat[:2])
+    if height != width or not height.is_integer() or height < 32:
+        raise CheckpointError(f"imageSize is {height:g}×{width:g}: crops are squares of at least 32 px here")
+    return int(height), []
+
+
+def _average(config: STResNetConfig, image: Any) -> tuple[list[float], list[str]]:
+    """What is taken off each channel, flow first and then R, G, B; the mean over space of an image of means."""
+    flow = [FLOW_ZERO] * (2 * config.flow_stack if "motion" in config.streams else 0)
+    rgb = 3 if "appearance" in config.streams else 0
+    if image is None or (isinstance(image, np.ndarray | list | str) and len(image) == 0):
+        notes = ["no averageImage in meta.normalization:"]
+        notes += [f"ImageNet's mean {IMAGENET_MEAN} assumed for RGB"] if rgb else []
+        notes += [f"{FLOW_ZERO:g} assumed for flow"] if flow else []
+        return flow + list(IMAGENET_MEAN[:rgb]), [" ".join(notes)]
+    numbers = isinstance(image, np.ndarray) and image.ndim == 3 and image.dtype.kind in "biuf"
+    channels = image.shape[2] if numbers else 0
+    levels = np.asarray(np.mean(image, axis=(0, 1), dtype=np.float64)).tolist() if numbers else []
+    if not all(0 <= level <= 255 for level in levels):
+        raise CheckpointError(f"averageImage holds {levels}, where levels are 0 to 255")
+    if channels == len(flow) + rgb:
+        return levels, []
+    if channels == 3 and flow:
+        # the authors' code puts 128 there before it trains on such files
+        return flow + levels[:rgb], [f"averageImage has 3 channels, for RGB: {FLOW_ZERO:g} assumed for flow"]
+    shape = "×".join(map(str, np.shape(image))) or "no array"
+    raise CheckpointError(
+        f"averageImage is {shape}, where {len(flow) + rgb} channels are expected: {len(flow)} of flow and {rgb} of RGB"
+    )
+
+
+def class_names(meta: dict[str, Any], num_classes: int) -> tuple[tuple[str, ...] | None, list[str]]:
+    """The names in `meta.classes.name` if there are as many as classes, and a note if not."""
+    classes = meta.get("classes")
+    names = classes.get("name") if isinstance(classes, dict) else None
+    if isinstance(names, str):
+        names = [names]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not names:
+        return None, []
+    if len(names) != num_classes:
+        return None, [f"left out {len(names)} class names, as the net has {num_classes} classes"]
+    return tuple(names), []

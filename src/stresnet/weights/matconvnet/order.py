@@ -1,0 +1,112 @@
+"""The layers of a DagNN that its logits depend on, in an order of execution."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from stresnet.errors import CheckpointError
+from stresnet.weights.matconvnet.dagnn import Layer
+
+KNOWN = frozenset(
+    f"dagnn.{name}"
+    for name in ("Conv", "ConvTime", "BatchNorm", "ReLU", "Pooling", "PoolTime", "Sum", "Mul", "Scale", "DropOut")
+)
+"""What an STResNet is made of."""
+
+_TRAINING = ("dagnn.Loss", "dagnn.LossSpatioTemporal", "dagnn.LossSmoothL1")
+
+
+def in_order(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
+    """The layers before the logits, each after those it reads from, and a note on each that was left out.
+
+    Left out are losses, error counts and soft-max layers that nothing else reads, and dropout of rate 0.
+
+    Raises:
+        CheckpointError: if a layer is of a kind that no STResNet has, or the layers are no graph without cycles.
+    """
+    kept, notes = _without_ends(layers)
+    for layer in kept:
+        if layer.type not in KNOWN:
+            raise CheckpointError(
+                f"layer {layer.name} ({layer.type}) is nothing an STResNet has, so the net would mean something else "
+                "here: take it out in MATLAB, if it can go (`net.removeLayer`)"
+            )
+    kept, more = _without_idle_dropout(kept)
+    names = Counter(layer.name for layer in kept)
+    outputs = Counter(name for layer in kept for name in layer.outputs)
+    for layer in kept:
+        if names[layer.name] > 1:
+            raise CheckpointError(f"{names[layer.name]} layers are called {layer.name}: save the net again")
+        if len(layer.outputs) != 1 or outputs[layer.outputs[0]] > 1:
+            raise CheckpointError(
+                f"layer {layer.name} ({layer.type}) must alone write one variable; it writes {list(layer.outputs)}"
+            )
+    return _sorted(kept), notes + more
+
+
+def _without_ends(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
+    """Without what only follows the logits: repeated, as a loss may read a soft-max."""
+    kept, left_out = list(layers), []
+    while True:
+        read = {name for layer in kept for name in layer.inputs}
+        ends = [
+            layer
+            for layer in kept
+            if layer.type in (*_TRAINING, "dagnn.SoftMax") and not read & set(layer.outputs) and not layer.params
+        ]
+        if not ends:
+            break
+        kept = [layer for layer in kept if layer not in ends]
+        left_out += ends
+    if not left_out:
+        return kept, []
+    shown = (f"{layer.name} ({layer.block.get('loss') or layer.type})" for layer in sorted(left_out, key=layers.index))
+    return kept, [f"left out, as they follow the logits: {', '.join(shown)}"]
+
+
+def _without_idle_dropout(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
+    """Without dropout of rate 0: what reads it reads its input."""
+    idle = [
+        layer
+        for layer in layers
+        if layer.type == "dagnn.DropOut"
+        and layer.block.get("rate", 0.5) == 0
+        and len(layer.inputs) == len(layer.outputs) == 1
+        and not layer.params
+    ]
+    source = {layer.outputs[0]: layer.inputs[0] for layer in idle}
+
+    def traced(name: str) -> str:
+        for _ in source:
+            name = source.get(name, name)
+        return name
+
+    kept = [
+        replace(layer, inputs=tuple(traced(name) for name in layer.inputs)) for layer in layers if layer not in idle
+    ]
+    return kept, [f"left out {layer.name} (dagnn.DropOut of rate 0)" for layer in idle]
+
+
+def _sorted(layers: list[Layer]) -> list[Layer]:
+    """Layers after those they read from, otherwise in the file's order."""
+    producer = {layer.outputs[0]: index for index, layer in enumerate(layers)}
+    readers: dict[int, list[int]] = {}
+    waiting = {}
+    for index, layer in enumerate(layers):
+        before = {producer[name] for name in layer.inputs if name in producer}
+        waiting[index] = len(before)
+        for other in before:
+            readers.setdefault(other, []).append(index)
+    ready = [index for index, count in waiting.items() if count == 0]
+    order = []
+    for index in ready:  # grows while it is walked
+        order.append(layers[index])
+        for reader in readers.get(index, []):
+            waiting[reader] -= 1
+            if waiting[reader] == 0:
+                ready.append(reader)
+    if len(order) < len(layers):
+        stuck = next(layer for index, layer in enumerate(layers) if waiting[index] > 0)
+        raise CheckpointError(f"layer {stuck.name} ({stuck.type}) is part of a circle, or follows one: nets have none")
+    return order

@@ -1,0 +1,195 @@
+"""Sources of videos: class folders, split folders, CSV files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stresnet.data.catalog import Catalog, read_catalog, read_class_folders, read_csv
+from stresnet.errors import StoreError
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def rows(catalog: Catalog) -> list[tuple[str, str, str, str]]:
+    return [(r.id, r.label, r.split, r.group) for r in catalog.records]
+
+
+def write_csv(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "wave/b.avi", "wave/deep/er/a.MP4", "jump/c.mov", "jump/notes.txt", "loose.avi")
+    touch(tmp_path, ".hidden/x.avi", "jump/._c.mov")
+    (tmp_path / "empty").mkdir()
+    catalog = read_catalog(tmp_path)
+    assert catalog.name == tmp_path.name
+    assert catalog.classes == ("jump", "wave")
+    assert rows(catalog) == [
+        ("jump/c.mov", "jump", "train", ""),
+        ("wave/b.avi", "wave", "train", ""),
+        ("wave/deep/er/a.MP4", "wave", "train", ""),
+    ]
+    assert catalog.records[0].path == str(tmp_path / "jump/c.mov")
+    notes = "\n".join(catalog.notes)
+    for expected in (
+        "jump/notes.txt",
+        "1 video(s) directly in",
+        "'empty' holds no video",
+        "all 3 videos are for training",
+    ):
+        assert expected in notes
+
+
+def test_split_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "train/wave/a.avi", "train/jump/b.avi", "test/wave/c.avi", "Validation/jump/d.avi")
+    catalog = read_class_folders(tmp_path)
+    assert catalog.classes == ("jump", "wave")
+    assert rows(catalog) == [
+        ("Validation/jump/d.avi", "jump", "val", ""),
+        ("test/wave/c.avi", "wave", "test", ""),
+        ("train/jump/b.avi", "jump", "train", ""),
+        ("train/wave/a.avi", "wave", "train", ""),
+    ]
+    assert catalog.notes == ()
+
+
+def test_a_class_called_train_is_no_split(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a.avi", "bus/b.avi")
+    assert read_class_folders(tmp_path).classes == ("bus", "train")
+
+
+def test_splits_called_train_only_with_loose_files_are_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a.avi", "test/b.avi")
+    assert read_class_folders(tmp_path).classes == ("test", "train")
+
+
+def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+    touch(tmp_path, "elsewhere/a.avi", "root/wave/b.avi")
+    root = tmp_path / "root"
+    (root / "jump").symlink_to(tmp_path / "elsewhere")
+    (root / "wave" / "again").symlink_to(root)
+    assert [r.id for r in read_class_folders(root).records] == ["jump/a.avi", "wave/b.avi"]
+
+
+def test_names_that_are_not_utf8_are_left_out_with_a_note(tmp_path: Path) -> None:
+    touch(tmp_path, "wave/Grüße an müde Männer.avi")
+    try:
+        (tmp_path / "wave" / "caf\udce9.avi").touch()
+    except OSError:
+        pytest.skip("this file system takes only UTF-8 names")
+    catalog = read_class_folders(tmp_path)
+    assert [r.id for r in catalog.records] == ["wave/Grüße an müde Männer.avi"]
+    assert any("not UTF-8" in note for note in catalog.notes)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [((), "no video at all"), (("wave/a.txt",), "no video at all"), (("a.avi",), "1 videos outside any folder")],
+)
+def test_folder_without_videos(tmp_path: Path, names: tuple[str, ...], found: str) -> None:
+    touch(tmp_path, *names)
+    with pytest.raises(StoreError, match=found):
+        read_catalog(tmp_path)
+
+
+def test_what_is_no_source(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="found nothing at that path"):
+        read_catalog(tmp_path / "none")
+    touch(tmp_path, "a.avi")
+    with pytest.raises(StoreError, match="found a file of another kind"):
+        read_catalog(tmp_path / "a.avi")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_csv(tmp_path: Path, encoding: str) -> None:
+    touch(tmp_path, "data/wave/Grüße, du.avi", "data/b.avi", "other/c.avi")
+    file = write_csv(
+        tmp_path / "data/list.csv",
+        f'Path, class ,split,group,frames\n"wave/Grüße, du.avi",wave,test,g1,7\n\n./b.avi,jump,Train,,\n'
+        f"../other/c.avi,jump,valid,g2,9\n{tmp_path}/data/gone.avi,jump,train,,\n",
+        encoding,
+    )
+    catalog = read_catalog(file)
+    outside = f"{tmp_path}/other/c.avi".lstrip("/")
+    assert catalog.name == "list"
+    assert catalog.classes == ("jump", "wave")
+    assert sorted(rows(catalog)) == sorted(
+        [
+            ("b.avi", "jump", "train", ""),
+            ("gone.avi", "jump", "train", ""),
+            (outside, "jump", "val", "g2"),
+            ("wave/Grüße, du.avi", "wave", "test", "g1"),
+        ]
+    )
+    assert {r.path for r in catalog.records} >= {str(tmp_path / "other/c.avi"), str(tmp_path / "data/b.avi")}
+    assert len(catalog.notes) == 1
+    assert "1 of 4 listed videos are missing" in catalog.notes[0]
+    assert "gone.avi" in catalog.notes[0]
+
+
+def test_csv_without_split(tmp_path: Path) -> None:
+    touch(tmp_path, "a.avi")
+    catalog = read_csv(write_csv(tmp_path / "l.csv", "path,label\na.avi,x\n"))
+    assert rows(catalog) == [("a.avi", "x", "train", "")]
+    assert any("no split is given" in note for note in catalog.notes)
+
+
+def test_whole_numbers_are_names_in_numerical_order(tmp_path: Path) -> None:
+    touch(tmp_path, "a.avi")
+    lines = "".join(f"a{n}.avi,{n},train\n" for n in (10, 2, 1))
+    catalog = read_csv(write_csv(tmp_path / "l.csv", f"path,label,split\n{lines}"))
+    assert catalog.classes == ("1", "2", "10")
+    assert any('"1" is class index 0' in note for note in catalog.notes)
+    catalog = read_csv(write_csv(tmp_path / "m.csv", "path,label,split\na.avi,0,train\nb.avi,1,train\n"))
+    assert catalog.classes == ("0", "1")
+    assert not any("numerical" in note for note in catalog.notes)
+
+
+def test_csv_repeats_and_contradictions(tmp_path: Path) -> None:
+    catalog = read_csv(write_csv(tmp_path / "l.csv", "path,label,split\na.avi,x,train\n./a.avi,x,train\n"))
+    assert len(catalog.records) == 1
+    assert any("1 line(s) repeat" in note for note in catalog.notes)
+    with pytest.raises(StoreError, match=r"lines 2 and 3 both list a\.avi"):
+        read_csv(write_csv(tmp_path / "m.csv", "path,label,split\na.avi,x,train\na.avi,x,test\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "found 'an empty file'"),
+        ("file;label\na.avi;x\n", "found 'file;label'"),
+        ("path,label\n", "expected one line per video"),
+        ("path,label\na.avi,\n", "line 2: the label is empty"),
+        ("path,label\n,x\n", "line 2: the path is empty"),
+        (
+            "path,label,split\na.avi,x,train\nb.avi,x,dev\n",
+            "line 3: expected a split of train, val or test, found 'dev'",
+        ),
+        ("path,label\na,b.avi,x\n", "line 2: expected 2 columns, found 3"),
+    ],
+)
+def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(StoreError, match=message) as error:
+        read_csv(write_csv(tmp_path / "l.csv", text))
+    assert "\n" not in str(error.value)
+
+
+def test_csv_in_another_encoding(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="expected a CSV file in UTF-8"):
+        read_csv(write_csv(tmp_path / "l.csv", "path,label\ncafé.avi,x\n", "latin-1"))
+
+
+def test_real_list(shared: Path) -> None:
+    catalog = read_catalog(shared / "clips" / "index.csv")
+    assert len(catalog.records) > 100
+    assert all(Path(record.path).is_file() for record in catalog.records)
+    assert {r.group for r in catalog.records} >= {"P1", "set1_seq3"}

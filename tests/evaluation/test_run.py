@@ -1,0 +1,332 @@
+"""Evaluation: the scores are those that prediction gives, whatever interrupts it and whatever is damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from safetensors.torch import load_file
+
+import stresnet.evaluation.scoring as scoring_module
+from helpers.tiny import SPEC, grouped, prepared, tiny_recipe
+from stresnet.data.prepared_video import PreparedVideo
+from stresnet.data.store import Store, video_path
+from stresnet.errors import FlowSpecError, RecipeError, StoreError
+from stresnet.evaluation import Evaluation, evaluate
+from stresnet.evaluation.metrics import top_k_accuracy
+from stresnet.evaluation.scores import ScoreTable
+from stresnet.flow import FlowSpec
+from stresnet.inference.recognizer import Recognizer, VideoScores
+from stresnet.model import load_checkpoint, save_checkpoint
+from stresnet.model.checkpoint import read_metadata
+from stresnet.training import Run, train
+
+TITLES = ["Appearance", "Motion", "late fusion", "ST-ResNet"]
+FILES = ["appearance", "motion", "late-fusion", "st-resnet"]
+
+
+class StoppedError(Exception):
+    """Raised by a test in the midst of an evaluation."""
+
+
+@pytest.fixture(scope="module")
+def folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run whose models take the scores of `evaluation`."""
+    return Path(shutil.copytree(run.folder, tmp_path_factory.mktemp("evaluated") / "run"))
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("report") / "ein Bericht"
+
+
+@pytest.fixture(scope="module")
+def evaluation(folder: Path, store: Store, out: Path) -> Evaluation:
+    return evaluate(folder, store, out, protocols=("dense25", "center"), title="Tiny", examples=1)
+
+
+@pytest.fixture
+def copy(run: Run, tmp_path: Path) -> Path:
+    """A copy of the run that a test may change."""
+    return Path(shutil.copytree(run.folder, tmp_path / "run"))
+
+
+@pytest.fixture
+def store_copy(store: Store, tmp_path: Path) -> Store:
+    """A copy of the store that a test may damage."""
+    shutil.copytree(store.root, tmp_path / "store")
+    return Store.open(tmp_path / "store")
+
+
+def assert_same_tables(ours: Path, theirs: Path) -> None:
+    for name in FILES:
+        a, b = (ScoreTable.read(f / f"scores-{name}.parquet") for f in (ours, theirs))
+        assert a.video_ids == b.video_ids
+        for field in ("labels", "logits", "appearance", "motion"):
+            assert np.array_equal(getattr(a, field), getattr(b, field)), (name, field)
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each video is scored from now on."""
+    scored: Counter[str] = Counter()
+    score = Recognizer.score
+
+    def count(self: Recognizer, clip: PreparedVideo, *arguments: Any) -> VideoScores:
+        scored[clip.meta.id] += 1
+        return score(self, clip, *arguments)
+
+    monkeypatch.setattr(Recognizer, "score", count)
+    return scored
+
+
+def stop_at(name: str, done: int) -> Callable[[str, int, int], None]:
+    def progress(scored: str, videos: int, _: int) -> None:
+        if (scored, videos) == (name, done):
+            raise StoppedError
+
+    return progress
+
+
+# ---------------------------------------------------------------- what comes out
+
+
+def test_rows_and_files(evaluation: Evaluation, store: Store, out: Path) -> None:
+    names = [row.table.name for row in evaluation.rows]
+    assert names == [*TITLES, *(f"{title} (center)" for title in TITLES)]
+    assert [row.table.name for row in evaluation.rows if row.chosen] == ["ST-ResNet"]
+    assert evaluation.failed == ()
+    ids = tuple(e.record.id for e in store.select("test"))
+    for row in evaluation.rows:
+        assert row.table.video_ids == ids
+        assert [store.classes[k] for k in row.table.labels] == [i.split("/")[1] for i in ids]
+    files = sorted(p.name for p in out.iterdir())
+    tables = [f"scores-{name}{ending}.parquet" for name in FILES for ending in ("", "--center")]
+    assert files == sorted([*tables, "report.html", "report.json"])
+    assert evaluation.report == out / "report.html"
+
+
+def test_the_report_says_what_the_scores_say(evaluation: Evaluation, out: Path) -> None:
+    page = (out / "report.html").read_text("utf-8")
+    assert "<title>Tiny" in page
+    assert all(title in page for title in TITLES)
+    text = (out / "report.json").read_text("utf-8")
+    rows = json.loads(text)["rows"]
+    assert [row["name"] for row in rows] == [row.table.name for row in evaluation.rows]
+    for row, found in zip(evaluation.rows, rows, strict=True):
+        assert found["metrics"]["top1"]["value"] == top_k_accuracy(row.table, 1).value
+
+
+@pytest.mark.parametrize(("protocol", "ending"), [("dense25", ""), ("center", "--center")])
+def test_predicting_a_test_video_gives_its_row(
+    evaluation: Evaluation, folder: Path, store: Store, out: Path, protocol: Any, ending: str
+) -> None:
+    table = ScoreTable.read(out / f"scores-st-resnet{ending}.parquet")
+    assert table.protocol == protocol
+    recognizer = Recognizer(folder / "model.safetensors")
+    for entry in store.select("test"):
+        row = table.video_ids.index(entry.record.id)
+        scores = recognizer.predict(entry.record.path, protocol=protocol).scores
+        assert np.array_equal(scores.fused, table.logits[row])
+        assert table.appearance is not None
+        assert table.motion is not None
+        assert np.array_equal(scores.appearance, table.appearance[row])
+        assert np.array_equal(scores.motion, table.motion[row])
+
+
+def test_late_fusion_is_the_mean_of_the_single_streams(evaluation: Evaluation) -> None:
+    by_name = {row.table.name: row.table for row in evaluation.rows}
+    for ending in ("", " (center)"):
+        single = [by_name[f"{title}{ending}"].logits.astype(np.float64) for title in ("Appearance", "Motion")]
+        fused = by_name[f"late fusion{ending}"]
+        assert np.array_equal(fused.logits, ((single[0] + single[1]) / 2).astype(np.float32))
+        assert fused.appearance is None
+
+
+def test_scores_are_noted_in_the_models(evaluation: Evaluation, folder: Path, run: Run) -> None:
+    by_name = {row.table.name: row.table for row in evaluation.rows}
+    for stage, title in (("appearance", "Appearance"), ("motion", "Motion"), ("st-resnet", "ST-ResNet")):
+        file = folder / stage / "model.safetensors"
+        scores = read_metadata(file)["scores"]
+        assert [score["protocol"] for score in scores] == ["dense25", "center"]
+        for score, ending in zip(scores, ("", " (center)"), strict=True):
+            top1 = top_k_accuracy(by_name[f"{title}{ending}"], 1)
+            assert score["top1"] == [top1.value, top1.low, top1.high]
+            assert (score["split"], score["videos"], score["store"]) == ("test", 4, "Vidéos à moi [1]")
+        weights, before = load_file(file), load_file(run.model_file(stage))
+        assert all(weights[key].equal(value) for key, value in before.items())
+    assert (folder / "model.safetensors").read_bytes() == (folder / "st-resnet/model.safetensors").read_bytes()
+
+
+def test_evaluating_again_replaces_the_note(evaluation: Evaluation, folder: Path, store: Store, out: Path) -> None:
+    evaluate(folder, store, out.parent / "again", protocols=("center",), examples=0)
+    evaluate(folder, store, out.parent / "again", protocols=("center",), split="train", examples=0)
+    scores = read_metadata(folder / "model.safetensors")["scores"]
+    assert [(s["split"], s["protocol"]) for s in scores] == [
+        ("test", "dense25"),
+        ("test", "center"),
+        ("train", "center"),
+    ]
+
+
+def test_a_model_alone(evaluation: Evaluation, run: Run, store: Store, tmp_path: Path) -> None:
+    file = run.model_file("motion")
+    before = file.read_bytes()
+    found = evaluate(file, store, tmp_path, examples=0)
+    assert [(row.table.name, row.chosen) for row in found.rows] == [("motion", True)]
+    assert np.array_equal(found.rows[0].table.logits, evaluation.rows[1].table.logits)
+    assert file.read_bytes() == before
+
+
+def test_a_model_that_numbers_the_classes_otherwise(
+    evaluation: Evaluation, run: Run, store: Store, tmp_path: Path
+) -> None:
+    found = load_checkpoint(run.model_file("st-resnet"))
+    order = [2, 0, 3, 1]
+    for stream in (found.model.appearance, found.model.motion):
+        stream.fc.weight.data, stream.fc.bias.data = stream.fc.weight.data[order], stream.fc.bias.data[order]
+    file = tmp_path / "other.safetensors"
+    save_checkpoint(file, replace(found, classes=tuple(found.classes[k] for k in order)))
+    table = evaluate(file, store, tmp_path / "out", protocols=("dense25",)).rows[0].table
+    own = next(
+        row.table for row in evaluation.rows if row.table.name == "ST-ResNet" and row.table.protocol == "dense25"
+    )
+    assert table.classes == own.classes == store.classes
+    for field in ("logits", "appearance", "motion"):
+        assert np.allclose(getattr(table, field), getattr(own, field), atol=1e-5)
+
+
+def test_groups_held_out_of_training_are_the_test_videos(videos: Path, tmp_path: Path) -> None:
+    store = prepared(grouped(videos), tmp_path / "store")
+    recipe = tiny_recipe({"appearance": {"schedule": [{"lr": 0.01, "iterations": 1}]}})
+    run = train(store, tmp_path / "run", recipe, test_groups=("g2",), workers=0)
+    table = evaluate(run.folder, store, tmp_path / "report", protocols=("center",), examples=0).rows[0].table
+    assert set(table.video_ids) == {e.record.id for e in store.entries if e.record.group == "g2"}
+    assert len(table.video_ids) == 4
+
+
+# ---------------------------------------------------------------- going on
+
+
+def test_cut_off_it_goes_on_with_what_is_scored(
+    evaluation: Evaluation, out: Path, copy: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring_module, "PART_VIDEOS", 2)
+    with pytest.raises(StoppedError):
+        evaluate(copy, store, tmp_path / "report", progress=stop_at("Motion", 3), examples=0)
+    assert len(list((tmp_path / "report" / ".parts").iterdir())) == 3
+    scored = counting(monkeypatch)
+    steps: list[tuple[str, int, int]] = []
+    evaluate(copy, store, tmp_path / "report", progress=lambda *step: steps.append(step), examples=0)
+    assert sum(scored.values()) == 2 + 4  # half of motion, all of the last stage
+    assert steps[-1] == ("ST-ResNet", 4, 4)
+    assert_same_tables(tmp_path / "report", out)
+    assert not (tmp_path / "report" / ".parts").exists()
+
+
+def test_parts_of_other_videos_are_not_taken(
+    copy: Path, store_copy: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same ids and the same model, but the videos behind them have been prepared anew."""
+    with pytest.raises(StoppedError):
+        evaluate(copy, store_copy, tmp_path / "report", progress=stop_at("Motion", 0), examples=0)
+    entries = [e.record.id for e in store_copy.select("test")]
+    one, other = (video_path(store_copy.root, i) for i in entries[:2])
+    shutil.copyfile(other, one)
+    changed = replace(
+        store_copy,
+        entries=tuple(replace(e, bytes=e.bytes + (e.record.id == entries[0])) for e in store_copy.entries),
+    )
+    scored = counting(monkeypatch)
+    found = evaluate(copy, changed, tmp_path / "report", examples=0)
+    assert sum(scored.values()) == 3 * 4
+    assert np.array_equal(found.rows[0].table.logits[0], found.rows[0].table.logits[1])
+
+
+# ---------------------------------------------------------------- what is damaged
+
+
+def damage_flow(store: Store, record_id: str) -> None:
+    """Ends the flow pictures of a clip in the midst, and leaves its frames whole."""
+    path = video_path(store.root, record_id)
+    content = path.read_bytes()
+    for value in pa.ipc.open_file(path).get_batch(0).column("flow")[5:20]:
+        jpeg = value.as_buffer().to_pybytes()
+        assert content.count(jpeg) == 1
+        content = content.replace(jpeg, jpeg[: len(jpeg) // 2] + bytes(len(jpeg) - len(jpeg) // 2))
+    path.write_bytes(content)
+
+
+def test_damaged_clips_are_named_and_the_rest_is_scored(
+    evaluation: Evaluation, copy: Path, store_copy: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring_module, "PART_VIDEOS", 2)
+    ids = [e.record.id for e in store_copy.select("test")]
+    video_path(store_copy.root, ids[0]).unlink()
+    damage_flow(store_copy, ids[2])  # the appearance stream could still read it
+    with pytest.raises(StoppedError):
+        evaluate(copy, store_copy, tmp_path / "report", progress=stop_at("ST-ResNet", 2), examples=0)
+    found = evaluate(copy, store_copy, tmp_path / "report", examples=1)
+    assert [name for name, _ in found.failed] == [ids[0], ids[2]]
+    assert "expected a prepared clip, found no file" in found.failed[0][1]
+    assert "this clip is damaged" in found.failed[1][1]
+    whole = {row.table.name: row.table for row in evaluation.rows}
+    for row in found.rows:
+        assert row.table.video_ids == (ids[1], ids[3])
+        assert np.array_equal(row.table.logits, whole[row.table.name].logits[[1, 3]])
+    assert read_metadata(copy / "model.safetensors")["scores"][0]["videos"] == 2
+
+
+def test_a_clip_damaged_between_two_stages_leaves_all_rows(copy: Path, store_copy: Store, tmp_path: Path) -> None:
+    ids = [e.record.id for e in store_copy.select("test")]
+
+    def progress(name: str, done: int, _: int) -> None:
+        if (name, done) == ("Motion", 0):
+            video_path(store_copy.root, ids[3]).write_bytes(b"ARROW1")
+
+    found = evaluate(copy, store_copy, tmp_path / "report", progress=progress, examples=0)
+    assert [name for name, _ in found.failed] == [ids[3]]
+    assert {row.table.video_ids for row in found.rows} == {tuple(ids[:3])}
+
+
+def test_nothing_can_be_scored(copy: Path, store_copy: Store, tmp_path: Path) -> None:
+    for entry in store_copy.select("test"):
+        video_path(store_copy.root, entry.record.id).unlink()
+    with pytest.raises(StoreError, match=r"none of the 4 videos could be scored, first: .*found no file"):
+        evaluate(copy, store_copy, tmp_path / "report")
+
+
+# ---------------------------------------------------------------- what does not fit
+
+
+def test_stores_that_do_not_fit_the_model(run: Run, store: Store, tmp_path: Path) -> None:
+    other = replace(store, classes=("archery", *store.classes))
+    with pytest.raises(
+        StoreError,
+        match=r"a store \(5\) and .* \(4\) differ, only the store has archery: give a store of the model's classes$",
+    ):
+        evaluate(run.folder, other, tmp_path)
+    with pytest.raises(StoreError, match=r"no usable videos of split 'val': its splits are test, train$"):
+        evaluate(run.folder, store, tmp_path, split="val")
+    spec = replace(SPEC, flow=FlowSpec(method="farneback", short_side=32))
+    with pytest.raises(FlowSpecError, match=r"the model and .*; prepare with one of them$") as error:
+        evaluate(run.folder, replace(store, spec=spec), tmp_path)
+    assert str(SPEC.flow) in str(error.value)
+    assert str(spec.flow) in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_hold_no_trained_stage(copy: Path, store: Store, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"is no training run: it has no recipe\.yaml"):
+        evaluate(store.root, store, tmp_path / "report")
+    for stage in ("appearance", "motion", "st-resnet"):
+        shutil.rmtree(copy / stage)
+    with pytest.raises(RecipeError, match=r"no stage of .* is trained yet: run `stresnet train … --resume`"):
+        evaluate(copy, store, tmp_path / "report")

@@ -1,0 +1,265 @@
+"""Recognition: each protocol against a plain loop that follows the method's text, and one number for every door."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from helpers.tiny import SPEC, tiny_recipe
+from helpers.videos_in_memory import encoded
+from stresnet.data.prepared_video import PreparedVideo
+from stresnet.data.store import Store
+from stresnet.errors import CheckpointError, FlowSpecError, StresnetError, VideoError
+from stresnet.flow import FlowSpec
+from stresnet.inference.recognizer import Protocol, Recognizer, VideoScores, ranked
+from stresnet.media import write_video
+from stresnet.model import Checkpoint, Preprocessing, STResNet
+from stresnet.training import Run
+
+CLASSES = ("climb", "dive", "jump")
+MEAN, STD, FLOW_STD = (10.0, 120.0, 90.0), (50.0, 60.0, 70.0), 40.0
+
+
+def checkpoint(crop_px: int = 32, mirror: bool = True, **config: object) -> Checkpoint:
+    """A network with random weights whose normalisation fits its features."""
+    recipe = tiny_recipe({"st-resnet": {"starts_from": [], "dropout": 0.0}}, crop_px=crop_px)
+    torch.manual_seed(0)
+    model = STResNet(replace(recipe.config(recipe.stages[0], 3), **config))  # type: ignore[arg-type]
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.normal_(module.bias)
+    with torch.no_grad():
+        model.train()(torch.randn(2, 3, 5, 32, 48), torch.randn(2, 20, 5, 32, 48))
+    return Checkpoint(
+        model=model.eval(),
+        classes=CLASSES,
+        preprocessing=Preprocessing(MEAN, STD, FLOW_STD, crop_px, mirror),
+        store_spec=SPEC.to_dict(),
+        stage="st-resnet",
+        recipe=recipe.model_dump(mode="json"),
+    )
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> PreparedVideo:
+    """A clip of 31 frames, 32 x 96: wider than twice a crop of 32, lower than one of 40; nothing in it is symmetric."""
+    path = tmp_path_factory.mktemp("clip") / "wide.mp4"
+    rng = np.random.default_rng(0)
+    texture = cv2.resize(rng.integers(0, 255, (12, 60, 3), np.uint8), (300, 32), interpolation=cv2.INTER_CUBIC)
+    write_video(path, np.stack([texture[:, 3 * t : 3 * t + 96] for t in range(31)]), fps=25)
+    found = encoded("wide", path, SPEC)
+    assert (found.meta.frames, found.meta.height, found.meta.width) == (31, 32, 96)
+    return found
+
+
+# A window: top, left, height, width, and the (height, width) it is resized to.
+Window = tuple[int, int, int, int, int, int]
+
+
+def resized(picture: NDArray[np.uint8], window: Window) -> NDArray[np.float32]:
+    top, left, height, width, to_height, to_width = window
+    part = np.ascontiguousarray(picture[top : top + height, left : left + width])
+    if (height, width) != (to_height, to_width):
+        part = cv2.resize(part, (to_width, to_height), interpolation=cv2.INTER_LINEAR)
+    return part.astype(np.float32)
+
+
+def by_hand(
+    found: Checkpoint, clip: PreparedVideo, centers: Sequence[int], windows: Sequence[Window], mirrors: Sequence[bool]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The mean logits of both streams over windows, mirrors and temporal outputs; one picture at a time."""
+    appearance, motion = [], []
+    for window in windows:
+        for mirror in mirrors:
+            rgb, flow = [], []
+            for t in centers:
+                picture = (resized(clip.rgb([t])[0], window) - np.float32(MEAN)) / np.float32(STD)
+                rgb.append(picture[:, ::-1] if mirror else picture)
+                stack = []
+                for k in range(t - 5, t + 5):
+                    levels = clip.flow([k])[0]
+                    for channel, stretch in ((0, window[5] / window[3]), (1, window[4] / window[2])):
+                        field = (resized(levels[channel], window) - 128) * np.float32(stretch) / np.float32(FLOW_STD)
+                        if mirror:
+                            field = -field[:, ::-1] if channel == 0 else field[:, ::-1]
+                        stack.append(field)
+                flow.append(np.stack(stack))
+            rgb_bcthw = torch.from_numpy(np.stack(rgb).transpose(3, 0, 1, 2)[None].copy())
+            flow_bcthw = torch.from_numpy(np.stack(flow).transpose(1, 0, 2, 3)[None].copy())
+            with torch.no_grad():
+                logits = found.model(rgb_bcthw, flow_bcthw)
+            appearance += list(logits.appearance[0].numpy())
+            motion += list(logits.motion[0].numpy())
+    return np.mean(appearance, axis=0), np.mean(motion, axis=0)
+
+
+def assert_scores(found: VideoScores, expected: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
+    assert found.appearance is not None
+    assert found.motion is not None
+    np.testing.assert_allclose(found.appearance, expected[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.motion, expected[1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.fused, (expected[0] + expected[1]) / 2, rtol=1e-4, atol=1e-5)
+
+
+# Valid centres of 31 frames: 5 ... 25, and 25 of them evenly spaced.
+DENSE = [round(5 + i * 20 / 24) for i in range(25)]
+
+
+@pytest.mark.parametrize("temporal_pool", [None, (5, 2)])
+def test_dense25(clip: PreparedVideo, temporal_pool: tuple[int, int] | None) -> None:
+    found = checkpoint(temporal_pool=temporal_pool)
+    whole_frame = (0, 16, 32, 64, 32, 64)  # 96 px of width are more than twice 32
+    expected = by_hand(found, clip, DENSE, [whole_frame], [False, True])
+    assert_scores(Recognizer(found, device="cpu").score(clip), expected)
+    unmirrored = by_hand(found, clip, DENSE, [whole_frame], [False])
+    assert np.abs(unmirrored[1] - expected[1]).max() > 1e-3, "the clip cannot tell whether it is mirrored"
+
+
+def test_dense25_widens_what_is_lower_than_a_crop(clip: PreparedVideo) -> None:
+    found = checkpoint(crop_px=40)
+    whole_frame = (0, 8, 32, 80, 40, 80)
+    assert_scores(Recognizer(found).score(clip), by_hand(found, clip, DENSE, [whole_frame], [False, True]))
+
+
+def test_a_model_that_knows_left_from_right_never_flips(clip: PreparedVideo) -> None:
+    found = checkpoint(mirror=False)
+    whole_frame = (0, 16, 32, 64, 32, 64)
+    recognizer = Recognizer(found)
+    assert_scores(recognizer.score(clip), by_hand(found, clip, DENSE, [whole_frame], [False]))
+    corners = [(0, left, 32, 32, 32, 32) for left in (0, 64, 0, 64, 32)]
+    assert_scores(recognizer.score(clip, "crop10x25"), by_hand(found, clip, DENSE, corners, [False]))
+
+
+def test_crop10x25(clip: PreparedVideo) -> None:
+    found = checkpoint()
+    corners = [(0, left, 32, 32, 32, 32) for left in (0, 64, 0, 64, 32)]
+    expected = by_hand(found, clip, DENSE, corners, [False, True])
+    assert_scores(Recognizer(found).score(clip, "crop10x25"), expected)
+
+
+def test_center(clip: PreparedVideo) -> None:
+    found = checkpoint()  # five steps, 2 to 4 frames apart: 12 of the 20 frames between the first and last centre
+    expected = by_hand(found, clip, [9, 12, 15, 18, 21], [(0, 32, 32, 32, 32, 32)], [False])
+    assert_scores(Recognizer(found).score(clip, "center"), expected)
+
+
+def test_center_of_a_video_too_short_for_a_clip(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    write_video(tmp_path / "short.mp4", rng.integers(0, 255, (14, 32, 48, 3), np.uint8), fps=25)
+    short = encoded("short", tmp_path / "short.mp4", SPEC)
+    found = checkpoint()
+    expected = by_hand(found, short, [5, 6, 6, 7, 8], [(0, 8, 32, 32, 32, 32)], [False])
+    assert_scores(Recognizer(found).score(short, "center"), expected)
+
+
+def test_one_stream_alone(clip: PreparedVideo) -> None:
+    both = checkpoint(link=None)
+    expected = Recognizer(both).score(clip)
+    for stream, other in (("appearance", "motion"), ("motion", "appearance")):
+        model = STResNet(replace(both.model.config, streams=(stream,)))
+        model.load_state_dict({k: v for k, v in both.model.state_dict().items() if k.startswith(stream)})
+        scores = Recognizer(replace(both, model=model.eval())).score(clip)
+        np.testing.assert_allclose(getattr(scores, stream), getattr(expected, stream), rtol=1e-5)
+        assert np.array_equal(scores.fused, getattr(scores, stream))
+        assert getattr(scores, other) is None
+
+
+@pytest.mark.parametrize("protocol", ["dense25", "center"])
+def test_a_file_and_its_prepared_clip_get_the_same_bits(
+    run: Run, store: Store, tmp_path: Path, protocol: Protocol
+) -> None:
+    record = store.select("test")[1].record
+    video = tmp_path / "Ünï çødé 影片 [1] 100%.mp4"
+    shutil.copyfile(record.path, video)
+    recognizer = Recognizer(run.folder / "model.safetensors")
+    expected = recognizer.score(store.video(record.id), protocol)
+    found = recognizer.predict(video, protocol=protocol)
+    for name in ("appearance", "motion", "fused"):
+        assert np.array_equal(getattr(found.scores, name), getattr(expected, name))
+    assert np.array_equal(recognizer.judge(store.video(record.id), protocol=protocol).scores.fused, expected.fused)
+
+
+def test_what_a_prediction_says(clip: PreparedVideo) -> None:
+    found = Recognizer(checkpoint()).judge(clip, top=2)
+    logits = found.scores.fused.astype(np.float64)
+    softmax = np.exp(logits) / np.exp(logits).sum()
+    best, second = np.argsort(-logits)[:2]
+    assert found.label == CLASSES[best]
+    assert found.probability == pytest.approx(softmax[best])
+    assert [name for name, _ in found.top] == [CLASSES[best], CLASSES[second]]
+    assert found.top[1][1] == pytest.approx(softmax[second])
+
+
+def test_progress_of_a_prediction_and_what_could_be_decoded(clip: PreparedVideo, tmp_path: Path) -> None:
+    video = tmp_path / "noise.mp4"
+    write_video(video, np.random.default_rng(0).integers(0, 255, (40, 32, 48, 3), np.uint8), fps=25)
+    told: list[tuple[str, int, int]] = []
+    recognizer = Recognizer(checkpoint())
+    found = recognizer.predict(video, protocol="crop10x25", progress=lambda *now: told.append(now))
+    assert told == [
+        *(("computing flow", n, 40) for n in range(1, 41)),
+        *(("scoring", n, 5) for n in range(5)),
+    ]
+    assert (found.frames, found.truncated) == (40, False)
+    video.write_bytes(video.read_bytes()[: video.stat().st_size * 6 // 10])
+    found = recognizer.predict(video, protocol="center")
+    assert 15 <= found.frames <= 30
+    assert found.truncated
+    assert (recognizer.judge(clip).frames, recognizer.judge(clip).truncated) == (31, False)
+
+
+def test_ties_go_to_the_earlier_class_and_large_logits_do_no_harm() -> None:
+    label, probability, top = ranked(("a", "b", "c"), np.float32([0, 3e38, 3e38]), 9)
+    assert (label, probability) == ("b", 0.5)
+    assert top == (("b", 0.5), ("c", 0.5), ("a", 0.0))
+
+
+def test_videos_that_cannot_be_judged(run: Run, tmp_path: Path) -> None:
+    recognizer = Recognizer(run.folder / "model.safetensors")
+    frames = np.zeros((10, 48, 64, 3), np.uint8)
+    write_video(tmp_path / "short.mp4", frames, fps=25)
+    with pytest.raises(VideoError, match=r"short.mp4: 10 frames decoded; at least 11 needed$"):
+        recognizer.predict(tmp_path / "short.mp4")
+    with pytest.raises(VideoError, match=r"no\.mp4: cannot be read"):
+        recognizer.predict(tmp_path / "no.mp4")
+    write_video(tmp_path / "long.mp4", np.concatenate([frames, frames]), fps=25)
+    other = replace(SPEC, flow=FlowSpec(short_side=40))
+    with pytest.raises(FlowSpecError) as error:
+        recognizer.score(encoded("long", tmp_path / "long.mp4", other))
+    assert str(SPEC.flow) in str(error.value)
+    assert str(other.flow) in str(error.value)
+    with pytest.raises(ValueError, match="no protocol 'dense': give one of dense25, crop10x25, center"):
+        recognizer.predict(tmp_path / "long.mp4", protocol="dense")  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="names no recipe"):
+        Recognizer(replace(recognizer.checkpoint, recipe={})).predict(tmp_path / "long.mp4", protocol="center")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "xpu"])
+def test_a_device_that_is_not_there_is_named(device: str) -> None:
+    with pytest.raises(StresnetError, match=f"device '{device}' cannot be used") as error:
+        Recognizer(checkpoint(), device=device)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 120
+
+
+def test_what_is_no_model(tmp_path: Path, run: Run) -> None:
+    whole = (run.folder / "model.safetensors").read_bytes()
+    for name, content in {"cut": whole[:-100], "empty": b"", "text": b"not a model"}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=f"{name} is no model, or not a whole one") as error:
+            Recognizer(tmp_path / name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(CheckpointError, match=r"no model at .*nowhere"):
+        Recognizer(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="is a folder"):
+        Recognizer(run.folder)

@@ -1,0 +1,379 @@
+"""Weights in and out: image weights, handing on between stages, and the checkpoint for use."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import stresnet
+from helpers.formula import clips_of, randomized
+from helpers.hostile import Trap
+from helpers.torchvision_names import BASE, Weights, image_weights
+from stresnet.errors import CheckpointError
+from stresnet.model import Checkpoint, Preprocessing, STResNet, STResNetConfig, load_checkpoint, save_checkpoint
+from stresnet.model import checkpoint as weights_module
+from stresnet.model.checkpoint import transfer_weights
+from stresnet.weights.image_weights import init_from_images, read_image_weights
+
+torch.set_num_threads(1)
+
+NARROW = "width 0.125 in the torchvision layout"
+BOTH = "appearance and motion: expected"
+
+
+def network(**changes: object) -> STResNet:
+    torch.manual_seed(0)
+    return STResNet(STResNetConfig(**{"num_classes": 5, "depth": 26, "width": BASE / 64, "flow_stack": 2, **changes}))
+
+
+def single(stream: str, **changes: object) -> STResNet:
+    return network(**{"streams": (stream,), "link": None, "temporal": None, **changes})
+
+
+def write_weights(folder: Path, values: Weights, ending: str) -> Path:
+    path = folder / f"image.{ending}"
+    if ending == "safetensors":
+        save_file(values, path)
+    else:
+        torch.save(values, path)
+    return path
+
+
+def load_image_weights(net: STResNet, path: Path) -> list[str]:
+    return init_from_images(net, read_image_weights(path))
+
+
+def bits(values: Weights) -> dict[str, bytes]:
+    return {k: v.contiguous().numpy().tobytes() for k, v in values.items()}
+
+
+def refusal(action: Any, *args: Any, **kwargs: Any) -> str:
+    with pytest.raises(CheckpointError) as found:
+        action(*args, **kwargs)
+    assert "\n" not in str(found.value)
+    return str(found.value)
+
+
+# Image weights
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+@pytest.mark.parametrize("layout", ["torchvision", "caffe"])
+def test_image_weights_start_both_streams(tmp_path: Path, ending: str, layout: str) -> None:
+    image = image_weights(conv1_bias=layout == "caffe")
+    net = network(layout=layout)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    load_image_weights(net, write_weights(tmp_path, image, ending))
+    after = net.state_dict()
+    for key, value in after.items():
+        name = key.split(".", 1)[1]
+        if name.startswith("fc."):
+            assert value.equal(before[key]), f"{key} must keep its random start"
+        elif key == "motion.conv1.weight":
+            mean = (image[name][:, 0] + image[name][:, 1] + image[name][:, 2]) / 3
+            assert value.shape == (BASE, 4, 7, 7)
+            for channel in range(4):
+                assert torch.allclose(value[:, channel], mean, atol=1e-6)
+        elif value.shape[2:] == (3, 1):
+            for tap in range(3):
+                assert value[:, :, tap, 0].equal(image[name][:, :, 0, 0] / 3)
+        else:
+            assert value.equal(image[name]), key
+
+
+def test_image_weights_without_classifier_or_step_counts_are_enough(tmp_path: Path) -> None:
+    image = {k: v for k, v in image_weights().items() if not k.startswith("fc.") and "num_batches" not in k}
+    net = single("appearance")
+    load_image_weights(net, write_weights(tmp_path, image, "safetensors"))
+    assert net.appearance.layer4[1].bn3.bias.equal(image["layer4.1.bn3.bias"])
+
+
+@pytest.mark.parametrize(
+    ("image", "changes", "said"),
+    [
+        ({"units": (3, 4, 6, 3)}, {}, f"holds a ResNet-50 of {NARROW}, but the appearance stream is a ResNet-26 of "),
+        ({}, {"depth": 50}, f"holds a ResNet-26 of {NARROW}, but the appearance stream is a ResNet-50 of {NARROW}: "),
+        (
+            {},
+            {"motion_depth": 50},
+            f"holds a ResNet-26 of {NARROW}, but the motion stream is a ResNet-50 of {NARROW}: ",
+        ),
+        (
+            {"base": 16},
+            {},
+            f"of width 0.25 in the torchvision layout, but the appearance stream is a ResNet-26 of {NARROW}",
+        ),
+        (
+            {},
+            {"layout": "caffe"},
+            "of width 0.125 in the caffe layout: give such weights, or build the network like them",
+        ),
+        ({"conv1_bias": True}, {}, f"in the caffe layout, but the appearance stream is a ResNet-26 of {NARROW}: give"),
+    ],
+)
+def test_image_weights_of_another_network_are_named(
+    tmp_path: Path, image: dict[str, Any], changes: dict[str, Any], said: str
+) -> None:
+    net = network(**changes)
+    before = bits(net.state_dict())
+    message = refusal(load_image_weights, net, write_weights(tmp_path, image_weights(**image), "pth"))
+    assert said in message
+    assert str(tmp_path / "image.pth") in message
+    assert bits(net.state_dict()) == before
+
+
+def test_pickled_code_does_not_run(tmp_path: Path) -> None:
+    sprung = tmp_path / "sprung"
+    for number, write in enumerate((torch.save, lambda value, path: path.write_bytes(pickle.dumps(value)))):
+        path = tmp_path / f"trap{number}.pth"
+        write({**image_weights(), "conv1.weight": Trap(sprung)}, path)
+        assert "cannot be read" in refusal(load_image_weights, network(), path)
+        assert not sprung.exists()
+    pickle.loads((tmp_path / "trap1.pth").read_bytes())
+    assert sprung.exists()  # the trap works
+
+
+def test_unreadable_image_weights_are_named(tmp_path: Path) -> None:
+    net = network()
+    assert "no weights at" in refusal(load_image_weights, net, tmp_path / "none.pth")
+    for ending in ("pth", "safetensors"):
+        noise = tmp_path / f"noise.{ending}"
+        noise.write_bytes(b"no weights at all" * 100)
+        assert f"noise.{ending}" in refusal(load_image_weights, net, noise)
+    torch.save({"state_dict": image_weights()}, tmp_path / "wrapped.pth")
+    assert "state dict" in refusal(load_image_weights, net, tmp_path / "wrapped.pth")
+
+
+# From stage to stage
+
+
+def test_streams_are_joined_and_taps_averaged() -> None:
+    appearance, motion = (randomized(single(s), seed) for seed, s in enumerate(("appearance", "motion")))
+    net = network(link_scale=0.1, temporal_pool=(5, 2)).double()
+    transfer_weights(net, [appearance.state_dict(), motion.state_dict()])
+    sources = appearance.state_dict() | motion.state_dict()
+    for key, value in net.state_dict().items():
+        if key.startswith("links."):
+            assert (value.float() == 0.1).all()
+        elif value.shape[2:] == (3, 1):
+            assert (value - sources[key] / 3).abs().max() < 1e-15
+        else:
+            assert value.equal(sources[key])
+
+
+def test_handing_on_unchanged_is_exact_and_the_later_source_wins() -> None:
+    source = randomized(network(link_scale=0.1))
+    taken = network(link_scale=0.1, temporal_pool=(5, 2)).double()
+    transfer_weights(taken, [source.state_dict()])
+    assert bits(taken.state_dict()) == bits(source.state_dict())
+    other = randomized(network(link_scale=0.1), seed=5)
+    transfer_weights(taken, [source.state_dict(), other.state_dict()])
+    assert bits(taken.state_dict()) == bits(other.state_dict())
+
+
+def test_one_stream_of_a_fused_network_can_be_taken_alone() -> None:
+    fused = randomized(network())
+    alone = single("motion", temporal="inflate").double()
+    transfer_weights(alone, [fused.state_dict()])
+    rgb, flow = clips_of(steps=3)
+    with torch.no_grad():
+        assert (alone.eval()(flow=flow).motion - fused(rgb, flow).motion).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("sources", "target", "said"),
+    [
+        ([single("appearance")], network(), "no motion stream in them"),
+        ([network()], network(temporal=None), f"{BOTH} temporal null; found temporal inflate"),
+        ([network(temporal="inject")], network(temporal=None), f"{BOTH} temporal null; found temporal inject"),
+        ([network(layout="caffe")], network(), f"{BOTH} layout torchvision; found layout caffe"),
+        ([network()], network(layout="caffe"), f"{BOTH} layout caffe; found layout torchvision"),
+        ([network(depth=50)], network(), f"{BOTH} depth 26; found depth 50"),
+        ([network()], network(depth=50, width=0.25), f"{BOTH} depth 50, width 0.25; found depth 26, width 0.125"),
+        ([network(motion_depth=50)], network(), "motion: expected depth 26; found depth 50"),
+        ([network(num_classes=6)], network(), f"{BOTH} num_classes 5; found num_classes 6"),
+        ([network(flow_stack=3)], network(), "motion: expected flow_stack 2; found flow_stack 3"),
+        ([network(link_scale=0.1)], network(link_scale=0.1, depth=50), f"{BOTH} depth 50; found depth 26"),
+    ],
+)
+def test_what_does_not_fit_the_next_stage_is_refused(sources: list[STResNet], target: STResNet, said: str) -> None:
+    before = bits(target.state_dict())
+    line = refusal(transfer_weights, target, [s.state_dict() for s in sources])
+    assert line == f"the weights are of another network: {said}"
+    assert bits(target.state_dict()) == before
+
+
+def test_single_weights_that_do_not_fit_are_named() -> None:
+    weights = network().state_dict()
+    del weights["motion.layer1.0.bn1.bias"]
+    weights["appearance.layer2.0.conv2.weight"] = torch.zeros(1)
+    assert refusal(transfer_weights, network(), [weights]).endswith(
+        "motion.layer1.0.bn1.bias is missing; appearance.layer2.0.conv2.weight is (1,), not (16, 16, 3, 3)"
+    )
+
+
+@pytest.mark.parametrize("classes", [5, 6])
+def test_a_new_classifier_keeps_its_random_start(classes: int) -> None:
+    source, target = randomized(network(num_classes=classes)).float(), network()
+    fc = target.motion.fc.weight.clone()
+    transfer_weights(target, [source.state_dict()], new_classifier=True)
+    assert target.motion.fc.weight.equal(fc)
+    assert target.motion.conv1.weight.equal(source.motion.conv1.weight)
+
+
+# The checkpoint for use
+
+
+def checkpoint(**changes: object) -> Checkpoint:
+    return Checkpoint(
+        model=randomized(network(**changes)).float(),
+        classes=("run", "jump", 'Ö, \n"x"', "wave", "caf\udce9"),
+        preprocessing=Preprocessing(rgb_mean=(1.5, 2.0, 0.1), flow_std=3.3, crop_px=56, mirror=False),
+        store_spec={"flow": {"method": "dis", "preset": "medium", "short_side": 64, "bound_px": 20.0}},
+        trained_on=("0a1b2c",),
+        stage="st-resnet",
+        recipe={"name": "demo", "stages": [{"name": "st-resnet", "schedule": [{"lr": 0.1, "epochs": 0.3}]}]},
+        training={"store": "ours", "videos": 7, "minutes": 0.25},
+        test_groups=("g01", "g02"),
+        scores=({"protocol": "dense25", "top1": 0.123456789012345},),
+        version="9.9.9",
+    )
+
+
+def test_round_trip_keeps_every_bit_and_the_whole_story(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "model.safetensors"
+    saved = checkpoint(link_scale=0.1, link_direction="both", temporal_pool=(5, 2), layout="caffe", dropout=0.5)
+    saved.model.to(memory_format=torch.channels_last).train()
+    save_checkpoint(path, saved)
+    loaded = load_checkpoint(path)
+    assert bits(loaded.model.state_dict()) == bits(saved.model.state_dict())
+    assert loaded.model.config == saved.model.config
+    for name in vars(saved):
+        if name != "model":
+            assert getattr(loaded, name) == getattr(saved, name), name
+    assert not loaded.model.training
+    rgb, flow = (x.float() for x in clips_of(steps=5))
+    model = stresnet.load_model(path)
+    with torch.no_grad():
+        assert model(rgb, flow).fused.equal(loaded.model(rgb, flow).fused)
+        expected = saved.model.eval()(rgb, flow).fused
+        assert (model(rgb, flow).fused - expected).abs().max() < 1e-4 * expected.abs().max()
+    again = tmp_path / "again.safetensors"
+    save_checkpoint(again, loaded)
+    assert load_file(again).keys() == load_file(path).keys()
+
+
+def test_a_save_cut_off_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, checkpoint())
+    assert list(tmp_path.iterdir()) == [path]
+    before = path.read_bytes()
+
+    def full_disk(tensors: Weights, file: Path, metadata: dict[str, str]) -> None:
+        file.write_bytes(before[:1000])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(weights_module, "save_file", full_disk)
+    assert "No space left" in refusal(save_checkpoint, path, checkpoint())
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "cannot be written" in refusal(save_checkpoint, tmp_path / "file" / "model.safetensors", checkpoint())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0001, 0.05, 0.5, 0.999])
+def test_truncated_checkpoint_is_refused(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, checkpoint())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert "no model, or not a whole one" in refusal(load_checkpoint, path)
+
+
+def test_files_that_are_no_checkpoint_are_named(tmp_path: Path) -> None:
+    assert "no model at" in refusal(load_checkpoint, tmp_path / "none.safetensors")
+    foreign = write_weights(tmp_path, image_weights(), "safetensors")
+    assert "no description of an ST-ResNet" in refusal(load_checkpoint, foreign)
+    torch.save(image_weights(), tmp_path / "pickle.safetensors")
+    assert "pickle.safetensors" in refusal(load_checkpoint, tmp_path / "pickle.safetensors")
+    assert str(tmp_path) in refusal(load_checkpoint, tmp_path)
+
+
+def rewritten(folder: Path, change: Any) -> Path:
+    """A checkpoint whose weights and story went through `change(weights, story)`."""
+    path = folder / "model.safetensors"
+    save_checkpoint(path, checkpoint())
+    story = weights_module.read_metadata(path)
+    values = load_file(path)
+    change(values, story)
+    save_file(values, path, metadata={"stresnet": json.dumps(story)})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda w, s: w.pop("motion.layer2.0.bn1.running_var"), "motion.layer2.0.bn1.running_var is missing"),
+        (lambda w, s: w.update(stray=torch.zeros(1)), "stray is not expected"),
+        (lambda w, s: w.update({"motion.fc.bias": torch.zeros(4)}), "motion.fc.bias is (4,), not (5,)"),
+        (lambda w, s: s["config"].update(colour="red"), "unknown fields ['colour']"),
+        (lambda w, s: s["config"].pop("num_classes"), "num_classes is missing"),
+        (lambda w, s: s["config"].update(depth=34), "depth"),
+        (lambda w, s: s["config"].update(streams=["audio", "motion"]), "audio"),
+        (lambda w, s: s["config"].update(layout="caffe"), f"{BOTH} layout caffe; found layout torchvision: copy"),
+        (lambda w, s: s["preprocessing"].update(gamma=2), "unknown fields ['gamma']"),
+        (
+            lambda w, s: s["preprocessing"].update(rgb_std=[1.0, 0.0, 1.0]),
+            "rgb_std must be a finite number above 0, not 0",
+        ),
+        (
+            lambda w, s: s["preprocessing"].update(rgb_std=[1.0, -1, 1]),
+            "rgb_std must be a finite number above 0, not -1",
+        ),
+        (lambda w, s: s["preprocessing"].update(rgb_mean=[1.0, 2.0]), "rgb_mean must be three numbers, of R, G and B"),
+        (lambda w, s: s["preprocessing"].update(flow_std=0.0), "flow_std must be a finite number above 0, not 0.0"),
+        (
+            lambda w, s: s["preprocessing"].update(crop_px=56.0),
+            "crop_px must be a whole number of at least 1, not 56.0",
+        ),
+        (lambda w, s: s["preprocessing"].update(mirror=1), "mirror must be True or False, not 1"),
+        (lambda w, s: s.update(preprocessing=None), "preprocessing: expected fields by name, found None"),
+        (lambda w, s: s.update(config=[]), "an ST-ResNet: expected fields by name, found []"),
+        (lambda w, s: s["config"].update(depth=26.0), "depth must be a whole number"),
+        (lambda w, s: s["config"].update(temporal_pool=[5, 2.0]), "each of temporal_pool must be a whole number"),
+        (lambda w, s: s.update(classes="abcde"), "classes must be a list, not 'abcde'"),
+        (lambda w, s: s.update(classes=[1, 2, 3, 4, 5]), "each of classes must be text, not 1"),
+        (lambda w, s: s.update(store_spec="dis"), "store_spec must be values by name, not 'dis'"),
+        (lambda w, s: s.update(scores=[0.5]), "each of scores must be values by name, not 0.5"),
+        (lambda w, s: s.pop("preprocessing"), "preprocessing"),
+        (lambda w, s: s.pop("classes"), "classes"),
+        (lambda w, s: s["classes"].pop(), "4 class names for 5 logits"),
+        (lambda w, s: s.update(format=99), "format 99"),
+    ],
+)
+def test_nothing_is_loaded_that_does_not_fit(tmp_path: Path, change: Any, said: str) -> None:
+    path = rewritten(tmp_path, change)
+    message = refusal(load_checkpoint, path)
+    assert said in message
+    assert str(path) in message
+
+
+def test_damaged_description_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    for text in ("{", "7", "null"):
+        save_file({"x": torch.zeros(1)}, path, metadata={"stresnet": text})
+        assert "damaged" in refusal(load_checkpoint, path)
+
+
+def test_many_problems_are_summed_up(tmp_path: Path) -> None:
+    path = rewritten(tmp_path, lambda w, s: [w.pop(k) for k in list(w)[:50]])
+    assert "and 47 more" in refusal(load_checkpoint, path)

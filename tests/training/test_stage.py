@@ -1,0 +1,275 @@
+"""One training stage: loss, multipliers, rates, data order, and what sub-batches add up to."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from itertools import chain
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from stresnet.model import Preprocessing, StreamLogits, STResNet
+from stresnet.recipes import Recipe, parse_recipe
+from stresnet.training.stage import StageTraining, VideoStream, clip_loss, parameter_groups
+
+torch.set_num_threads(1)
+
+
+def recipe(**changes: Any) -> Recipe:
+    """One fused stage of a tiny network, 8 videos a step in sub-batches of 2."""
+    stage = {
+        "name": "st",
+        "temporal": "inflate",
+        "link": "add",
+        "steps": 3,
+        "tau": [1, 2],
+        "batch_videos": 8,
+        "sub_batch_videos": 2,
+        "schedule": [{"lr": 0.1, "epochs": 2.5}, {"lr": 0.01, "iterations": 3}, {"lr": 0.002, "epochs": 0.001}],
+        **changes.pop("stage", {}),
+    }
+    values = {"depth": 26, "width": 1 / 16, "layout": "caffe", "flow_stack": 2, "crop_px": 32, **changes}
+    return parse_recipe({"name": "mine", "stages": [stage], **values}, "mine")
+
+
+def training(seed: int = 0, videos: int = 20, **changes: Any) -> StageTraining:
+    r = recipe(**changes)
+    torch.manual_seed(seed)
+    net = STResNet(r.config(r.stages[0], 5))
+    return StageTraining(net, r, r.stages[0], Preprocessing(crop_px=32), videos)
+
+
+# Loss
+
+
+def logits_of(*, outputs: int = 4) -> tuple[StreamLogits, Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    appearance, motion = (torch.randn(3, outputs, 5, generator=rng, dtype=torch.float64) * 3 for _ in range(2))
+    return StreamLogits(appearance, motion), torch.tensor([4, 0, 2])
+
+
+def by_hand(streams: list[Tensor], labels: Tensor) -> float:
+    """Cross entropies summed over streams and temporal outputs, divided by the number of videos."""
+    total = 0.0
+    for stream in streams:
+        for b, label in enumerate(labels.tolist()):
+            for t in range(stream.shape[1]):
+                scores = stream[b, t]
+                total += (scores.exp().sum().log() - scores[label]).item()
+    return total / len(labels)
+
+
+def test_loss_is_the_sum_over_streams_and_outputs_by_video() -> None:
+    logits, labels = logits_of()
+    found = clip_loss(logits, labels, "sum").item()
+    assert found == pytest.approx(by_hand(list(logits), labels), rel=1e-5)
+    alone = clip_loss(StreamLogits(None, logits.motion), labels, "sum").item()
+    assert alone == pytest.approx(by_hand([logits.motion], labels), rel=1e-5)
+
+
+def test_joint_loss_is_one_softmax_of_the_summed_logits() -> None:
+    logits, labels = logits_of()
+    found = clip_loss(logits, labels, "joint").item()
+    assert found == pytest.approx(by_hand([logits.appearance + logits.motion], labels), rel=1e-5)
+
+
+def test_loss_of_twice_the_outputs_is_twice_the_loss() -> None:
+    logits, labels = logits_of()
+    twice = StreamLogits(*(torch.cat([s, s], 1) for s in logits))
+    for kind in ("sum", "joint"):
+        once = clip_loss(logits, labels, kind).item()
+        assert clip_loss(twice, labels, kind).item() == pytest.approx(2 * once, rel=1e-5)
+
+
+def test_loss_is_computed_in_float32_under_half_precision() -> None:
+    logits, labels = logits_of()
+    half = StreamLogits(*(s.bfloat16() for s in logits))
+    assert clip_loss(half, labels, "sum").dtype == torch.float32
+
+
+# Multipliers
+
+
+def multipliers(net: nn.Module) -> dict[str, tuple[float, float]]:
+    names = {id(p): name for name, p in net.named_parameters()}
+    groups = parameter_groups(net, 5e-4)
+    assert Counter(id(p) for g in groups for p in g["params"]) == Counter(list(names)), "each parameter exactly once"
+    return {names[id(p)]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+
+
+def test_rate_and_decay_multipliers() -> None:
+    r = recipe(link_scale=0.1)
+    found = multipliers(STResNet(r.config(r.stages[0], 5)))
+    filters, doubled, shift = (1.0, 5e-4), (2.0, 0.0), (1.0, 0.0)
+    expected = {
+        "appearance.conv1.weight": filters,
+        "motion.conv1.bias": doubled,
+        "motion.layer2.1.conv1.weight": filters,  # over time
+        "appearance.layer1.0.downsample.0.weight": filters,
+        "appearance.layer1.0.downsample.1.weight": doubled,
+        "appearance.layer1.0.downsample.1.bias": shift,
+        "motion.layer4.1.bn3.weight": doubled,
+        "motion.layer4.1.bn3.bias": shift,
+        "appearance.fc.weight": filters,
+        "appearance.fc.bias": doubled,
+        "links.appearance.0.scale": doubled,
+    }
+    assert {name: found[name] for name in expected} == expected
+    norms = {n for n in found if ".bn" in n or "downsample.1" in n}
+    assert {n for n, m in found.items() if m == shift} == {n for n in norms if n.endswith("bias")}
+    assert {n for n, m in found.items() if m == filters} == {n for n in found if n.endswith("weight")} - norms
+
+
+# Rates
+
+
+def test_each_rate_holds_for_its_steps_and_the_last_one_on() -> None:
+    module = training(videos=20)  # 2.5 passes of 20 videos in 8s: 6 steps; then 3; then at least 1
+    assert module.total_steps == 10
+    assert [module.lr_at(step) for step in range(12)] == [0.1] * 6 + [0.01] * 3 + [0.002] * 3
+
+
+def test_optimizer_is_plain_momentum_at_the_multiplied_rate() -> None:
+    module = training(momentum=0.85, weight_decay=0.01)
+    setup = module.configure_optimizers()
+    optimizer, schedule = setup["optimizer"], setup["lr_scheduler"]["scheduler"]
+    assert setup["lr_scheduler"]["interval"] == "step"
+    assert type(optimizer) is torch.optim.SGD
+    assert {(g["momentum"], g["nesterov"], g["dampening"]) for g in optimizer.param_groups} == {(0.85, False, 0)}
+    found = []
+    for _ in range(10):
+        found.append([g["lr"] for g in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    assert found == [[r, 2 * r, r] for r in [0.1] * 6 + [0.01] * 3 + [0.002]]
+
+
+# Data order
+
+
+def epochs(videos: int, batch: int, count: int, seed: int = 0, rank: int = 0, world: int = 1) -> list[list[int]]:
+    order, found = VideoStream(videos, batch, seed, rank, world), []
+    for epoch in range(count):
+        order.set_epoch(epoch)
+        found.append(list(order))
+        assert len(found[-1]) == len(order)
+    return found
+
+
+def test_every_pass_is_a_fresh_permutation_and_no_batch_is_short() -> None:
+    found = epochs(10, 4, 5)
+    assert [len(epoch) for epoch in found] == [12] * 5  # three batches cover ten videos
+    items = list(chain(*found))
+    passes = [items[p * 10 : (p + 1) * 10] for p in range(6)]
+    for p, a_pass in enumerate(passes):
+        assert sorted(a_pass) == list(range(p * 10, (p + 1) * 10))
+    assert len({tuple(i % 10 for i in a_pass) for a_pass in passes}) == 6
+
+
+@pytest.mark.parametrize(("videos", "batch"), [(8, 8), (3, 8), (17, 4)])
+def test_epochs_of_few_and_of_odd_numbers_of_videos(videos: int, batch: int) -> None:
+    items = list(chain(*epochs(videos, batch, 4)))
+    assert len(items) % batch == 0
+    whole = len(items) // videos * videos
+    assert sorted(items[:whole]) == list(range(whole))
+    assert len(set(items)) == len(items)
+
+
+def test_restart_at_an_epoch_sees_what_an_unbroken_run_saw() -> None:
+    unbroken = epochs(10, 4, 5)
+    order = VideoStream(10, 4, 0)
+    order.set_epoch(3)
+    assert list(order) == unbroken[3]
+    assert list(order) == unbroken[3]
+    assert epochs(10, 4, 5, seed=1) != unbroken
+
+
+def test_ranks_share_the_stream_batch_by_batch() -> None:
+    alone = epochs(10, 4, 5)
+    for world in (2, 4):
+        ranks = [epochs(10, 4, 5, rank=rank, world=world) for rank in range(world)]
+        for epoch in range(5):
+            share = 4 // world
+            for step in range(3):
+                together = [i for rank in ranks for i in rank[epoch][step * share : (step + 1) * share]]
+                assert sorted(together) == sorted(alone[epoch][step * 4 : step * 4 + 4])
+
+
+# A step
+
+
+def samples(count: int) -> list[dict[str, Tensor]]:
+    rng = torch.Generator().manual_seed(0)
+
+    def bytes_of(*shape: int) -> Tensor:
+        return torch.randint(0, 256, (3, *shape), generator=rng, dtype=torch.uint8)
+
+    scale = torch.tensor([-1.0, 0.8])
+    return [
+        {"rgb": bytes_of(32, 32, 3), "flow": bytes_of(4, 32, 32), "flow_scale": scale, "label": torch.tensor(n % 5)}
+        for n in range(count)
+    ]
+
+
+def after_a_step(sub_batch: int, clips: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The weights after one optimiser step by Lightning on these clips, batch norm held still."""
+    module = training().double().eval()
+    module.preprocessing = DoublePreprocessing(crop_px=32)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning.*")
+        warnings.filterwarnings("ignore", message=".*num_workers.*|.*does not have many workers.*")
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_steps=1,
+            precision="64-true",
+            accumulate_grad_batches=len(clips) // sub_batch,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, DataLoader(clips, batch_size=sub_batch))
+    assert trainer.global_step == 1
+    return module.model.state_dict()
+
+
+class DoublePreprocessing(Preprocessing):
+    def normalize(self, *inputs: Any) -> Any:
+        return tuple(x.double() for x in super().normalize(*inputs))
+
+
+def test_sub_batches_add_up_to_the_step_of_the_whole_batch() -> None:
+    clips = samples(8)
+    whole = after_a_step(8, clips)
+    for sub_batch in (4, 2):
+        parts = after_a_step(sub_batch, clips)
+        assert max((parts[k] - whole[k]).abs().max().item() for k in whole) < 1e-10
+
+    # and that step is plain SGD on the loss of all eight videos
+    module = training().double().eval()
+    before = {k: v.clone() for k, v in module.model.state_dict().items()}
+    batch = torch.utils.data.default_collate(clips)
+    rgb, flow = DoublePreprocessing().normalize(batch["rgb"], batch["flow"], batch["flow_scale"])
+    clip_loss(module.model(rgb, flow), batch["label"], "sum").backward()
+    moved = 0.0
+    multiplied = multipliers(module.model)
+    for name, parameter in module.model.named_parameters():
+        rate, decay = multiplied[name]
+        expected = before[name] - 0.1 * rate * (parameter.grad + decay * before[name])
+        assert (whole[name] - expected).abs().max() < 1e-6, name
+        moved = max(moved, (expected - before[name]).abs().max().item())
+    assert moved > 1e-3
+
+
+def test_consensus_judges_the_mean_over_time_as_testing_does() -> None:
+    labels = torch.tensor([0, 2])
+    logits = StreamLogits(torch.randn(2, 4, 3), torch.randn(2, 4, 3))
+    means = [s.mean(1) for s in logits if s is not None]
+    expected = sum(torch.nn.functional.cross_entropy(m, labels) for m in means)
+    torch.testing.assert_close(clip_loss(logits, labels, "sum", consensus=True), expected)
+    assert not torch.isclose(clip_loss(logits, labels, "sum"), torch.as_tensor(expected))

@@ -1,0 +1,350 @@
+"""The .mat format: files that are none, and what MATLAB stores in more than one way."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import loadmat, savemat
+
+from helpers.matconvnet_nets import CONFIGS, a_net, assert_same, change, checkpoint, insert, the
+from stresnet.errors import CheckpointError
+from stresnet.weights.matconvnet import read_matconvnet
+from stresnet.weights.matconvnet.dagnn import Layer, write_dagnn
+from stresnet.weights.matconvnet.mat5 import MatFile
+from stresnet.weights.matconvnet.read import from_dagnn
+from stresnet.weights.matconvnet.write import to_dagnn
+
+# ---- files that are none
+
+
+def write_plain(path: Path, **variables: Any) -> Path:
+    savemat(path, variables)
+    return path
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no file at .*absent\.mat: give a MatConvNet \.mat file"):
+        read_matconvnet(tmp_path / "absent.mat")
+    with pytest.raises(CheckpointError, match="is a folder"):
+        read_matconvnet(tmp_path)
+
+
+HEADER = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "is no MATLAB 5 .mat file"),
+        (b"PK\x03\x04" + bytes(200), "is no MATLAB 5 .mat file"),
+        (b"MATLAB 7.3 MAT-file, Platform".ljust(512, b" ") + b"\x89HDF\r\n\x1a\n", r"save\(file,'-struct','net'"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(900), "is a MATLAB 7.3 file"),
+        (b"MATLAB 5.0 MAT-file", "is cut short"),
+        (HEADER, "holds no DagNN .* nothing, as if cut short"),
+        (HEADER + b"\xff" * 64, "is cut short"),
+        (HEADER + b"\x0f\0\0\0\x40\0\0\0" + bytes(64), "is cut short or damaged"),
+    ],
+)  # fmt: skip
+def test_other_files_are_refused(content: bytes, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.mat"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=told):
+        read_matconvnet(path)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_truncated_files_are_refused(compressed: bool, tmp_path: Path) -> None:
+    net = to_dagnn(checkpoint(CONFIGS["appearance"]))
+    write_dagnn(tmp_path / "whole.mat", net)
+    if compressed:
+        raw = {k: v for k, v in loadmat(tmp_path / "whole.mat").items() if not k.startswith("_")}
+        for record in raw["layers"].flat:
+            if record["block"].dtype.names is None:  # SciPy does not read a struct without fields as it writes it
+                record["block"] = {}
+        savemat(tmp_path / "whole.mat", raw, do_compression=True)
+    assert read_matconvnet(tmp_path / "whole.mat").config == CONFIGS["appearance"]
+    content = (tmp_path / "whole.mat").read_bytes()
+    rng = np.random.default_rng(0)
+    lengths = {0, 1, 100, 128, 129, 136, len(content) - 1, *map(int, rng.integers(0, len(content), 60))}
+    for length in lengths:
+        (tmp_path / "cut.mat").write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match=r"cut short|no MATLAB 5"):
+            read_matconvnet(tmp_path / "cut.mat")
+
+
+def test_other_variables_are_named(tmp_path: Path) -> None:
+    path = write_plain(tmp_path / "imdb.mat", images=np.zeros((2, 3)), classes={"name": "x"})
+    with pytest.raises(CheckpointError, match=r"holds no DagNN .*images \(double 2×3\), classes \(struct 1×1\): give"):
+        read_matconvnet(path)
+    path = write_plain(tmp_path / "net.mat", net={"layers": np.zeros((0, 0))})
+    with pytest.raises(CheckpointError, match="holds no DagNN"):
+        read_matconvnet(path)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_simple_nets_are_refused(inside: bool, tmp_path: Path) -> None:
+    cell = np.empty((1, 2), object)
+    cell[0, 0], cell[0, 1] = {"type": "conv"}, {"type": "relu"}
+    content = {"layers": cell, "meta": {"a": 1.0}}
+    path = write_plain(tmp_path / "simple.mat", **({"net": content} if inside else content))
+    with pytest.raises(CheckpointError, match=r"SimpleNN.*dagnn\.DagNN\.fromSimpleNN"):
+        read_matconvnet(path)
+
+
+def element(kind: int, content: bytes) -> bytes:
+    return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
+
+
+def test_matlab_objects_are_refused(tmp_path: Path) -> None:
+    """A DagNN saved as an object, not as a struct: what MATLAB writes for `save file net`."""
+    flags = element(6, struct.pack("<II", 17, 0))
+    names = b"".join(element(1, text) for text in (b"net", b"MCOS", b"dagnn.DagNN"))
+    inner = element(6, struct.pack("<II", 13, 0)) + element(5, struct.pack("<ii", 1, 1)) + element(1, b"")
+    inner += element(6, struct.pack("<I", 7))
+    path, thing = tmp_path / "object.mat", element(14, flags + names + element(14, inner))
+    path.write_bytes(HEADER + thing)
+    with pytest.raises(CheckpointError, match=r"holds a MATLAB object.*net\.saveobj\(\)"):
+        read_matconvnet(path)
+    write_dagnn(tmp_path / "net.mat", a_net())  # a net beside it is read
+    path.write_bytes(HEADER + thing + (tmp_path / "net.mat").read_bytes()[128:])
+    assert read_matconvnet(path).config == CONFIGS["st-resnet"]
+
+
+# ---- what MATLAB stores in more than one way
+
+
+def test_a_net_may_lie_under_net_with_unknown_fields(tmp_path: Path) -> None:
+    net = a_net("st-mulnet")
+    write_dagnn(tmp_path / "flat.mat", net)
+    raw = {k: v for k, v in loadmat(tmp_path / "flat.mat", mat_dtype=True).items() if not k.startswith("_")}
+    for record in raw["layers"].flat:
+        if record["block"].dtype.names is None:
+            record["block"] = {}
+    raw["unheard"] = {"of": 1.0}
+    state = {"layers": np.zeros((1, 1))}
+    savemat(tmp_path / "nested.mat", {"net": raw, "state": state, "stats": np.zeros((2, 2))}, do_compression=True)
+    nested, flat = read_matconvnet(tmp_path / "nested.mat"), read_matconvnet(tmp_path / "flat.mat")
+    assert nested.config == flat.config
+    for key, value in flat.weights.items():
+        assert torch.equal(nested.weights[key], value), key
+
+
+def test_shorthands_and_defaults_are_understood() -> None:
+    net = a_net("st-mulnet")
+    expected = from_dagnn(a_net("st-mulnet"))
+    change(net, "conv1_spatial", pad=3.0, stride=2.0, hasBias=1.0, dilate=1.0)
+    change(net, "conv1_temporal", pad=(3.0, 3.0), dilate=(1.0, 1.0))
+    change(net, "res2a_branch2a_spatial", pad=0.0, stride=1.0, hasBias=0.0, opts=["cuDNN"])
+    change(net, "pool5_spatial", block={"poolSize": 7.0, "method": "avg", "opts": ["CuDNN"]})
+    change(net, "bn_conv1_spatial", block={})
+    change(net, "res2a_relu_spatial", block={"leak": 0.0, "opts": []})
+    net.params["conv1_bias_spatial"] = net.params["conv1_bias_spatial"].reshape(1, -1)
+    net.params["bn_conv1_mult_spatial"] = net.params["bn_conv1_mult_spatial"].reshape(1, 1, -1)
+    net.params["conv1_bias_temporal"] = net.params["conv1_bias_temporal"].astype(np.float64)
+    found = from_dagnn(net)
+    assert found == replace(expected, weights=found.weights)
+    for key, value in expected.weights.items():
+        assert torch.equal(found.weights[key], value), key
+
+
+def test_missing_trailing_axes(tmp_path: Path) -> None:
+    """MATLAB keeps no trailing axes of length 1: with one class, the classifier's filter is (1,1,in)."""
+    config = replace(CONFIGS["appearance"], num_classes=1)
+    net = to_dagnn(replace(checkpoint(config), classes=("alone",)))
+    net.params["fc1000_filter"] = net.params["fc1000_filter"][..., 0]
+    change(net, "fc1000", size=(1.0, 1.0, 128.0))
+    write_dagnn(tmp_path / "one.mat", net)
+    found = read_matconvnet(tmp_path / "one.mat")
+    assert found.config == config
+    assert_same(found, checkpoint(config))
+
+
+def test_stale_sizes_of_blocks_are_noted() -> None:
+    """The authors' scripts exchange filters without telling the block; the toolbox goes by the filter."""
+    net = a_net()
+    change(net, "conv1_temporal", size=(7.0, 7.0, 3.0, 4.0))
+    change(net, "prediction_spatial", size=(1.0, 1.0, 128.0, 1000.0))
+    found = from_dagnn(net)
+    assert found.config == CONFIGS["st-resnet"]
+    assert "conv1_temporal says 7×7×3×4, but has a filter of 7×7×20×4: that was taken" in found.notes
+    assert any("prediction_spatial says 1×1×128×1000" in note for note in found.notes)
+
+
+def test_doubles_are_rounded_with_a_note() -> None:
+    net = a_net()
+    net.params["conv1_bias_spatial"] = net.params["conv1_bias_spatial"].astype(np.float64) + 1e-12
+    assert "rounded to single precision: conv1_bias_spatial" in from_dagnn(net).notes
+
+
+def test_epsilon_of_the_file_is_noted() -> None:
+    net = a_net()
+    change(net, "bn_conv1_spatial", epsilon=1e-4)
+    assert any("0.0001" in note and "1e-05" in note for note in from_dagnn(net).notes)
+
+
+# ---- left out with a note
+
+
+def test_what_follows_the_logits_is_left_out() -> None:
+    net = a_net()
+    insert(net, Layer("prob_spatial", "dagnn.SoftMax", ("prediction_spatial",), ("prob_spatial",)))
+    insert(net, Layer("loss2", "dagnn.Loss", ("prob_spatial", "label"), ("o",), (), {"loss": "log"}))
+    for suffix in ("_spatial", "temporal"):  # the authors' code gives both the same output
+        classifier = f"prediction_{suffix.strip('_')}"
+        block = {"loss": "classerror"}
+        insert(net, Layer(f"err1_{suffix}", "dagnn.Loss", (classifier, "label"), ("error",), (), block))
+    insert(net, Layer("smooth", "dagnn.LossSmoothL1", ("prediction_spatial", "prediction_temporal"), ("s",)))
+    found = from_dagnn(net)
+    assert found.config == CONFIGS["st-resnet"]
+    (note,) = found.notes
+    for name in ("prob_spatial (dagnn.SoftMax)", "loss2 (log)", "err1__spatial (classerror)", "smooth (dagnn.Loss"):
+        assert name in note
+
+
+def test_idle_dropout_is_left_out() -> None:
+    net = a_net()
+    insert(
+        net, Layer("drop1", "dagnn.DropOut", ("pool5_spatial",), ("d1",), (), {"rate": 0.0}), between="pool5_spatial"
+    )
+    insert(net, Layer("drop2", "dagnn.DropOut", ("d1",), ("d2",), (), {"rate": 0.0}), between="d1")
+    found = from_dagnn(net)
+    assert found.config == CONFIGS["st-resnet"]
+    assert "left out drop1 (dagnn.DropOut of rate 0)" in found.notes
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_no_bias_is_a_bias_of_zero(listed: bool) -> None:
+    """As in the ResNet-101 and -152 of Caffe, whose conv1 has none; the toolbox passes over one that is listed."""
+    net = a_net("st-mulnet")
+    expected = from_dagnn(a_net("st-mulnet")).weights
+    for layer in ("conv1_spatial", "prediction_temporal", "res3b_branch2b_relu_temporal_Time"):
+        filters, bias = net.layers[the(net, layer)].params
+        change(net, layer, hasBias=0.0, params=(filters, bias) if listed else (filters,))
+        if not listed:
+            del net.params[bias]
+    found = from_dagnn(net)
+    zero = {"appearance.conv1.bias", "motion.fc.bias", "motion.layer2.1.temporal.bias"}
+    assert {key for key, value in found.weights.items() if not torch.equal(value, expected[key])} == zero
+    assert not any(found.weights[key].any() for key in zero)
+    assert "conv1_spatial has no bias: conv1_bias_spatial is zero" in found.notes
+
+
+def test_scale_without_bias_is_read() -> None:
+    net = a_net("scaled both ways")
+    for stage in (2, 3, 4, 5):
+        name = f"res{stage}a_relu_spatial_scale"
+        change(net, name, hasBias=False, params=(f"{name}_f",))
+        del net.params[f"{name}_b"]
+    net.params["res2a_relu_temporal_scale_b"] = np.zeros((1, 1), np.float32)
+    found = from_dagnn(net)
+    factor = a_net("scaled both ways").params["res3a_relu_spatial_scale_f"]
+    np.testing.assert_array_equal(found.weights["links.appearance.1.scale"].flatten(), factor.flatten())
+
+
+# ---- the format itself, against SciPy's reader
+
+
+def as_scipy(value: Any) -> Any:
+    """A value as SciPy reads it, in the terms of `mat5`."""
+    if isinstance(value, np.ndarray) and value.dtype.names is not None:
+        records = tuple({n: as_scipy(record[n]) for n in value.dtype.names} for record in value.ravel(order="F"))
+        return records[0] if len(records) == 1 else records
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return [as_scipy(item) for item in value.ravel(order="F")]
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+        rows = [str(row) for row in value.ravel()]
+        return rows[0] if len(rows) == 1 else rows or ""
+    return value
+
+
+def assert_equal(ours: Any, theirs: Any) -> None:
+    assert type(ours) is type(theirs), (ours, theirs)
+    if isinstance(ours, np.ndarray):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs, strict=True)
+    elif isinstance(ours, dict):
+        assert list(ours) == list(theirs)
+        for key, value in ours.items():
+            assert_equal(value, theirs[key])
+    elif isinstance(ours, (list, tuple)):
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            assert_equal(one, other)
+    else:
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_values_are_read_as_scipy_reads_them(compressed: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    cell = np.empty((2, 2), object)
+    cell[:] = [["a", np.zeros((0, 3))], [{"deep": {"x": 1.0, "y": "ü🐻"}}, np.arange(3.0)[None]]]
+    records = np.empty((1, 3), [("name", object), ("v", object)])
+    for index in range(3):
+        records[0, index] = (f"n{index}", rng.standard_normal((2, index, 2)))
+    values: dict[str, Any] = {name: rng.integers(0, 100, (2, 3, 2)).astype(name) for name in (
+        "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "bool"
+    )}  # fmt: skip
+    values |= {"cell": cell, "records": records, "rows": np.array(["ab ", "cde"]), "empty": "", "inf": np.inf}
+    savemat(tmp_path / "values.mat", values, do_compression=compressed)
+    theirs = loadmat(tmp_path / "values.mat", mat_dtype=True)
+    file = MatFile(tmp_path / "values.mat")
+    assert list(file.variables) == list(values)
+    for name in values:
+        assert_equal(file[name], as_scipy(theirs[name]))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_compact_and_foreign_ways_of_storing(order: str, tmp_path: Path) -> None:
+    """Whole numbers of class double as bytes, as MATLAB stores them; names within tags; either order of bytes."""
+
+    def part(kind: int, content: bytes) -> bytes:
+        if 0 < len(content) <= 4:
+            tag = struct.pack(f"{order}I", len(content) << 16 | kind)
+            return tag + content.ljust(4, b"\0")
+        return struct.pack(f"{order}II", kind, len(content)) + content + bytes(-len(content) % 8)
+
+    def matrix(what: int, name: bytes, content: bytes) -> bytes:
+        head = part(6, struct.pack(f"{order}II", what, 0)) + part(5, struct.pack(f"{order}ii", 1, 3))
+        body = head + part(1, name) + content
+        return struct.pack(f"{order}II", 14, len(body)) + body
+
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + (b"\x00\x01IM" if order == "<" else b"\x01\x00MI")
+    path = tmp_path / "compact.mat"
+    path.write_bytes(
+        header
+        + matrix(6, b"d", part(2, bytes((1, 2, 3))))
+        + matrix(7, b"a_longer_name", part(3, struct.pack(f"{order}hhh", -1, 0, 300)))
+        + matrix(7, b"s", part(7, struct.pack(f"{order}fff", 0.5, 1, 2)))
+        + matrix(4, b"t", part(4, "aü→".encode("utf-16-le" if order == "<" else "utf-16-be")))
+    )
+    file = MatFile(path)
+    np.testing.assert_array_equal(file["d"], np.array([[1.0, 2.0, 3.0]]), strict=True)
+    np.testing.assert_array_equal(file["a_longer_name"], np.array([[-1, 0, 300]], np.float32), strict=True)
+    np.testing.assert_array_equal(file["s"], np.array([[0.5, 1, 2]], np.float32), strict=True)
+    assert file["t"] == "aü→"
+
+
+def test_any_damage_is_refused_or_changes_what_is_read(tmp_path: Path) -> None:
+    """One byte at a time, in the stretch that holds the layers: never a crash, never another kind of error."""
+    path = tmp_path / "net.mat"
+    write_dagnn(path, a_net("appearance"))
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    lines = []
+    for at in rng.integers(128, 60_000, 200):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            read_matconvnet(path)
+        except CheckpointError as error:
+            lines.append(str(error))
+    assert len(lines) > 50
+    assert not any("\n" in line for line in lines)
