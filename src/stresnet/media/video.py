@@ -43,6 +43,9 @@ FALLBACK_FPS = 25.0  # for the rare stream whose header names no believable rate
 # about one level too dark, and its mean error 1.1 levels rather than 0.3. Scaled pictures are the same bits.
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
+# PyAV 19 escapes metadata that is not UTF-8. PyAV 18 raises UnicodeDecodeError unless told to replace it.
+_READING: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
+
 
 @dataclass(frozen=True)
 class VideoInfo:
@@ -347,7 +350,7 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
         raise VideoError(f"{path}: the file is empty (0 bytes); copy or download it again")
     try:
         # "file:" because FFmpeg would read a colon in the name as a protocol.
-        container = av.open(f"file:{path}", metadata_errors="replace")
+        container = av.open(f"file:{path}", **_READING)
     except (av.FFmpegError, OSError, EOFError) as error:
         raise VideoError(
             f"{path}: not a video that can be opened ({_reason(error)}); its end may be missing"
