@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from real_clips import FOLDS, stresnet, write_source
-from stresnet.data.catalog import read_catalog
+from stresnet.data.datasets import read_catalog
 from stresnet.data.prepare import prepare
 from stresnet.data.store import StoreSpec
 from stresnet.evaluation.metrics import mcnemar, top_k_accuracy

@@ -85,7 +85,7 @@ def run(verb: str, video: Path) -> None:
 
     spec = StoreSpec(FlowSpec(preset="ultrafast", short_side=HEIGHT))
     if verb == "prepare":
-        from stresnet.data.catalog import read_catalog
+        from stresnet.data.datasets import read_catalog
         from stresnet.data.prepare import prepare
 
         summary = prepare(read_catalog(video.parents[1]), video.parents[2] / "store", spec, workers=1)

@@ -53,7 +53,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The store of those videos; to be read only."""
     from helpers import tiny
-    from stresnet.data.catalog import read_catalog
+    from stresnet.data.datasets import read_catalog
 
     return tiny.prepared(read_catalog(videos), tmp_path_factory.mktemp("prepared") / "a store")
 

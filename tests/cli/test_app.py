@@ -20,7 +20,7 @@ import stresnet.cli.run_demo
 from helpers.tiny import STAGES, Command, grouped, one_line, prepared
 from helpers.video_files import encode
 from stresnet.cli.display import Bar
-from stresnet.data.catalog import read_catalog
+from stresnet.data.datasets import read_catalog
 from stresnet.data.store import Store
 from stresnet.data.synthetic import SyntheticSpec
 from stresnet.evaluation.metrics import mcnemar, top_k_accuracy
@@ -102,7 +102,7 @@ def test_prepare(command: Command, videos: Path, tmp_path: Path) -> None:
     assert (found["done"], found["kept"], found["failed"], found["empty_classes"]) == (12, 0, {}, [])
     assert found["truncated"] == []
     assert found["frames"] == 12 * 26
-    assert err.splitlines()[0] == "note: 1 file(s) that are no videos are left out, such as 'synthetic.json'"
+    assert err.splitlines()[0] == "note: 1 file(s) that are not videos are left out, such as 'synthetic.json'"
     assert err.splitlines()[1] == "preparing videos: 0/12"
     assert err.splitlines()[-1] == "preparing videos: 12/12"
     code, out, _ = command("prepare", videos, tmp_path / "store", *options)
@@ -372,7 +372,7 @@ def test_demo(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (["predict", "model", "video", "--protocol", "dense"], "not 'dense'"),
         (["predict", "model", "video", "--top", "0"], "'--top'"),
         (["prepare", "a", "b", "--dataset", "ucf101"], "--dataset ucf101 needs --splits"),
-        (["prepare", "a", "b", "--dataset", "kinetics"], "must be one of ucf101, hmdb51, not 'kinetics'"),
+        (["prepare", "a", "b", "--dataset", "kinetics"], "must be one of folders, csv, ucf101, hmdb51, not 'kinetics'"),
         (["prepare", "a", "b", "--short-side", "16"], "'--short-side'"),
         (["prepare", "a", "b", "--split", "4"], "'--split'"),
         (["prepare", "a", "b", "--jpeg-quality", "0"], "'--jpeg-quality'"),

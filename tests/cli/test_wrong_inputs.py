@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 
 from helpers.tiny import SPEC, VALUES, Command, one_line, prepared
 from helpers.video_files import encode, ramp, with_matrix
-from stresnet.data.catalog import read_catalog
+from stresnet.data.datasets import read_catalog
 from stresnet.data.store import Store, video_path
 from stresnet.flow import FlowSpec
 from stresnet.model import load_checkpoint, save_checkpoint

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stresnet.data.catalog import Catalog, read_catalog, read_class_folders, read_csv
+from stresnet.data.catalog import Catalog
+from stresnet.data.datasets import read_catalog
 from stresnet.errors import StoreError
 
 
@@ -43,7 +44,7 @@ def test_class_folders(tmp_path: Path) -> None:
     for expected in (
         "jump/notes.txt",
         "1 video(s) directly in",
-        "'empty' holds no video",
+        "'empty' has no video",
         "all 3 videos are for training",
     ):
         assert expected in notes
@@ -51,7 +52,7 @@ def test_class_folders(tmp_path: Path) -> None:
 
 def test_split_folders(tmp_path: Path) -> None:
     touch(tmp_path, "train/wave/a.avi", "train/jump/b.avi", "test/wave/c.avi", "Validation/jump/d.avi")
-    catalog = read_class_folders(tmp_path)
+    catalog = read_catalog(tmp_path)
     assert catalog.classes == ("jump", "wave")
     assert rows(catalog) == [
         ("Validation/jump/d.avi", "jump", "val", ""),
@@ -64,12 +65,12 @@ def test_split_folders(tmp_path: Path) -> None:
 
 def test_a_class_called_train_is_no_split(tmp_path: Path) -> None:
     touch(tmp_path, "train/a.avi", "bus/b.avi")
-    assert read_class_folders(tmp_path).classes == ("bus", "train")
+    assert read_catalog(tmp_path).classes == ("bus", "train")
 
 
 def test_splits_called_train_only_with_loose_files_are_classes(tmp_path: Path) -> None:
     touch(tmp_path, "train/a.avi", "test/b.avi")
-    assert read_class_folders(tmp_path).classes == ("test", "train")
+    assert read_catalog(tmp_path).classes == ("test", "train")
 
 
 def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "jump").symlink_to(tmp_path / "elsewhere")
     (root / "wave" / "again").symlink_to(root)
-    assert [r.id for r in read_class_folders(root).records] == ["jump/a.avi", "wave/b.avi"]
+    assert [r.id for r in read_catalog(root).records] == ["jump/a.avi", "wave/b.avi"]
 
 
 def test_names_that_are_not_utf8_are_left_out_with_a_note(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_names_that_are_not_utf8_are_left_out_with_a_note(tmp_path: Path) -> Non
         (tmp_path / "wave" / "caf\udce9.avi").touch()
     except OSError:
         pytest.skip("this file system takes only UTF-8 names")
-    catalog = read_class_folders(tmp_path)
+    catalog = read_catalog(tmp_path)
     assert [r.id for r in catalog.records] == ["wave/Grüße an müde Männer.avi"]
     assert any("not UTF-8" in note for note in catalog.notes)
 
@@ -138,7 +139,7 @@ def test_csv(tmp_path: Path, encoding: str) -> None:
 
 def test_csv_without_split(tmp_path: Path) -> None:
     touch(tmp_path, "a.avi")
-    catalog = read_csv(write_csv(tmp_path / "l.csv", "path,label\na.avi,x\n"))
+    catalog = read_catalog(write_csv(tmp_path / "l.csv", "path,label\na.avi,x\n"))
     assert rows(catalog) == [("a.avi", "x", "train", "")]
     assert any("no split is given" in note for note in catalog.notes)
 
@@ -146,20 +147,20 @@ def test_csv_without_split(tmp_path: Path) -> None:
 def test_whole_numbers_are_names_in_numerical_order(tmp_path: Path) -> None:
     touch(tmp_path, "a.avi")
     lines = "".join(f"a{n}.avi,{n},train\n" for n in (10, 2, 1))
-    catalog = read_csv(write_csv(tmp_path / "l.csv", f"path,label,split\n{lines}"))
+    catalog = read_catalog(write_csv(tmp_path / "l.csv", f"path,label,split\n{lines}"))
     assert catalog.classes == ("1", "2", "10")
     assert any('"1" is class index 0' in note for note in catalog.notes)
-    catalog = read_csv(write_csv(tmp_path / "m.csv", "path,label,split\na.avi,0,train\nb.avi,1,train\n"))
+    catalog = read_catalog(write_csv(tmp_path / "m.csv", "path,label,split\na.avi,0,train\nb.avi,1,train\n"))
     assert catalog.classes == ("0", "1")
     assert not any("numerical" in note for note in catalog.notes)
 
 
 def test_csv_repeats_and_contradictions(tmp_path: Path) -> None:
-    catalog = read_csv(write_csv(tmp_path / "l.csv", "path,label,split\na.avi,x,train\n./a.avi,x,train\n"))
+    catalog = read_catalog(write_csv(tmp_path / "l.csv", "path,label,split\na.avi,x,train\n./a.avi,x,train\n"))
     assert len(catalog.records) == 1
     assert any("1 line(s) repeat" in note for note in catalog.notes)
     with pytest.raises(StoreError, match=r"lines 2 and 3 both list a\.avi"):
-        read_csv(write_csv(tmp_path / "m.csv", "path,label,split\na.avi,x,train\na.avi,x,test\n"))
+        read_catalog(write_csv(tmp_path / "m.csv", "path,label,split\na.avi,x,train\na.avi,x,test\n"))
 
 
 @pytest.mark.parametrize(
@@ -179,13 +180,13 @@ def test_csv_repeats_and_contradictions(tmp_path: Path) -> None:
 )
 def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(StoreError, match=message) as error:
-        read_csv(write_csv(tmp_path / "l.csv", text))
+        read_catalog(write_csv(tmp_path / "l.csv", text))
     assert "\n" not in str(error.value)
 
 
 def test_csv_in_another_encoding(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="expected a CSV file in UTF-8"):
-        read_csv(write_csv(tmp_path / "l.csv", "path,label\ncafé.avi,x\n", "latin-1"))
+        read_catalog(write_csv(tmp_path / "l.csv", "path,label\ncafé.avi,x\n", "latin-1"))
 
 
 def test_real_list(shared: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stresnet.data.datasets import read_hmdb51, read_ucf101
+from helpers.tiny import Command
+from stresnet.data.datasets import DATASETS, read_catalog
 from stresnet.errors import StoreError
 
 ODD_NAME = "Brushing_Her_Hair__[_NEW_AUDIO_]_UPDATED!!!!_brush_hair_h_cm_np1_fr_goo_0.avi"
@@ -29,7 +30,7 @@ def hmdb51_videos(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("split", "train", "test"), [(1, 9537, 3783), (2, 9586, 3734), (3, 9624, 3696)])
 def test_ucf101(shared: Path, ucf101_videos: Path, split: int, train: int, test: int) -> None:
-    catalog = read_ucf101(ucf101_videos, shared / "splits" / "ucf101", split)
+    catalog = read_catalog(ucf101_videos, dataset="ucf101", lists=shared / "splits" / "ucf101", split=split)
     assert Counter(r.split for r in catalog.records) == {"train": train, "test": test}
     assert len({r.id for r in catalog.records}) == 13320
     assert len(catalog.classes) == 101
@@ -43,21 +44,21 @@ def test_ucf101(shared: Path, ucf101_videos: Path, split: int, train: int, test:
 
 
 def test_ucf101_keeps_groups_apart(shared: Path, ucf101_videos: Path) -> None:
-    records = read_ucf101(ucf101_videos, shared / "splits" / "ucf101", 1).records
+    records = read_catalog(ucf101_videos, dataset="ucf101", lists=shared / "splits" / "ucf101", split=1).records
     groups = {split: {(r.label, r.group) for r in records if r.split == split} for split in ("train", "test")}
     assert not groups["train"] & groups["test"]
 
 
 def test_ucf101_side_by_side(shared: Path, tmp_path: Path) -> None:
     (tmp_path / "v_Archery_g08_c01.avi").touch()
-    catalog = read_ucf101(tmp_path, shared / "splits" / "ucf101", 1)
+    catalog = read_catalog(tmp_path, dataset="ucf101", lists=shared / "splits" / "ucf101", split=1)
     record = next(r for r in catalog.records if r.id == "Archery/v_Archery_g08_c01.avi")
     assert record.path == str(tmp_path / "v_Archery_g08_c01.avi")
 
 
 @pytest.mark.parametrize("split", [1, 2, 3])
 def test_hmdb51(shared: Path, hmdb51_videos: Path, split: int) -> None:
-    catalog = read_hmdb51(hmdb51_videos, shared / "splits" / "hmdb51", split)
+    catalog = read_catalog(hmdb51_videos, dataset="hmdb51", lists=shared / "splits" / "hmdb51", split=split)
     assert Counter(r.split for r in catalog.records) == {"train": 3570, "test": 1530}
     per_class = Counter((r.label, r.split) for r in catalog.records)
     assert {(count, part) for (_, part), count in per_class.items()} == {(70, "train"), (30, "test")}
@@ -66,30 +67,30 @@ def test_hmdb51(shared: Path, hmdb51_videos: Path, split: int) -> None:
 
 
 def test_hmdb51_finds_odd_names(shared: Path, hmdb51_videos: Path) -> None:
-    records = read_hmdb51(hmdb51_videos, shared / "splits" / "hmdb51", 1).records
+    records = read_catalog(hmdb51_videos, dataset="hmdb51", lists=shared / "splits" / "hmdb51", split=1).records
     assert [r.id for r in records if Path(r.path).is_file()] == [f"brush_hair/{ODD_NAME}"]
 
 
 def test_lists_of_the_wrong_data_set(shared: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"expected UCF101's lists.*these look like HMDB51's"):
-        read_ucf101(tmp_path, shared / "splits" / "hmdb51", 1)
+        read_catalog(tmp_path, dataset="ucf101", lists=shared / "splits" / "hmdb51", split=1)
     with pytest.raises(StoreError, match=r"expected HMDB51's lists.*these look like UCF101's"):
-        read_hmdb51(tmp_path, shared / "splits" / "ucf101", 1)
+        read_catalog(tmp_path, dataset="hmdb51", lists=shared / "splits" / "ucf101", split=1)
     with pytest.raises(StoreError, match="expected HMDB51's lists, found no"):
-        read_hmdb51(tmp_path, tmp_path, 1)
+        read_catalog(tmp_path, dataset="hmdb51", lists=tmp_path, split=1)
     with pytest.raises(StoreError, match="expected the folder of the official lists"):
-        read_ucf101(tmp_path, tmp_path / "none", 1)
+        read_catalog(tmp_path, dataset="ucf101", lists=tmp_path / "none", split=1)
     with pytest.raises(StoreError, match="expected split 1, 2 or 3, found 4"):
-        read_ucf101(tmp_path, shared / "splits" / "ucf101", 4)
+        read_catalog(tmp_path, dataset="ucf101", lists=shared / "splits" / "ucf101", split=4)
 
 
 def test_no_video_at_all(shared: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="found none of the 13320"):
-        read_ucf101(tmp_path, shared / "splits" / "ucf101", 1)
+        read_catalog(tmp_path, dataset="ucf101", lists=shared / "splits" / "ucf101", split=1)
     with pytest.raises(StoreError, match="found none of the 5100"):
-        read_hmdb51(tmp_path, shared / "splits" / "hmdb51", 1)
+        read_catalog(tmp_path, dataset="hmdb51", lists=shared / "splits" / "hmdb51", split=1)
     with pytest.raises(StoreError, match="expected the folder of"):
-        read_hmdb51(tmp_path / "none", shared / "splits" / "hmdb51", 1)
+        read_catalog(tmp_path / "none", dataset="hmdb51", lists=shared / "splits" / "hmdb51", split=1)
 
 
 def test_damaged_lists(tmp_path: Path) -> None:
@@ -97,7 +98,19 @@ def test_damaged_lists(tmp_path: Path) -> None:
     (tmp_path / "testlist01.txt").write_text("Archery/v_Archery_g01_c01.avi\n")
     (tmp_path / "trainlist01.txt").write_text("Archery/v_Archery_g08_c01.avi 2\n")
     with pytest.raises(StoreError, match=r"trainlist01\.txt: expected lines such as"):
-        read_ucf101(tmp_path, tmp_path, 1)
+        read_catalog(tmp_path, dataset="ucf101", lists=tmp_path, split=1)
     (tmp_path / "wave_test_split1.txt").write_text("a b.avi 3 \n")
     with pytest.raises(StoreError, match="0, 1 or 2"):
-        read_hmdb51(tmp_path, tmp_path, 1)
+        read_catalog(tmp_path, dataset="hmdb51", lists=tmp_path, split=1)
+
+
+def test_unknown_data_set_and_missing_lists(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="expected a data set among folders, csv, ucf101, hmdb51, found 'kinetics'"):
+        read_catalog(tmp_path, dataset="kinetics")
+    with pytest.raises(StoreError, match="ucf101 needs the folder of its official lists"):
+        read_catalog(tmp_path, dataset="ucf101")
+
+
+def test_help_lists_every_data_set(command: Command) -> None:
+    _, out, _ = command("prepare", "--help")
+    assert all(f"{dataset.name}," in out for dataset in DATASETS.values())

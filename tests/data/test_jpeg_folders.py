@@ -20,7 +20,8 @@ from helpers.jpeg_source import LAYOUTS, gray, pictures, write_jpegs
 from helpers.motion import moving
 from helpers.tiny import Command, one_line
 from helpers.videos_in_memory import written
-from stresnet.data.catalog import Catalog, VideoRecord, read_catalog
+from stresnet.data.catalog import Catalog, VideoRecord
+from stresnet.data.datasets import read_catalog
 from stresnet.data.import_jpegs import import_video
 from stresnet.data.jpeg_folders import find_pictures
 from stresnet.data.prepare import prepare
@@ -270,7 +271,7 @@ def test_videos_without_class_folders_need_a_list(tmp_path: Path) -> None:
     expected = "expected class folders with folders of JPEGs, found 1 videos outside any folder: name their classes in"
     with pytest.raises(StoreError, match=expected):
         read_catalog(tmp_path, jpegs=True)
-    with pytest.raises(StoreError, match=r"found no video at all but JPEGs \(taken over with --from-jpegs\)"):
+    with pytest.raises(StoreError, match=r"found no video at all but JPEGs \(import them with --from-jpegs\)"):
         read_catalog(tmp_path)
 
 
@@ -283,9 +284,7 @@ def test_official_lists(tmp_path: Path, nested: bool) -> None:
     (lists / "testlist01.txt").write_text("Archery/v_Archery_g01_c01.avi\n")
     for name in ("v_Archery_g08_c01", "v_Biking_g08_c01"):
         write_jpegs(tmp_path / "root", f"{name.split('_')[1]}/{name}" if nested else name, "authors")
-    from stresnet.data.datasets import read_ucf101
-
-    catalog = read_ucf101(tmp_path / "root", lists, 1, jpegs=True)
+    catalog = read_catalog(tmp_path / "root", dataset="ucf101", lists=lists, jpegs=True)
     # The ids are those of the files: a model trained on them knows its training videos in any form.
     assert [r.id for r in catalog.records] == [
         "Archery/v_Archery_g01_c01.avi",

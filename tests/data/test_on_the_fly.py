@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from helpers.tiny import SPEC, Command, prepared, tiny_recipe
 from helpers.videos_in_memory import encoded
 from stresnet.data import prepared_video
-from stresnet.data.catalog import read_catalog
+from stresnet.data.datasets import read_catalog
 from stresnet.data.prepare import prepare
 from stresnet.data.prepared_video import PreparedVideo, StoreSpec
 from stresnet.data.store import Store

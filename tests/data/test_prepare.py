@@ -25,7 +25,8 @@ import stresnet.data.prepare
 from helpers.jpeg_source import write_jpegs
 from helpers.tiny import Command
 from helpers.video_files import encode
-from stresnet.data.catalog import Catalog, VideoRecord, read_catalog
+from stresnet.data.catalog import Catalog, VideoRecord
+from stresnet.data.datasets import read_catalog
 from stresnet.data.prepare import PrepareSummary, Progress, prepare, usable_cores
 from stresnet.data.store import Store, StoreSpec, video_path
 from stresnet.errors import FlowSpecError, StoreError
@@ -40,7 +41,7 @@ SCRIPT = """
     from pathlib import Path
 
     import stresnet.data.prepare
-    from stresnet.data.catalog import read_catalog
+    from stresnet.data.datasets import read_catalog
     from stresnet.data.store import StoreSpec
     from stresnet.errors import StresnetError
     from stresnet.flow.spec import FlowSpec

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stresnet.data.catalog import Catalog, read_catalog
+from stresnet.data.catalog import Catalog
+from stresnet.data.datasets import read_catalog
 from stresnet.data.prepare import prepare
 from stresnet.data.prepared_video import StoreSpec
 from stresnet.data.store import Store

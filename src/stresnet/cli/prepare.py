@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from stresnet.cli.display import MOST_NAMED, Bar, console, errors, exit_with_failures
+from stresnet.data.datasets import DATASETS, read_catalog
 
 if TYPE_CHECKING:
     from stresnet.data.catalog import Catalog
@@ -23,6 +24,15 @@ ON_THE_FLY = "on-the-fly"
 Source = Annotated[
     Path,
     typer.Argument(help="Class folders, {train,test}/class folders, or a CSV path,label[,split][,group]."),
+]
+DatasetName = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="The data set: "
+        + "; ".join(f"{d.name}, {d.description}{' in --splits' if d.needs_lists else ''}" for d in DATASETS.values())
+        + ". Default: folders, or csv for a CSV file.",
+        show_default=False,
+    ),
 ]
 FromJpegs = Annotated[
     bool,
@@ -63,10 +73,10 @@ Bound = Annotated[
 
 def prepare(
     source: Source,
-    store: Annotated[Path, typer.Argument(help="The store to make or go on with.")],
-    dataset: Annotated[str, typer.Option(help="ucf101 or hmdb51, whose official lists are in --splits.")] = "",
+    store: Annotated[Path, typer.Argument(help="The store to create or to complete.")],
+    dataset: DatasetName = None,
     splits: Annotated[Optional[Path], typer.Option(help="Folder of the official lists.")] = None,  # noqa: UP045
-    split: Annotated[int, typer.Option(help="Which of the official splits.", min=1, max=3)] = 1,
+    split: Annotated[int, typer.Option(help="Number of the official split.", min=1, max=3)] = 1,
     from_jpegs: FromJpegs = False,
     flow: Flow = None,
     preset: Preset = "",
@@ -79,7 +89,7 @@ def prepare(
     workers: Annotated[Optional[int], typer.Option(help="Processes; by default one for each core.", min=0)] = None,  # noqa: UP045
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Decode videos, compute their flow and keep both for random access; can be stopped and gone on with."""
+    """Decode videos, compute their flow and store both for random access. Interrupted, run it again to resume."""
     from stresnet.data.prepare import prepare as run_prepare
     from stresnet.data.store import StoreSpec
     from stresnet.flow import FlowSpec
@@ -161,15 +171,9 @@ def _note_damaged(damaged: Sequence[str], store: Path) -> None:
         errors.print(f"note: and {more}; all are marked as truncated in {store / 'index.parquet'}", soft_wrap=True)
 
 
-def _catalog(source: Path, dataset: str, splits: Path | None, split: int, from_jpegs: bool) -> Catalog:
-    from stresnet.data.catalog import read_catalog
-    from stresnet.data.datasets import read_hmdb51, read_ucf101
-
-    readers = {"ucf101": read_ucf101, "hmdb51": read_hmdb51}
-    if not dataset:
-        return read_catalog(source, jpegs=from_jpegs)
-    if dataset not in readers:
-        raise typer.BadParameter(f"--dataset must be one of {', '.join(readers)}, not {dataset!r}")
-    if splits is None:
+def _catalog(source: Path, dataset: str | None, lists: Path | None, split: int, from_jpegs: bool) -> Catalog:
+    if dataset is not None and dataset not in DATASETS:
+        raise typer.BadParameter(f"--dataset must be one of {', '.join(DATASETS)}, not {dataset!r}")
+    if dataset is not None and DATASETS[dataset].needs_lists and lists is None:
         raise typer.BadParameter(f"--dataset {dataset} needs --splits, the folder of its official lists")
-    return readers[dataset](source, splits, split, jpegs=from_jpegs)
+    return read_catalog(source, dataset=dataset, lists=lists, split=split, jpegs=from_jpegs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from stresnet.data.catalog import read_catalog
+from stresnet.data.datasets import read_catalog
 from stresnet.data.prepare import Progress, prepare
 from stresnet.data.store import Store, StoreSpec
 from stresnet.data.synthetic import SyntheticSpec, write_dataset
