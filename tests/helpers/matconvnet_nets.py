@@ -1,18 +1,24 @@
-"""Tiny networks as DagNNs, to be changed by tests."""
+"""Tiny networks as DagNNs for tests to change, and a writer of DagNN files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.io import savemat
+from torch import Tensor
 
-from stresnet.model import Checkpoint, Preprocessing, STResNet, STResNetConfig
-from stresnet.weights.matconvnet import Imported
+from stresnet.model import STResNet, STResNetConfig
 from stresnet.weights.matconvnet.dagnn import DagNN, Layer
-from stresnet.weights.matconvnet.write import to_dagnn
+from stresnet.weights.matconvnet.graph import Weight, graph_of
+from stresnet.weights.matconvnet.parameters import EPSILON
 
 K = 3
 TINY: dict[str, Any] = {"num_classes": K, "depth": 26, "width": 1 / 16, "layout": "caffe"}
@@ -41,7 +47,7 @@ CONFIGS: dict[str, STResNetConfig] = {
 
 
 def randomized(config: STResNetConfig, seed: int = 0) -> STResNet:
-    """A network whose every number is its own, counts and variances included."""
+    """Return a network of random weights, counts and variances included."""
     torch.manual_seed(seed)
     model = STResNet(config).eval()
     for key, value in model.state_dict().items():
@@ -54,34 +60,70 @@ def randomized(config: STResNetConfig, seed: int = 0) -> STResNet:
     return model
 
 
-def checkpoint(config: STResNetConfig, preprocessing: Preprocessing | None = None) -> Checkpoint:
-    return Checkpoint(
-        model=randomized(config),
-        classes=("a", "bär 🐻", "c")[: config.num_classes],
-        preprocessing=preprocessing or Preprocessing.of_layout(config.layout, crop_px=96, mirror=False),
-        store_spec={"flow": {"bound_px": 20.0}, "short_side": [1, None]},
-        stage="st-resnet",
-        recipe={"name": "tiny", "stages": [{"lr": 0.001}]},
-        training={"minutes": 1.25},
-        trained_on=("0123456789ab",),
-        test_groups=("g01",),
-        scores=({"top1": 93.4},),
-        version="1.2.3",
+def to_dagnn(model: STResNet, classes: Sequence[str] = ("a", "bär 🐻", "c")) -> DagNN:
+    """Return a network as a DagNN, without losses, for crops of 96 px."""
+    config = model.config
+    graph = graph_of(config)
+    average = [128.0] * (2 * config.flow_stack if "motion" in config.streams else 0)
+    average += [123.68, 116.779, 103.939] if "appearance" in config.streams else []
+    normalization = {
+        "imageSize": np.array([[96.0, 96.0, float(len(average))]]),
+        "averageImage": np.array(average).reshape(1, 1, -1),
+    }
+    return DagNN(
+        layers=list(graph.layers),
+        params={name: encode(weight, model.state_dict()) for name, weight in graph.weights.items()},
+        meta={"normalization": normalization, "classes": {"name": list(classes)[: config.num_classes]}},
     )
+
+
+def encode(weight: Weight, state: Mapping[str, Tensor]) -> NDArray[np.float32]:
+    """Return the value that a file holds of a parameter; the inverse of `parameters.decode`."""
+    if weight.kind == "zero":
+        return np.zeros(weight.shape, np.float32)
+    first, *rest = (state[key].numpy() for key in weight.keys)
+    if weight.kind == "moments":
+        sigma = np.sqrt(rest[0].astype(np.float64) + EPSILON)
+        return np.stack([first, sigma.astype(np.float32)], axis=1)
+    axes = {"filter": (2, 3, 1, 0), "time": (3, 2, 1, 0), "linear": (1, 0)}.get(weight.kind)
+    return (first.transpose(axes) if axes else first).reshape(weight.shape)
+
+
+def write_dagnn(path: Path, net: DagNN) -> Path:
+    """Write a net as `dagnn.DagNN.saveobj` and MATLAB do."""
+    params = [{"name": name, "value": value} for name, value in net.params.items()]
+    content = {"layers": _structs([vars(layer) for layer in net.layers]), "params": _structs(params)}
+    savemat(path, content | {"meta": _matlab(net.meta)}, long_field_names=True)
+    return path
+
+
+def _structs(records: Sequence[dict[str, Any]]) -> NDArray[Any]:
+    array = np.empty((1, len(records)), dtype=[(name, object) for name in records[0]])
+    for index, record in enumerate(records):
+        array[0, index] = tuple(_matlab(value) for value in record.values())
+    return array
+
+
+def _matlab(value: Any) -> Any:
+    """Return a value as SciPy must be given it to write a struct, a cell, a string or numbers."""
+    if isinstance(value, dict):
+        return {key: _matlab(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and (not value or isinstance(value[0], str)):
+        cells = np.empty((1, len(value)), dtype=object)
+        cells[0, :] = value
+        return cells
+    return value if isinstance(value, str) else np.atleast_2d(value)
 
 
 @cache
 def _net(name: str) -> DagNN:
-    return to_dagnn(checkpoint(CONFIGS[name]))
+    return to_dagnn(randomized(CONFIGS[name]))
 
 
-def a_net(name: str = "st-resnet", *, foreign: bool = True) -> DagNN:
-    """A net to change; `foreign` ones tell nothing of us."""
+def a_net(name: str = "st-resnet") -> DagNN:
+    """Return a net to change."""
     net = _net(name)
-    net = replace(net, layers=[*net.layers], params={**net.params}, meta=deepcopy(net.meta))
-    if foreign:
-        del net.meta["stresnet"]
-    return net
+    return replace(net, layers=[*net.layers], params={**net.params}, meta=deepcopy(net.meta))
 
 
 def the(net: DagNN, name: str) -> int:
@@ -104,11 +146,3 @@ def insert(net: DagNN, layer: Layer, *, between: str = "") -> None:
             for one in net.layers
         ]
     net.layers.append(layer)
-
-
-def assert_same(found: Imported, expected: Checkpoint) -> None:
-    state = expected.model.state_dict()
-    assert set(found.weights) == set(state)
-    for key, value in state.items():
-        assert found.weights[key].dtype == value.dtype, key
-        assert torch.equal(found.weights[key], value), key

@@ -16,20 +16,18 @@ def convert(
     source: Annotated[
         str,
         typer.Argument(
-            help="A released .mat; a ResNet's .pth, .safetensors or .mat; a model; or such a file's URL or hub name.",
+            help="A released .mat; a ResNet's .pth, .safetensors or .mat; or the URL or hub name of one.",
             show_default=False,
         ),
     ],
-    out: Annotated[
-        Path, typer.Argument(help="The .safetensors file to write, or .mat for MATLAB.", show_default=False)
-    ],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.", show_default=False)],
     classes: Annotated[
         str, typer.Option(help="File of class names, such as classInd.txt; for image weights also their number.")
     ] = "",
     sha256: Annotated[str, typer.Option(help="What a downloaded file must be.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Turn released weights into a model, image weights into a two-stream start, a model into MATLAB's format."""
+    """Convert released weights to a model, or image weights to a two-stream start."""
     from stresnet.weights.convert import convert as run_convert
     from stresnet.weights.convert import require_possible
     from stresnet.weights.fetch import fetch

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ import stresnet
 from stresnet.data.prepared_video import StoreSpec
 from stresnet.errors import CheckpointError
 from stresnet.flow import FlowSpec
-from stresnet.model import Checkpoint, STResNet, STResNetConfig, load_checkpoint, save_checkpoint
+from stresnet.model import Checkpoint, STResNet, STResNetConfig, save_checkpoint
 from stresnet.weights.image_weights import (
     ImageWeights,
     has_ending,
@@ -24,7 +24,7 @@ from stresnet.weights.image_weights import (
     is_checkpoint,
     read_image_weights,
 )
-from stresnet.weights.matconvnet import Imported, read_matconvnet, write_matconvnet
+from stresnet.weights.matconvnet import Imported, read_matconvnet
 
 IMAGENET_CLASSES = 1000
 _NUMBERED = re.compile(r"([0-9]{1,9})\s+(\S.*)")
@@ -53,16 +53,15 @@ class ConversionReport:
 
 
 def convert(source: str | Path, out: str | Path, *, classes: str = "") -> ConversionReport:
-    """Turn a weight file into a model of this library, or such a model into MATLAB's format.
+    """Convert a weight file to a checkpoint.
 
     - A released `.mat` (one stream or two, ST-ResNet or ST-MulNet) becomes a model, ready for `predict`.
     - An image network, `.pth`, `.safetensors` or `.mat`, becomes a two-stream start for `train --init`: both streams
       filled, neither linked nor grown over time yet, as each stage of a recipe does that itself.
-    - A model of this library becomes a `.mat` that the authors' toolbox loads, if `out` ends in `.mat`.
 
     Args:
         source: the file.
-        out: the file to write, `.safetensors` or `.mat`.
+        out: the `.safetensors` file to write.
         classes: a file of class names, one a line, with or without UCF101's numbers before them; or, for an image
             network, their number; or the folder of HMDB51's lists.
 
@@ -74,14 +73,12 @@ def convert(source: str | Path, out: str | Path, *, classes: str = "") -> Conver
     if not source.is_file():
         found = "a folder" if source.is_dir() else "nothing"
         raise CheckpointError(f"no weights at {source}: give a .mat, .pth or .safetensors file, found {found} there")
-    if has_ending(out, ".mat"):
-        return _to_matlab(source, out)
     if is_checkpoint(source):
-        raise CheckpointError(f"{source} is a model of this library already: only a .mat can be made of it")
+        raise CheckpointError(f"{source} is already a stresnet checkpoint: use it directly")
     if has_ending(source, ".mat"):
         imported = read_matconvnet(source)
         config = imported.config
-        image = config.streams == ("appearance",) and config.temporal is None and imported.story is None
+        image = config.streams == ("appearance",) and config.temporal is None
         if not image or config.num_classes != IMAGENET_CLASSES:
             return _released(imported, source, out, classes)
         return _two_stream_start(image_of(imported, source), out, classes)
@@ -101,24 +98,14 @@ def require_possible(out: Path, classes: str, expected: int = 0) -> None:
     """
     if out.exists() or out.is_symlink():
         raise CheckpointError(f"{out} exists already: remove it, or name another file")
-    if not has_ending(out, ".mat", ".safetensors"):
-        raise CheckpointError(f"{out} must end in .safetensors (or .mat, to take a model to MATLAB)")
+    if not has_ending(out, ".safetensors"):
+        raise CheckpointError(f"{out} must end in .safetensors")
     folder = next(place for place in out.absolute().parents if place.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         why = "cannot be written to" if folder.is_dir() else "is no folder"
         raise CheckpointError(f"{out} cannot be made, as {folder} {why}: name another file")
-    if has_ending(out, ".mat") and classes:
-        raise CheckpointError(f"a model names its classes already: leave --classes out to make {out} of it")
     if classes and (expected or _count(classes) is None):
         _names(classes, expected)
-
-
-def _to_matlab(source: Path, out: Path) -> ConversionReport:
-    if not is_checkpoint(source) and not has_ending(source, ".safetensors"):  # of which reading says what is wrong
-        raise CheckpointError(f"{source} is no model of this library, and only such can be made a .mat")
-    checkpoint = load_checkpoint(source)
-    write_matconvnet(out, checkpoint)
-    return ConversionReport(out, (_in_words(checkpoint.model.config), f"{out}: load it with dagnn.DagNN.loadobj"))
 
 
 def _released(imported: Imported, source: Path, out: Path, classes: str) -> ConversionReport:
@@ -127,27 +114,21 @@ def _released(imported: Imported, source: Path, out: Path, classes: str) -> Conv
     model.load_state_dict(imported.weights)
     model.eval()
     lines = [_in_words(config), *imported.notes]
-    if imported.story is not None:
-        checkpoint = Checkpoint(model=model, preprocessing=imported.preprocessing, **imported.story)
-        lines.append("written by stresnet: its description is kept")
-    else:
-        names = imported.classes or tuple(f"class {k + 1}" for k in range(config.num_classes))
-        if not classes and not imported.classes:
-            lines.append(
-                "the file names no classes: give --classes a file of their names, such as UCF101's classInd.txt"
-            )
-        checkpoint = Checkpoint(
-            model=model,
-            classes=names,
-            preprocessing=imported.preprocessing,
-            store_spec=RELEASED_SPEC.to_dict(),
-            stage="released",
-            training={"source": source.name, "sha256": _sha256(source)},
-            version=stresnet.__version__,
-        )
-        lines.append(f"flow: {RELEASED_SPEC.flow}, as the released networks were trained")
+    names = imported.classes or tuple(f"class {k + 1}" for k in range(config.num_classes))
     if classes:
-        checkpoint = replace(checkpoint, classes=_names(classes, config.num_classes))
+        names = _names(classes, config.num_classes)
+    elif not imported.classes:
+        lines.append("the file has no class names: give them with --classes, such as UCF101's classInd.txt")
+    checkpoint = Checkpoint(
+        model=model,
+        classes=names,
+        preprocessing=imported.preprocessing,
+        store_spec=RELEASED_SPEC.to_dict(),
+        stage="released",
+        training={"source": source.name, "sha256": _sha256(source)},
+        version=stresnet.__version__,
+    )
+    lines.append(f"flow: {RELEASED_SPEC.flow}, as the released networks were trained")
     save_checkpoint(out, checkpoint)
     return ConversionReport(out, tuple(lines))
 

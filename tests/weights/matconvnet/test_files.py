@@ -12,13 +12,12 @@ import pytest
 import torch
 from scipy.io import loadmat, savemat
 
-from helpers.matconvnet_nets import CONFIGS, a_net, assert_same, change, checkpoint, insert, the
+from helpers.matconvnet_nets import CONFIGS, a_net, change, insert, randomized, the, to_dagnn, write_dagnn
 from stresnet.errors import CheckpointError
 from stresnet.weights.matconvnet import read_matconvnet
-from stresnet.weights.matconvnet.dagnn import Layer, write_dagnn
+from stresnet.weights.matconvnet.dagnn import Layer
 from stresnet.weights.matconvnet.mat5 import MatFile
 from stresnet.weights.matconvnet.read import from_dagnn
-from stresnet.weights.matconvnet.write import to_dagnn
 
 # ---- files that are none
 
@@ -60,8 +59,7 @@ def test_other_files_are_refused(content: bytes, told: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_truncated_files_are_refused(compressed: bool, tmp_path: Path) -> None:
-    net = to_dagnn(checkpoint(CONFIGS["appearance"]))
-    write_dagnn(tmp_path / "whole.mat", net)
+    write_dagnn(tmp_path / "whole.mat", a_net("appearance"))
     if compressed:
         raw = {k: v for k, v in loadmat(tmp_path / "whole.mat").items() if not k.startswith("_")}
         for record in raw["layers"].flat:
@@ -156,13 +154,14 @@ def test_shorthands_and_defaults_are_understood() -> None:
 def test_missing_trailing_axes(tmp_path: Path) -> None:
     """MATLAB keeps no trailing axes of length 1: with one class, the classifier's filter is (1,1,in)."""
     config = replace(CONFIGS["appearance"], num_classes=1)
-    net = to_dagnn(replace(checkpoint(config), classes=("alone",)))
+    model = randomized(config)
+    net = to_dagnn(model)
     net.params["fc1000_filter"] = net.params["fc1000_filter"][..., 0]
     change(net, "fc1000", size=(1.0, 1.0, 128.0))
     write_dagnn(tmp_path / "one.mat", net)
     found = read_matconvnet(tmp_path / "one.mat")
     assert found.config == config
-    assert_same(found, checkpoint(config))
+    assert torch.equal(found.weights["appearance.fc.weight"], model.state_dict()["appearance.fc.weight"])
 
 
 def test_stale_sizes_of_blocks_are_noted() -> None:

@@ -15,8 +15,8 @@ from stresnet.errors import CheckpointError
 from stresnet.model import STResNet
 from stresnet.weights.matconvnet.dagnn import DagNN, Layer
 from stresnet.weights.matconvnet.graph import graph_of
-from stresnet.weights.matconvnet.match import PROPERTIES
 from stresnet.weights.matconvnet.read import from_dagnn
+from stresnet.weights.matconvnet.verify import PROPERTIES
 
 Change = Callable[[DagNN], None]
 

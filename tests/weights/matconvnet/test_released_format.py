@@ -172,7 +172,6 @@ def test_what_a_file_says_beside_the_weights_is_read(tmp_path: Path) -> None:
     assert imported.preprocessing.rgb_mean == pytest.approx((123.7, 116.3, 103.5), rel=1e-4)
     assert imported.preprocessing.rgb_std == (1.0, 1.0, 1.0)
     assert imported.preprocessing.flow_std == 1.0
-    assert imported.story is None
     assert all(note and "\n" not in note for note in imported.notes)
 
 

@@ -1,17 +1,16 @@
-"""The authors' released files (MatConvNet, DagNN) in, and ours out for their toolbox.
+"""Import the networks that the authors released as MatConvNet files (DagNN saved by MATLAB).
 
-dagnn    the .mat format: layers, parameters and meta as plain Python values
-graph    the layers of an STResNet as a DagNN, and where each parameter lies in the state dict
-values   parameters from the one's shapes and meanings to the other's
-order    what the logits depend on, in an order of execution
-guess    which config a file may be
-match    whether it is, layer by layer
-meta     normalisation and class names
-own      what of our checkpoints a DagNN cannot hold
-read, write
+mat5           read MATLAB's format 5 into plain Python values
+dagnn          read a DagNN: its layers, parameters and metadata
+topology       keep the layers that the logits depend on, in order of execution
+config         infer the network's config from its layers
+graph          build the layers and parameters of an STResNet as a DagNN
+verify         compare a file with that graph, layer by layer
+parameters     convert parameter values to state-dict entries
+normalization  convert the file's pixel normalisation and class names
+read           all of the above
 """
 
 from stresnet.weights.matconvnet.read import Imported, read_matconvnet
-from stresnet.weights.matconvnet.write import write_matconvnet
 
-__all__ = ["Imported", "read_matconvnet", "write_matconvnet"]
+__all__ = ["Imported", "read_matconvnet"]

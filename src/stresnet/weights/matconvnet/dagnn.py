@@ -7,16 +7,13 @@ and every name a row of characters; here they are numbers, tuples, lists and str
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import savemat
 
-from stresnet.atomic import replacing
 from stresnet.errors import CheckpointError
 from stresnet.weights.matconvnet.mat5 import RESAVE, MatFile
 
@@ -50,13 +47,11 @@ class DagNN:
         layers: in the file's order, which need not be that of execution.
         params: values by name, shaped as in MATLAB (trailing axes of length 1 may be missing).
         meta: everything else its makers wrote down; structs are dicts, cells are lists, numbers are matrices.
-        multipliers: (learningRate, weightDecay) by parameter; where absent, (1, 1). Written, not read.
     """
 
     layers: list[Layer]
     params: dict[str, NDArray[Any]]
     meta: dict[str, Any]
-    multipliers: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def read_dagnn(path: str | Path) -> DagNN:
@@ -82,70 +77,6 @@ def read_dagnn(path: str | Path) -> DagNN:
         )
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-
-
-def write_dagnn(path: str | Path, net: DagNN) -> None:
-    """Write a net as `dagnn.DagNN.loadobj` reads it, uncompressed; the file is there in full or not at all.
-
-    Raises:
-        CheckpointError: if it cannot be written, such as on a full disk.
-    """
-    path = Path(path)
-    variables = dict.fromkeys(v for layer in net.layers for v in (*layer.inputs, *layer.outputs))
-    layers = [vars(layer) for layer in net.layers]
-    params = [
-        {"name": name, "value": value, "learningRate": rate, "weightDecay": decay}
-        for name, value in net.params.items()
-        for rate, decay in [net.multipliers.get(name, (1.0, 1.0))]
-    ]
-    content = {
-        "layers": _struct_array(layers),
-        "params": _struct_array(params),
-        "vars": _struct_array([{"name": name, "precious": False} for name in variables]),
-        "meta": matlab(net.meta),
-        "conserveMemory": matlab(True),
-    }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, temporary.open("wb") as file:  # SciPy's own opening hides why it fails
-            savemat(file, content, appendmat=False, do_compression=False, long_field_names=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be written ({error.strerror or error}): mend that and save again"
-        ) from None
-
-
-def matlab(value: Any) -> Any:
-    """What SciPy must be given so that MATLAB sees the struct, cell, string or numbers."""
-    if isinstance(value, dict):
-        return {key: matlab(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)) and all(isinstance(item, (int, float)) for item in value) and value:
-        return np.array([value], dtype=np.float64)
-    if isinstance(value, (list, tuple)) and value and all(isinstance(item, dict) for item in value):
-        return _struct_array(value)
-    if isinstance(value, (list, tuple)):
-        cells = np.empty((1, len(value)), dtype=object)
-        for index, item in enumerate(value):
-            cells[0, index] = matlab(item)
-        return cells
-    if isinstance(value, (bool, np.bool_)):
-        return np.array([[value]])
-    if isinstance(value, (int, float)):
-        return np.array([[value]], dtype=np.float64)
-    return storable(value) if isinstance(value, str) else value
-
-
-def storable(text: str) -> str:
-    """A text as a file can hold it: bytes that no name should have, half surrogates, become question marks."""
-    return text.encode(errors="replace").decode()
-
-
-def _struct_array(records: Sequence[dict[str, Any]]) -> NDArray[Any]:
-    array = np.empty((1, len(records)), dtype=[(name, object) for name in records[0]])
-    for index, record in enumerate(records):
-        for name, value in record.items():
-            array[name][0, index] = matlab(value)
-    return array
 
 
 def _instead(file: MatFile, layers: Any) -> str:

@@ -19,15 +19,6 @@ EXPANSION = 4
 Kind = Literal["filter", "time", "linear", "vector", "moments", "scale", "zero"]
 Shape = tuple[int, ...]
 
-MULTIPLIERS: dict[str, tuple[float, float]] = {
-    "weight": (1.0, 1.0),
-    "bias": (2.0, 0.0),
-    "norm scale": (2.0, 0.0),
-    "norm shift": (1.0, 0.0),
-    "moments": (0.05, 0.0),
-}
-"""Factors on the learning rate and the weight decay, by role (released code)."""
-
 
 @dataclass(frozen=True)
 class Weight:
@@ -38,14 +29,12 @@ class Weight:
         kind: how its values are stored, see `values`.
         keys: the entries of the state dict that it holds; none for what must be zero.
         shape: in the file: (h,w,in,out), (1,T,in,out), (C,1), (C,2) or (1,1,C).
-        role: one of `MULTIPLIERS`.
     """
 
     name: str
     kind: Kind
     keys: tuple[str, ...]
     shape: Shape
-    role: str
 
 
 @dataclass(frozen=True)
@@ -54,7 +43,6 @@ class Graph:
 
     layers: list[Layer] = field(default_factory=list)
     weights: dict[str, Weight] = field(default_factory=dict)
-    classifiers: dict[Stream, Layer] = field(default_factory=dict)
 
 
 def graph_of(config: STResNetConfig) -> Graph:
@@ -70,8 +58,8 @@ def graph_of(config: STResNetConfig) -> Graph:
         for stream, net in streams.items():
             for index in range(1, UNITS_PER_STAGE[config.depth_of(stream)][stage]):
                 net.unit(stage, index, links[stream] if index == 1 else None)
-    for stream, net in streams.items():
-        graph.classifiers[stream] = net.head()
+    for net in streams.values():
+        net.head()
     return graph
 
 
@@ -91,8 +79,8 @@ def _link(into: _Stream, streams: dict[Stream, _Stream], stage: int) -> str | No
     if config.link_scale is not None:
         channels = config.base_channels * 2**stage * EXPANSION
         name = f"{name}_scale"
-        factor = into.weight(f"{name}_f", "scale", (1, 1, channels), "weight", f"links.{into.stream}.{stage}.scale")
-        zero = into.weight(f"{name}_b", "zero", (1, 1, channels), "bias")
+        factor = into.weight(f"{name}_f", "scale", (1, 1, channels), f"links.{into.stream}.{stage}.scale")
+        zero = into.weight(f"{name}_b", "zero", (1, 1, channels))
         block = {"size": (1.0, 1.0, float(channels), 1.0), "hasBias": True}
         entering = into.layer(name, "Scale", (entering,), (factor, zero), **block)
     kind = "Mul" if config.link == "multiply" else "Sum"
@@ -115,8 +103,8 @@ class _Stream:
         self.graph.layers.append(Layer(name, f"dagnn.{kind}", inputs, (name,), params, block))
         return name
 
-    def weight(self, name: str, kind: Kind, shape: Shape, role: str, *keys: str) -> str:
-        self.graph.weights[name] = Weight(name, kind, keys, shape, role)
+    def weight(self, name: str, kind: Kind, shape: Shape, *keys: str) -> str:
+        self.graph.weights[name] = Weight(name, kind, keys, shape)
         return name
 
     def stem(self) -> None:
@@ -156,8 +144,8 @@ class _Stream:
         self.sum = self.layer(f"res{unit}{self.suffix}", "Sum", (shortcut, self.x))
         self.x = self.relu(f"res{unit}_relu", self.sum, linked=index == 0 and config.links_into(self.stream))
 
-    def head(self) -> Layer:
-        """Pools over time and space, dropout and the classifier, which is returned."""
+    def head(self) -> None:
+        """Append the pools over time and space, dropout and the classifier."""
         config, suffix = self.config, self.suffix
         if config.temporal_pool is not None:
             size, stride = config.temporal_pool
@@ -171,12 +159,11 @@ class _Stream:
         classes = config.num_classes
         shape = (1, 1, self.channels, classes)
         params = (
-            self.weight(f"fc1000_filter{suffix}", "linear", shape, "weight", f"{self.stream}.fc.weight"),
-            self.weight(f"fc1000_bias{suffix}", "vector", (classes, 1), "bias", f"{self.stream}.fc.bias"),
+            self.weight(f"fc1000_filter{suffix}", "linear", shape, f"{self.stream}.fc.weight"),
+            self.weight(f"fc1000_bias{suffix}", "vector", (classes, 1), f"{self.stream}.fc.bias"),
         )
         name = f"prediction{suffix}" if suffix else "fc1000"
         self.layer(name, "Conv", (self.x,), params, **_conv_block(shape, 0, 1, True))
-        return self.graph.layers[-1]
 
     def conv(
         self, name: str, key: str, size: int, out: int, *, stride: int = 1, bias: bool = False, over_time: bool = False
@@ -185,9 +172,9 @@ class _Stream:
         key = f"{self.stream}.{key}"
         shape = (1, 3, self.channels, out) if over_time else (size, size, self.channels, out)
         kind: Kind = "time" if over_time else "filter"
-        params: tuple[str, ...] = (self.weight(f"{name}_filter{self.suffix}", kind, shape, "weight", f"{key}.weight"),)
+        params: tuple[str, ...] = (self.weight(f"{name}_filter{self.suffix}", kind, shape, f"{key}.weight"),)
         if bias:
-            params += (self.weight(f"{name}_bias{self.suffix}", "vector", (out, 1), "bias", f"{key}.bias"),)
+            params += (self.weight(f"{name}_bias{self.suffix}", "vector", (out, 1), f"{key}.bias"),)
         block = _time_block(shape, bias) if over_time else _conv_block(shape, size // 2, stride, bias)
         kind_of_layer = "ConvTime" if over_time else "Conv"
         self.x = self.layer(f"{name}{self.suffix}", kind_of_layer, (self.x,), params, **block)
@@ -198,21 +185,19 @@ class _Stream:
         key = f"{self.stream}.{key}"
         shape = (1, 3, self.channels, self.channels)
         params = (
-            self.weight(f"{name}_f", "time", shape, "weight", f"{key}.weight"),
-            self.weight(f"{name}_b", "vector", (self.channels, 1), "bias", f"{key}.bias"),
+            self.weight(f"{name}_f", "time", shape, f"{key}.weight"),
+            self.weight(f"{name}_b", "vector", (self.channels, 1), f"{key}.bias"),
         )
         self.x = self.layer(name, "ConvTime", (self.x,), params, **_time_block(shape, True))
 
     def norm(self, name: str, key: str) -> None:
         key, channels = f"{self.stream}.{key}", self.channels
-        roles: tuple[tuple[str, Kind, Shape, str, tuple[str, ...]], ...] = (
-            ("mult", "vector", (channels, 1), "norm scale", (f"{key}.weight",)),
-            ("bias", "vector", (channels, 1), "norm shift", (f"{key}.bias",)),
-            ("moments", "moments", (channels, 2), "moments", (f"{key}.running_mean", f"{key}.running_var")),
-        )
-        params = tuple(
-            self.weight(f"{name}_{what}{self.suffix}", kind, shape, role, *keys)
-            for what, kind, shape, role, keys in roles
+        params = (
+            self.weight(f"{name}_mult{self.suffix}", "vector", (channels, 1), f"{key}.weight"),
+            self.weight(f"{name}_bias{self.suffix}", "vector", (channels, 1), f"{key}.bias"),
+            self.weight(
+                f"{name}_moments{self.suffix}", "moments", (channels, 2), f"{key}.running_mean", f"{key}.running_var"
+            ),
         )
         block = {"numChannels": float(channels), "epsilon": 1e-5}
         self.x = self.layer(f"{name}{self.suffix}", "BatchNorm", (self.x,), params, **block)

@@ -1,60 +1,55 @@
-"""From a DagNN file to what our network needs."""
+"""Convert a DagNN file to a config, a state dict and preprocessing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stresnet.errors import CheckpointError
-from stresnet.model.checkpoint import parse_metadata
-from stresnet.model.config import STREAMS, STResNetConfig
+from stresnet.model.config import STResNetConfig
 from stresnet.model.preprocessing import Preprocessing
-from stresnet.weights.matconvnet import own
-from stresnet.weights.matconvnet.dagnn import DagNN, read_dagnn, storable
+from stresnet.weights.matconvnet.config import infer_config
+from stresnet.weights.matconvnet.dagnn import DagNN, read_dagnn
 from stresnet.weights.matconvnet.graph import Graph, graph_of
-from stresnet.weights.matconvnet.guess import guess_config
-from stresnet.weights.matconvnet.match import match
-from stresnet.weights.matconvnet.meta import class_names, preprocessing_of
-from stresnet.weights.matconvnet.order import in_order
-from stresnet.weights.matconvnet.values import decode
+from stresnet.weights.matconvnet.normalization import class_names, preprocessing_of
+from stresnet.weights.matconvnet.parameters import decode
+from stresnet.weights.matconvnet.topology import ordered_layers
+from stresnet.weights.matconvnet.verify import verify
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What a MatConvNet file holds.
+    """The contents of a MatConvNet file.
 
     Attributes:
-        config: the network, read from the graph; a link's scale, whose start a file does not tell, is said to have
-            started from 0.1.
-        weights: its state dict, complete, float32.
-        preprocessing: how bytes become its input, from `meta.normalization`.
-        story: if `write_matconvnet` wrote the file, what `Checkpoint` takes besides model and preprocessing; its
-            classes are those that the file names now.
-        notes: what was left out, assumed or found changed, one line each.
-        classes: the names in `meta.classes.name`, if there are as many as classes.
+        config: the network, inferred from the file's layers. A file does not record the initial value of link scales;
+            the released code's 0.1 is assumed.
+        weights: the complete state dict, float32.
+        preprocessing: from `meta.normalization`.
+        notes: what was left out or assumed, one line each.
+        classes: the names in `meta.classes.name` if their number matches the classifier's, else None.
     """
 
     config: STResNetConfig
     weights: dict[str, Tensor]
     preprocessing: Preprocessing
-    story: dict[str, Any] | None
     notes: tuple[str, ...]
-    classes: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None
 
 
 def read_matconvnet(path: str | Path) -> Imported:
-    """The network in a `.mat` file of MatConvNet (DagNN), exactly: the released ones, and our own.
+    """Read the network in a MatConvNet `.mat` file (DagNN) exactly.
 
-    Every layer and parameter of the file is either part of the network or left out with a note; the notes also say
-    what an old file does not tell and had to be assumed.
+    Every layer and parameter of the file becomes part of the network or is left out with a note. The notes also
+    report what the file does not record and had to be assumed.
 
     Raises:
-        CheckpointError: if the file cannot be read, or holds anything that an STResNet does not; one line names it.
+        CheckpointError: the file cannot be read, or contains anything that an STResNet does not; the message names it.
     """
     net = read_dagnn(path)
     try:
@@ -64,85 +59,40 @@ def read_matconvnet(path: str | Path) -> Imported:
 
 
 def from_dagnn(net: DagNN) -> Imported:
-    """As `read_matconvnet`, from a net in memory, whose parameters are taken out of it."""
-    description = own.description_in(net.meta)
-    layers, notes = in_order(net.layers)
-    config = guess_config(net, layers)
+    """Convert a DagNN in memory, as `read_matconvnet` does; removes the parameters from `net`."""
+    layers, layer_notes = ordered_layers(net.layers)
+    config = infer_config(net, layers)
     graph = graph_of(config)
-    names, more = match(graph, layers, net.params)
-    notes += more
-    weights, more = _decoded(graph, net, names)
-    notes += more
-    preprocessing, more = preprocessing_of(config, net.meta)
-    notes += more
-    classes, more = class_names(net.meta, config.num_classes)
-    notes += more
-    story = None
-    if description is not None:
-        config, preprocessing, story, more = _as_told(description, graph, config, preprocessing, weights, net.meta)
-        notes += more
-        if classes not in (None, tuple(storable(name) for name in story["classes"])):
-            story["classes"] = classes
-        classes = story["classes"]
-    return Imported(config, weights, preprocessing, story, tuple(notes), classes)
+    names, verify_notes = verify(graph, layers, net.params)
+    weights, weight_notes = _decode_all(graph, net, names)
+    preprocessing, preprocessing_notes = preprocessing_of(config, net.meta)
+    classes, class_notes = class_names(net.meta, config.num_classes)
+    notes = (*layer_notes, *verify_notes, *weight_notes, *preprocessing_notes, *class_notes)
+    return Imported(config, weights, preprocessing, notes, classes)
 
 
-def _decoded(graph: Graph, net: DagNN, names: dict[str, str]) -> tuple[dict[str, Tensor], list[str]]:
-    """The state dict, and notes; the file's values are let go of one by one, so that memory never holds two of all."""
+def _decode_all(graph: Graph, net: DagNN, names: dict[str, str]) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the state dict and notes. Parameters are released one by one, so that memory never holds two copies."""
     weights: dict[str, Tensor] = {}
     rounded = []
     for weight in graph.weights.values():
-        if weight.name not in names:  # a bias that the file does without
+        if weight.name not in names:  # a bias that the file omits
             weights |= {key: torch.zeros(weight.shape[0]) for key in weight.keys}
             continue
-        theirs = names[weight.name]
-        value = net.params.pop(theirs)
+        file_name = names[weight.name]
+        value = net.params.pop(file_name)
         try:
             weights |= decode(weight, value)
         except CheckpointError as error:
-            raise CheckpointError(f"{error} (in the file {theirs})" if theirs != weight.name else str(error)) from None
+            hint = f" (in the file: {file_name})" if file_name != weight.name else ""
+            raise CheckpointError(f"{error}{hint}") from None
         if weight.kind == "moments":
             weights[weight.keys[0].replace("running_mean", "num_batches_tracked")] = torch.tensor(0)
         if value.dtype != np.float32 and not np.array_equal(value, value.astype(np.float32)):
-            rounded.append(theirs)
-    more = f" and {len(rounded) - 3} more" if len(rounded) > 3 else ""
-    return weights, [f"rounded to single precision: {', '.join(rounded[:3])}{more}"] if rounded else []
+            rounded.append(file_name)
+    return weights, [f"rounded to single precision: {_first(rounded)}"] if rounded else []
 
 
-def _as_told(
-    description: dict[str, Any],
-    graph: Graph,
-    config: STResNetConfig,
-    preprocessing: Preprocessing,
-    weights: dict[str, Tensor],
-    meta: dict[str, Any],
-) -> tuple[STResNetConfig, Preprocessing, dict[str, Any], list[str]]:
-    """Config, preprocessing and story with what our own file tells beyond its graph; and notes.
-
-    The exact values that it keeps are put back into `weights`.
-    """
-    try:
-        story = parse_metadata(description)
-        told_config = STResNetConfig.from_dict(description["config"])
-        told_preprocessing = Preprocessing.from_dict(description["preprocessing"])
-        if len(story["classes"]) != config.num_classes:
-            raise ValueError(f"{len(story['classes'])} class names for {config.num_classes} logits")
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"the description in meta.stresnet cannot be read ({error}): update stresnet, or remove meta.stresnet"
-        ) from None
-    notes = []
-    if graph_of(told_config) == graph:  # it may say more, such as what a scale started from
-        config = told_config
-    else:
-        notes.append("the net changed since stresnet wrote the file: its config is read from the graph")
-    scales = {stream: own.scales_of(stream, told_preprocessing) for stream in config.streams}
-    divided, more = own.restore(graph, weights, own.exact_in(meta), scales)
-    # what a stream that is off would read is nowhere else in the file
-    for stream in STREAMS:
-        if stream in divided or stream not in config.streams:
-            fields = {"appearance": ("rgb_std",), "motion": ("flow_std",)}[stream]
-            preprocessing = replace(preprocessing, **{name: getattr(told_preprocessing, name) for name in fields})
-    if "appearance" not in config.streams:
-        preprocessing = replace(preprocessing, rgb_mean=told_preprocessing.rgb_mean)
-    return config, replace(preprocessing, mirror=told_preprocessing.mirror), story, notes + more
+def _first(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

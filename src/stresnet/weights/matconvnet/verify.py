@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stresnet.errors import CheckpointError
 from stresnet.weights.matconvnet.dagnn import Layer
 from stresnet.weights.matconvnet.graph import Graph, Weight
-from stresnet.weights.matconvnet.values import EPSILON, fits, trimmed
+from stresnet.weights.matconvnet.parameters import EPSILON, fits, trimmed
 
 _FILTER: dict[str, Any] = {"pad": 0.0, "stride": 1.0}
 _CONV = {**_FILTER, "dilate": 1.0, "hasBias": True}
@@ -34,7 +34,7 @@ PROPERTIES: dict[str, dict[str, Any]] = {
 _HARMLESS_OPTS = {"cudnn", "nocudnn", "verbose", "noverbose", "cudnnworkspacelimit"}
 
 
-def match(graph: Graph, layers: list[Layer], params: Mapping[str, NDArray[Any]]) -> tuple[dict[str, str], list[str]]:
+def verify(graph: Graph, layers: list[Layer], params: Mapping[str, NDArray[Any]]) -> tuple[dict[str, str], list[str]]:
     """The file's name of each parameter of the graph, and notes.
 
     Args:

@@ -40,7 +40,7 @@ class _Facts:
         return [layer for layer in self.layers if layer.type == kind]
 
 
-def guess_config(net: DagNN, order: list[Layer]) -> STResNetConfig:
+def infer_config(net: DagNN, order: list[Layer]) -> STResNetConfig:
     """The config of the only STResNet that the net can be.
 
     Args:

@@ -12,7 +12,7 @@ zero     nothing here has it, so it must be zero
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -78,29 +78,6 @@ def decode(weight: Weight, value: NDArray[np.generic]) -> dict[str, Tensor]:
     if weight.kind == "scale":
         return {weight.keys[0]: tensor_of(shaped[0, 0, :, None, None])}
     return {weight.keys[0]: tensor_of(shaped[:, 0])}
-
-
-def encode(weight: Weight, state: Mapping[str, Tensor]) -> NDArray[np.float32]:
-    """A file's value of a parameter, single precision; filters are views of the state dict's memory.
-
-    Raises:
-        CheckpointError: if a variance is one that no σ can express.
-    """
-    if weight.kind == "zero":
-        return np.zeros(weight.shape, np.float32)
-    arrays = [state[key].float().numpy() for key in weight.keys]
-    if weight.kind == "moments":
-        with np.errstate(invalid="ignore"):
-            sigma = np.sqrt(arrays[1].astype(np.float64) + EPSILON).astype(np.float32)
-        if not (sigma >= SMALLEST_SIGMA).all():
-            raise CheckpointError(f"{weight.keys[1]} holds a variance below zero: the network cannot be written")
-        return np.stack([arrays[0], sigma], axis=1)
-    if weight.kind in _AXES:
-        back = np.argsort(_AXES[weight.kind])
-        return arrays[0].transpose(back)
-    if weight.kind == "linear":
-        return arrays[0].T[None, None]
-    return arrays[0].reshape(weight.shape)
 
 
 def tensor_of(array: NDArray[np.generic]) -> Tensor:

@@ -17,7 +17,7 @@ KNOWN = frozenset(
 _TRAINING = ("dagnn.Loss", "dagnn.LossSpatioTemporal", "dagnn.LossSmoothL1")
 
 
-def in_order(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
+def ordered_layers(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
     """The layers before the logits, each after those it reads from, and a note on each that was left out.
 
     Left out are losses, error counts and soft-max layers that nothing else reads, and dropout of rate 0.

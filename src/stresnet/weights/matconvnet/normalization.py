@@ -14,26 +14,6 @@ IMAGENET_MEAN = (123.68, 116.779, 103.939)
 """R, G, B of ImageNet, which Caffe's networks take off (Simonyan and Zisserman 2015)."""
 
 
-def normalization_of(config: STResNetConfig, preprocessing: Preprocessing) -> dict[str, Any]:
-    """`meta.normalization` for the authors' code: what is subtracted from flow and RGB, and the side of crops.
-
-    Nothing is divided there; the scales must be in conv1.
-    """
-    average = [FLOW_ZERO] * (2 * config.flow_stack if "motion" in config.streams else 0)
-    side = float(preprocessing.crop_px)
-    channels = len(average) or 3  # a fused net's imageSize counts the flow alone
-    if "appearance" in config.streams:
-        average += preprocessing.rgb_mean
-    return {
-        "imageSize": np.array([[side, side, float(channels)]]),
-        "averageImage": np.array(average, dtype=np.float64).reshape(1, 1, -1),
-        "border": np.full((1, 2), max(256.0 - side, 0.0)),
-        "interpolation": "bicubic",
-        "keepAspect": True,
-        "rgbVariance": np.zeros((0, 0)),
-    }
-
-
 def preprocessing_of(config: STResNetConfig, meta: dict[str, Any]) -> tuple[Preprocessing, list[str]]:
     """How bytes become the input of a net with this `meta`, and notes on what had to be assumed.
 
