@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 import stresnet
-import stresnet.cli.run_demo
+import stresnet.recipes
 from helpers.tiny import STAGES, Command, grouped, one_line, prepared
 from helpers.video_files import encode
 from stresnet.cli.display import Bar
@@ -104,7 +104,7 @@ def test_prepare(command: Command, videos: Path, tmp_path: Path) -> None:
     assert found["frames"] == 12 * 26
     assert err.splitlines()[0] == "note: 1 file(s) that are not videos are left out, such as 'synthetic.json'"
     assert err.splitlines()[1] == "preparing videos: 0/12"
-    assert err.splitlines()[-1] == "preparing videos: 12/12"
+    assert err.splitlines()[-1].startswith("preparing videos: 12/12")
     code, out, _ = command("prepare", videos, tmp_path / "store", *options)
     assert code == 0
     assert one_line(out).startswith("0 videos prepared, 12 kept, 0 failed; 312 frames, ")
@@ -134,18 +134,18 @@ def test_prepare_takes_flow_from_the_codec(command: Command, videos: Path, tmp_p
 
 def test_prepare_notes_videos_that_are_listed_no_longer(command: Command, videos: Path, tmp_path: Path) -> None:
     options = ["--short-side", "32", "--workers", "1", "--preset", "ultrafast"]
-    assert "note: 12 videos that" not in command("prepare", videos, tmp_path / "store", *options)[2]
+    assert "note: 12 videos of" not in command("prepare", videos, tmp_path / "store", *options)[2]
     for name in ("one", "two"):
         (tmp_path / f"{name}.csv").write_text(f"path,label\n{read_catalog(videos).records[0].path},{name}\n")
     code, out, err = command("prepare", tmp_path / "one.csv", tmp_path / "store", *options, "--json")
     assert code == 0
     assert len(json.loads(out)["unlisted"]) == 12
-    expected = "note: 12 videos that the store listed are not in this source, such as test/red_"
+    expected = "note: 12 videos of the store are not in this source, such as test/red_"
     assert [line for line in err.splitlines() if line.startswith(expected)]
     assert len(list((tmp_path / "store" / "clips").rglob("*.arrow"))) == 13
     code, _, err = command("prepare", tmp_path / "two.csv", tmp_path / "store", *options)
     assert code == 0
-    assert "no longer" not in err  # the same video under another label
+    assert "not in this source" not in err  # the same video under another label
 
 
 def test_prepare_names_the_first_of_many_damaged_videos(command: Command, tmp_path: Path) -> None:
@@ -161,9 +161,11 @@ def test_prepare_names_the_first_of_many_damaged_videos(command: Command, tmp_pa
     store = Store.open(tmp_path / "store")
     frames = store.entries[0].frames
     notes = [line for line in err.splitlines() if line.startswith("note: ") and "damaged" in line]
-    named = [f"note: up/{n:02}.mp4: damaged; {frames} frames could be decoded and are used" for n in range(20)]
+    named = [
+        f"note: up/{n:02}.mp4: damaged; only the {frames} frames that could be decoded are used" for n in range(20)
+    ]
     index = store.root / "index.parquet"
-    assert notes == [*named, f"note: and 2 more are damaged; all are marked as truncated in {index}"]
+    assert notes == [*named, f"note: 2 more are damaged; all are marked as truncated in {index}"]
     assert (store.spec.flow.preset, store.spec.jpeg_quality) == ("ultrafast", 80)
     code, out, _ = command("prepare", tmp_path / "clips", tmp_path / "store", *options, "--json")
     assert code == 0
@@ -222,7 +224,7 @@ def test_train_holds_groups_out(command: Command, videos: Path, recipe: Path, tm
     train[2] = tmp_path / "everything"
     code, _, err = command(*train)
     assert code == 0
-    assert err.splitlines()[0].endswith("none is left to test on; hold some out with --test-group: g1, g2, g3")
+    assert err.splitlines()[0].endswith("none is left for testing; hold some out with --test-group: g1, g2, g3")
     assert read_metadata(tmp_path / "run" / "model.safetensors")["test_groups"] == ["g1", "g3"]
 
 
@@ -275,8 +277,8 @@ def test_predict_shows_how_far_the_flow_is_on_a_terminal(
     screen = Console(file=io.StringIO(), force_terminal=True, width=120, force_interactive=True)
     monkeypatch.setattr("stresnet.cli.display.errors", screen)
     seen: list[tuple[str, int, int]] = []
-    update = Bar.update
-    monkeypatch.setattr(Bar, "update", lambda self, *now: seen.append(now) or update(self, *now))
+    show = Bar.__call__
+    monkeypatch.setattr(Bar, "__call__", lambda self, *now: seen.append(now[:3]) or show(self, *now))
     video = Path(store.select("test")[0].record.path)
     code, out, err = command("predict", run.folder / "model.safetensors", video, "--protocol", "center")
     assert (code, err) == (0, "")
@@ -298,7 +300,7 @@ def test_predict_notes_damaged_videos(command: Command, run: Run, tmp_path: Path
     code, out, err = command(*predict, "--json")
     assert code == 0
     found = json.loads(out)[0]
-    note = f"note: {video}: damaged; {found['frames']} frames could be decoded and are used"
+    note = f"note: {video}: damaged; only the {found['frames']} frames that could be decoded are used"
     assert (found["truncated"], err.splitlines()[-1]) == (True, note)
     code, out, err = command(*predict)
     assert (code, err.splitlines()[-1]) == (0, note)
@@ -337,13 +339,13 @@ def test_fuse(command: Command, scores: list[Path], tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of loader processes, from Python 3.12 on
 def test_demo(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = SyntheticSpec(width=64, height=64, frames=14, window_px=24, train_per_class=1, test_per_class=1)
-    load_recipe = stresnet.cli.run_demo.load_recipe
+    load_recipe = stresnet.recipes.load_recipe
 
     def shorter(name: str) -> Any:
         return load_recipe(name, ["*.schedule=[{lr: 0.01, iterations: 1}]", "width=0.0625", "precision=32-true"])
 
-    monkeypatch.setattr(stresnet.cli.run_demo, "SyntheticSpec", lambda: spec)
-    monkeypatch.setattr(stresnet.cli.run_demo, "load_recipe", shorter)
+    monkeypatch.setattr("stresnet.data.synthetic.SyntheticSpec", lambda: spec)
+    monkeypatch.setattr("stresnet.recipes.load_recipe", shorter)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     code, out, err = command("demo", tmp_path / "demo", "--json")
     assert code == 0, err
@@ -415,7 +417,7 @@ def test_what_the_system_refuses_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr("stresnet.cli.run_demo.run_demo", fail)
+    monkeypatch.setattr("stresnet.cli.demo.run_demo", fail)
     assert command("demo") == (1, "", f"stresnet: {line}\n")
 
 
@@ -427,9 +429,9 @@ def test_out_of_gpu_memory_is_one_line_and_a_fault_of_ours_is_not(
     def fail(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
-    monkeypatch.setattr("stresnet.cli.run_demo.run_demo", fail)
+    monkeypatch.setattr("stresnet.cli.demo.run_demo", fail)
     assert command("demo") == (1, "", "stresnet: CUDA out of memory. Tried to allocate 2 GiB.\n")
-    monkeypatch.setattr("stresnet.cli.run_demo.run_demo", lambda *_, **__: torch.zeros(2) @ torch.zeros(3))
+    monkeypatch.setattr("stresnet.cli.demo.run_demo", lambda *_, **__: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="size"):
         command("demo")
 
@@ -438,10 +440,10 @@ def test_ctrl_c_is_code_130(command: Command, monkeypatch: pytest.MonkeyPatch) -
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stresnet.cli.run_demo.run_demo", interrupt)
+    monkeypatch.setattr("stresnet.cli.demo.run_demo", interrupt)
     code, out, err = command("demo")
     assert (code, out) == (130, "")
-    assert one_line(err) == "stopped; the same command goes on from here"
+    assert one_line(err) == "interrupted; run the same command again to resume"
 
 
 def test_ctrl_c_promises_nothing_where_nothing_is_kept(
@@ -452,7 +454,7 @@ def test_ctrl_c_promises_nothing_where_nothing_is_kept(
 
     monkeypatch.setattr("stresnet.inference.recognizer.Recognizer.predict", interrupt)
     code, out, err = command("predict", run.folder / "model.safetensors", tmp_path / "any.mp4")
-    assert (code, out, err.splitlines()[-1]) == (130, "", "stopped")
+    assert (code, out, err.splitlines()[-1]) == (130, "", "interrupted")
 
 
 def test_names_of_the_stages_are_those_of_the_recipe(command: Command, store: Store, recipe: Path) -> None:
@@ -468,5 +470,5 @@ def test_evaluate_names_stages_that_are_not_trained_yet(
     shutil.rmtree(copy / "st-resnet")
     code, out, err = command("evaluate", copy, store.root, "--protocol", "center", "--json")
     assert code == 0
-    assert err.splitlines()[0] == "note: not trained yet, so not in the report: st-resnet"
+    assert err.splitlines()[0] == "note: not trained yet and left out of the report: st-resnet"
     assert [row["name"] for row in json.loads(out)] == ["Appearance", "Motion", "late fusion"]

@@ -29,7 +29,7 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command(command: Command, right: Path, tmp_path: Path) -> None:
     code, out, err = command("flow", right, tmp_path / "a.png", *QUICK)
     assert code == 0
-    assert "6 of 128x96 px, 25 a second" in out
+    assert "6 of 128x96 px, 25 fps" in out
     assert out.splitlines()[-1] == f"written: {tmp_path / 'a.png'}"
     assert {line.split(":")[0] for line in err.splitlines()} == {"computing flow"}
     code, out, err = command("flow", right, tmp_path / "a.flo", *QUICK, "--json", "--at", "0.1", "--bound", "4")
@@ -86,7 +86,7 @@ def test_a_video_at_rest_and_a_damaged_one(command: Command, tmp_path: Path) -> 
     assert code == 0
     frames = json.loads(out)["frames"]
     assert 2 < frames < 20
-    assert err.splitlines()[-1] == f"note: {cut}: damaged; {frames} frames could be decoded and are used"
+    assert err.splitlines()[-1] == f"note: {cut}: damaged; only the {frames} frames that could be decoded are used"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 
 from helpers.tiny import SPEC, VALUES, Command, one_line, prepared
 from helpers.video_files import encode, ramp, with_matrix
+from stresnet.cli.app import RESUME_HINTS
 from stresnet.data.datasets import read_catalog
 from stresnet.data.store import Store, video_path
 from stresnet.flow import FlowSpec
@@ -146,7 +147,9 @@ def test_good_videos_survive_bad_ones(command: Command, clip: Path, tmp_path: Pa
     assert 15 <= truncated[0] <= 30
     assert store.video("unusual/truncated.mp4").meta.truncated
     assert [e.record.id for e in store.entries if e.truncated] == ["unusual/truncated.mp4"]
-    assert note == f"note: unusual/truncated.mp4: damaged; {truncated[0]} frames could be decoded and are used"
+    assert (
+        note == f"note: unusual/truncated.mp4: damaged; only the {truncated[0]} frames that could be decoded are used"
+    )
     assert sizes == {
         "Ünïcødé [1] 100% #1.mp4": (26, 32, 48),
         "4K.mp4": (11, 32, 57),
@@ -279,8 +282,8 @@ def test_crops_larger_than_the_frames_are_noted(command: Command, store: Store, 
     train = ["train", store.root, tmp_path / "run", "--recipe", recipe, *ONE_STEP, "--stage", "motion"]
     code, _, err = command(*train, "--set", "crop_px=40")
     assert code == 0
-    note = "note: crops of 40 px are enlarged from frames of 32 px: prepare with a larger --short-side, or train with "
-    assert err.splitlines()[0] == note + "a lower --set crop_px"
+    note = "note: crops of 40 px are upscaled from frames of 32 px; prepare with a larger --short-side, or train with "
+    assert err.splitlines()[0] == note + "a smaller --set crop_px"
 
 
 def test_what_is_no_run(command: Command, store: Store, run: Run, recipe: Path, tmp_path: Path) -> None:
@@ -406,7 +409,7 @@ def test_videos_that_cannot_be_predicted(command: Command, run: Run, clip: Path,
         f"failed: {tmp_path}: a video file is expected, this is a folder or a device",
     ]
     code, _, err = command("predict", model, "https://example.com/a.mp4")
-    expected = "failed: https:/example.com/a.mp4: a file is expected, this is an address: download it first"
+    expected = "failed: https://example.com/a.mp4: expected a file, found a URL; download it first"
     assert (code, err.splitlines()[-1]) == (1, expected)
 
 
@@ -632,17 +635,19 @@ def interrupt(
     return process.returncode, [*lines, *rest.splitlines(keepends=True)]
 
 
-def assert_stopped(code: int, lines: list[str], expected: int = 130, how: str = "") -> None:
+def assert_interrupted(
+    code: int, lines: list[str], expected: int = 130, hint: str = "run the same command again to resume"
+) -> None:
     assert code == expected, "".join(lines)
-    assert lines[-1] == f"stopped; the same command {how}goes on from here\n"
-    assert sum("stopped" in line for line in lines) == 1
+    assert lines[-1] == f"interrupted; {hint}\n"
+    assert sum("interrupted" in line for line in lines) == 1
     assert not any("Traceback" in line or "Error" in line for line in lines), "".join(lines)
 
 
 def test_ctrl_c_while_preparing(command: Command, videos: Path, tmp_path: Path) -> None:
     # TV-L1 is slow: there is time to press a key.
     prepare: list[object] = ["prepare", videos / "test", tmp_path / "store", "--flow", "tvl1", *TINY[:3], 1]
-    assert_stopped(*interrupt(prepare, "preparing videos: 1/4"))
+    assert_interrupted(*interrupt(prepare, "preparing videos: 1/4"))
     assert unfinished(tmp_path / "store") == []
     kept = len(list((tmp_path / "store").rglob("*.arrow")))
     assert 1 <= kept < 4
@@ -655,7 +660,7 @@ def test_ctrl_c_while_preparing(command: Command, videos: Path, tmp_path: Path) 
 
 def test_sigterm_while_preparing(videos: Path, tmp_path: Path) -> None:
     prepare: list[object] = ["prepare", videos / "test", tmp_path / "store", "--flow", "tvl1", *TINY[:3], 1]
-    assert_stopped(*interrupt(prepare, "preparing videos: 1/4", by=signal.SIGTERM), expected=143)
+    assert_interrupted(*interrupt(prepare, "preparing videos: 1/4", by=signal.SIGTERM), expected=143)
     assert unfinished(tmp_path / "store") == []
 
 
@@ -664,11 +669,11 @@ def test_ctrl_c_and_sigterm_while_training(store: Store, recipe: Path, tmp_path:
     endless = ["--set", "appearance.schedule=[{lr: 0.001, iterations: 1000000}]", "--stage", "appearance"]
     train: list[object] = ["train", store.root, folder, "--recipe", recipe, *endless, "--workers", "1"]
     code, lines = interrupt(train, "appearance: step", 3)
-    assert_stopped(code, lines, how="with --resume ")
+    assert_interrupted(code, lines, hint=RESUME_HINTS["train"])
     assert unfinished(folder) == []
     last = int(lines[-2].split()[2].partition("/")[0])
     code, lines = interrupt([*train, "--resume"], "appearance: step", by=signal.SIGTERM)
-    assert_stopped(code, lines, 143, how="with --resume ")
+    assert_interrupted(code, lines, 143, hint=RESUME_HINTS["train"])
     first = next(line for line in lines if "appearance: step" in line)
     assert last <= int(first.split()[2].partition("/")[0]) <= last + 4  # an epoch has two steps
     assert not (folder / "model.safetensors").exists()

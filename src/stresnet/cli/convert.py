@@ -1,4 +1,4 @@
-"""`stresnet convert`: weights from elsewhere."""
+"""`stresnet convert`: weights in other formats."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from stresnet.cli import options
 from stresnet.cli.display import Bar, console
 
 
@@ -16,23 +17,22 @@ def convert(
     source: Annotated[
         str,
         typer.Argument(
-            help="A released .mat; a ResNet's .pth, .safetensors or .mat; or the URL or hub name of one.",
+            help="Released .mat file, or ResNet weights (.pth, .safetensors or .mat); or the URL or hub name of such a "
+            "file.",
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.", show_default=False)],
-    classes: Annotated[
-        str, typer.Option(help="File of class names, such as classInd.txt; for image weights also their number.")
-    ] = "",
-    sha256: Annotated[str, typer.Option(help="What a downloaded file must be.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    out: Annotated[Path, typer.Argument(help="File to write (.safetensors).", show_default=False)],
+    classes: options.Classes = "",
+    sha256: Annotated[str, typer.Option(help="Expected SHA-256 of a downloaded file.", show_default=False)] = "",
+    as_json: options.Json = False,
 ) -> None:
-    """Convert released weights to a model, or image weights to a two-stream start."""
+    """Convert released weights to a model, or image weights to an initial two-stream model."""
     from stresnet.weights.convert import convert as run_convert
     from stresnet.weights.convert import require_possible
     from stresnet.weights.fetch import fetch
 
-    require_possible(out, classes)  # said before the download rather than after it
+    require_possible(out, classes)  # before the download
     with Bar(transient=True) as bar:
         file = fetch(source, sha256=sha256, progress=partial(bar.fetch, source))
     report = run_convert(file, out, classes=classes)

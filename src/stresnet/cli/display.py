@@ -1,24 +1,17 @@
-"""What the command line shows: one bar for whatever is going on, and the table of an evaluation."""
+"""What the command line prints: progress, notes, failures and the table of an evaluation."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -26,97 +19,118 @@ if TYPE_CHECKING:
     from stresnet.evaluation.metrics import Interval
     from stresnet.evaluation.report import ReportRow
 
-# Names of files, classes and videos are shown as they are: brackets and colons mean nothing here.
+# Names of files, classes and videos are printed verbatim: brackets and colons have no special meaning.
 console = Console(markup=False, emoji=False, highlight=False)
 errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
-MOST_NAMED = 20
-"""Of a long list of videos, so many are named; a file holds all."""
+MAX_NAMED = 20
+"""At most this many videos of a long list are named; a file holds all of them."""
+
+SECONDS_BETWEEN_LINES = 60
 
 
 class Bar:
-    """A progress bar on the terminal, or a line at every tenth where there is none."""
+    """A `stresnet.progress.Progress` that draws a bar on a terminal.
+
+    Without a terminal it prints a line at every tenth of the work, and at least once a minute.
+    """
 
     def __init__(self, *, transient: bool = False) -> None:
+        """Create a bar, removed from the screen when done if `transient`."""
         self._transient = transient
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
-        self._label = ""
+        self._display: rich_progress.Progress | None = None
+        self._task = rich_progress.TaskID(0)
+        self._activity = ""
         self._tenth = -1
+        self._printed_at = 0.0
 
     def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._close()
+        self.clear()
 
-    def update(self, label: str, done: int, total: int) -> None:
-        """Show how far the piece of work called `label` is."""
-        if label != self._label:
-            self._close()
-            self._label, self._tenth = label, -1
-        if not errors.is_terminal:
-            tenth = 10 * done // max(total, 1)
-            if tenth != self._tenth:
-                errors.print(f"{label}: {done}/{total}", soft_wrap=True)
-                self._tenth = tenth
-            return
-        if self._progress is None:
-            columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-            )
-            self._progress = Progress(*columns, console=errors, transient=self._transient)
-            self._progress.start()
-            self._task = self._progress.add_task(label, total=total)
-        assert self._task is not None
-        self._progress.update(self._task, completed=done, total=total)
+    @property
+    def on_terminal(self) -> bool:
+        """Whether the bar is drawn, rather than printed line by line."""
+        return errors.is_terminal
 
-    def detail(self, label: str, done: int, total: int) -> None:
-        """Show how far a part of the work is, where there is a terminal; lines of it would be too many."""
-        if errors.is_terminal:
-            self.update(label, done, total)
+    def __call__(self, activity: str, done: int, total: int, detail: str = "") -> None:
+        """Show progress, see `stresnet.progress.Progress`."""
+        if activity != self._activity:
+            self.clear()
+            self._activity, self._tenth, self._printed_at = activity, -1, time.monotonic()
+        if self.on_terminal:
+            self._draw(done, total, detail)
+        else:
+            self._print(done, total, detail)
+
+    def clear(self) -> None:
+        """Stop drawing, for a result to be printed in place of the bar."""
+        if self._display is not None:
+            self._display.stop()
+        self._display = None
 
     def prepare(self, progress: PrepareProgress) -> None:
         """Show how far preparing is."""
         left = f", {progress.eta_seconds:.0f} s left" if isfinite(progress.eta_seconds) else ""
-        speed = f" ({progress.frames / progress.seconds:.0f} frames/s{left})" if progress.seconds > 1 else ""
-        self.update("preparing videos", progress.done, progress.total)
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, description=f"preparing videos{speed}")
+        speed = f"{progress.frames / progress.seconds:.0f} frames/s{left}" if progress.seconds > 1 else ""
+        self("preparing videos", progress.done, progress.total, speed)
 
     def fetch(self, label: str, done: int, total: int) -> None:
-        """Show how many bytes have come, of how many if that is known, in MB."""
-        self.update(f"fetching {label} (MB)", done // 10**6, max(done, total) // 10**6)
+        """Show how many MB of a download are done."""
+        self(f"downloading {label} (MB)", done // 10**6, max(done, total) // 10**6)
 
     def stage(self, name: str) -> None:
         """Announce a stage of training, which brings its own bar."""
-        self._close()
+        self.clear()
         errors.print(f"training {name}", soft_wrap=True)
 
-    def hide(self) -> None:
-        """Clear the line, for a result to be printed there."""
-        self._close()
+    def _draw(self, done: int, total: int, detail: str) -> None:
+        if self._display is None:
+            self._display = rich_progress.Progress(
+                rich_progress.TextColumn("{task.description}", markup=False),
+                rich_progress.BarColumn(),
+                rich_progress.MofNCompleteColumn(),
+                rich_progress.TimeElapsedColumn(),
+                rich_progress.TextColumn("left"),
+                rich_progress.TimeRemainingColumn(),
+                rich_progress.TextColumn("{task.fields[detail]}", markup=False),
+                console=errors,
+                transient=self._transient,
+            )
+            self._display.start()
+            self._task = self._display.add_task(self._activity, total=total or None, detail=detail)
+        self._display.update(self._task, completed=done, total=total or None, detail=detail)
 
-    def _close(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-        self._progress = self._task = None
+    def _print(self, done: int, total: int, detail: str) -> None:
+        now = time.monotonic()
+        tenth = 10 * done // total if total else 0
+        if tenth != self._tenth or now - self._printed_at >= SECONDS_BETWEEN_LINES:
+            counts = f"{self._activity}: {done}/{total or '?'}"
+            errors.print(f"{counts}  {detail}" if detail else counts, soft_wrap=True)
+            self._tenth, self._printed_at = tenth, now
+
+
+def note(text: str) -> None:
+    """Print a note to standard error."""
+    errors.print(f"note: {text}", soft_wrap=True)
+
+
+def note_damaged(video: object, frames: int) -> None:
+    """Note that a video is damaged, and how many frames of it are used."""
+    note(f"{video}: damaged; only the {frames} frames that could be decoded are used")
 
 
 def show_rows(rows: Sequence[ReportRow], *, as_json: bool) -> None:
-    """Print the table of an evaluation, or the same as JSON."""
+    """Print the table of an evaluation, as text or JSON."""
     from stresnet.evaluation.metrics import mcnemar, mean_class_accuracy, top_k_accuracy
 
     chosen = next((r for r in rows if r.chosen), rows[-1])
     if as_json:
         print(json.dumps([_as_values(r, chosen) for r in rows], ensure_ascii=False))
         return
-    table = Table("", "top-1", "95 %", "mean class", "ceiling", "p", "minutes", box=None, pad_edge=False)
+    table = Table("", "top-1", "95 %", "mean class", "ceiling", "p-value", "minutes", box=None, pad_edge=False)
     for row in rows:
         top1, mean_class = top_k_accuracy(row.table, 1), mean_class_accuracy(row.table)
         table.add_row(
@@ -132,8 +146,13 @@ def show_rows(rows: Sequence[ReportRow], *, as_json: bool) -> None:
 
 
 def exit_with_failures(failed: Sequence[tuple[str, str]], all_in: Path | None = None) -> None:
-    """Name what failed and exit with 1; where a file holds all reasons, the first ones do."""
-    named = failed[:MOST_NAMED] if all_in else failed
+    """Name the failures and exit with code 1, if there are any.
+
+    Args:
+        failed: (name, reason) of each failure.
+        all_in: file that holds all reasons; if given, only the first `MAX_NAMED` are printed.
+    """
+    named = failed[:MAX_NAMED] if all_in else failed
     for name, reason in named:
         errors.print(f"failed: {reason if name in reason else f'{name}: {reason}'}", soft_wrap=True)
     if len(named) < len(failed):

@@ -1,4 +1,4 @@
-"""`stresnet models`: the table of networks, on the terminal, as Markdown or as JSON."""
+"""`stresnet models`: the table of networks, as text, Markdown or JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from stresnet.cli import options
 from stresnet.cli.display import console
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ RECALLED = "r"
 
 
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+    as_json: options.Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
     """List the networks of the papers and the recipes: size, cost of a clip, reach in time, published accuracy."""

@@ -1,4 +1,4 @@
-"""`stresnet prepare`: from videos, or from frames and flow extracted elsewhere, to a store."""
+"""`stresnet prepare`: turn videos, or extracted frames and flow, into a store."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stresnet.cli.display import MOST_NAMED, Bar, console, errors, exit_with_failures
+from stresnet.cli import options
+from stresnet.cli.display import MAX_NAMED, Bar, console, errors, exit_with_failures, note, note_damaged
 from stresnet.data.datasets import DATASETS, read_catalog
 
 if TYPE_CHECKING:
@@ -20,15 +21,16 @@ if TYPE_CHECKING:
 
 ON_THE_FLY = "on-the-fly"
 
-
 Source = Annotated[
     Path,
-    typer.Argument(help="Class folders, {train,test}/class folders, or a CSV path,label[,split][,group]."),
+    typer.Argument(
+        help="Class folders, {train,test}/class folders, or a CSV file path,label[,split][,group].", show_default=False
+    ),
 ]
 DatasetName = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
-        help="The data set: "
+        help="Data set: "
         + "; ".join(f"{d.name}, {d.description}{' in --splits' if d.needs_lists else ''}" for d in DATASETS.values())
         + ". Default: folders, or csv for a CSV file.",
         show_default=False,
@@ -38,58 +40,50 @@ FromJpegs = Annotated[
     bool,
     typer.Option(
         "--from-jpegs",
-        help="Take over frames and flow extracted elsewhere: a video is a folder of JPEGs (docs/store.md). Method and "
-        "bound of the flow are not seen in the files: say them with --flow and --bound.",
+        help="Import extracted frames and flow: each video is a folder of JPEGs (docs/store.md). Requires --flow and "
+        "--bound, because the files do not record them.",
     ),
 ]
-Flow = Annotated[
-    Optional[str],  # noqa: UP045
+FlowMethod = Annotated[
+    str | None,
     typer.Option(
-        help="dis, tvl1 (the paper's), farneback, mv (the codec's motion vectors) or raft; on-the-fly, or "
-        "on-the-fly:METHOD, stores frames only and computes flow whenever it is read. Default: dis.",
+        "--flow",
+        help="dis, tvl1 (the paper's), farneback, mv (the codec's motion vectors) or raft. on-the-fly or "
+        "on-the-fly:METHOD stores frames only and computes flow when it is read. Default: dis.",
         show_default=False,
     ),
 ]
-Preset = Annotated[
-    str,
-    typer.Option(
-        help="ultrafast, fast or medium for dis; default or fast for tvl1; small or large for raft; default: the "
-        "method's own."
-    ),
-]
 ShortSide = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
-        help="Stored size in px; flow is computed at it. Default: 256, or that of the JPEGs.",
+        help="Short side of stored frames in px; flow is computed at this size. Default: 256, or that of the JPEGs.",
         min=32,
         show_default=False,
     ),
 ]
 Bound = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option(help="Flow is clipped at ± this many px per frame. Default: 20.", show_default=False),
+    float | None,
+    typer.Option(help="Clip stored flow at ± this many px per frame. Default: 20.", show_default=False),
 ]
 
 
 def prepare(
     source: Source,
-    store: Annotated[Path, typer.Argument(help="The store to create or to complete.")],
+    store: Annotated[Path, typer.Argument(help="Store to create or resume.", show_default=False)],
     dataset: DatasetName = None,
-    splits: Annotated[Optional[Path], typer.Option(help="Folder of the official lists.")] = None,  # noqa: UP045
+    splits: Annotated[Path | None, typer.Option(help="Folder of the official split lists.")] = None,
     split: Annotated[int, typer.Option(help="Number of the official split.", min=1, max=3)] = 1,
     from_jpegs: FromJpegs = False,
-    flow: Flow = None,
-    preset: Preset = "",
-    subtract_median: Annotated[
-        bool, typer.Option("--subtract-median", help="Subtract each flow field's median, against camera motion.")
-    ] = False,
+    flow: FlowMethod = None,
+    preset: options.Preset = "",
+    subtract_median: options.SubtractMedian = False,
     short_side: ShortSide = None,
     bound: Bound = None,
-    jpeg_quality: Annotated[int, typer.Option(help="Of stored frames and flow.", min=1, max=100)] = 95,
-    workers: Annotated[Optional[int], typer.Option(help="Processes; by default one for each core.", min=0)] = None,  # noqa: UP045
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    jpeg_quality: Annotated[int, typer.Option(help="JPEG quality of stored frames and flow.", min=1, max=100)] = 95,
+    workers: Annotated[int | None, typer.Option(help="Number of processes. Default: one per core.", min=0)] = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Decode videos, compute their flow and store both for random access. Interrupted, run it again to resume."""
+    """Decode videos, compute their flow and store both for random access. Run again to resume."""
     from stresnet.data.prepare import prepare as run_prepare
     from stresnet.data.store import StoreSpec
     from stresnet.flow import FlowSpec
@@ -98,8 +92,8 @@ def prepare(
     flow_stored = when != ON_THE_FLY
     if from_jpegs and flow_stored and (flow is None or bound is None):
         raise typer.BadParameter(
-            f"--from-jpegs needs --flow and --bound: what the levels mean cannot be seen in the files (or --flow "
-            f"{ON_THE_FLY}, which takes over frames only)"
+            "--from-jpegs needs --flow and --bound, which the files do not record (or "
+            f"--flow {ON_THE_FLY}, which imports frames only)"
         )
     wanted = FlowSpec.from_dict(
         {
@@ -111,8 +105,8 @@ def prepare(
         }
     )
     catalog = _catalog(source, dataset, splits, split, from_jpegs)
-    for note in catalog.notes:
-        errors.print(f"note: {note}", soft_wrap=True)
+    for text in catalog.notes:
+        note(text)
     if from_jpegs:
         wanted = _imported(wanted, catalog, short_side, flow_stored)
     spec = StoreSpec(wanted, jpeg_quality, flow_stored=flow_stored)
@@ -122,18 +116,18 @@ def prepare(
 
 
 def _imported(wanted: FlowSpec, catalog: Catalog, short_side: int | None, flow_stored: bool) -> FlowSpec:
-    """The flow of imported pictures: at their size, and otherwise as the user says."""
+    """Return the flow spec of imported JPEGs: as requested, at their size unless a size was given."""
     from stresnet.data.import_jpegs import short_side_of
 
     if short_side is None:
         wanted = replace(wanted, short_side=short_side_of(record.path for record in catalog.records))
     if flow_stored:
-        errors.print(f"note: the flow is taken to be {wanted}: the files do not say", soft_wrap=True)
+        note(f"assuming the flow is {wanted}; the files do not record it")
     return wanted
 
 
 def _show_prepared(summary: PrepareSummary, store: Path, *, as_json: bool) -> None:
-    """Print what was done, then note what is odd; exit with 1 if videos failed."""
+    """Print the summary and notes about unusual videos; exit with code 1 if videos failed."""
     if as_json:
         print(json.dumps({**vars(summary), "failed": dict(summary.failed)}, ensure_ascii=False))
     else:
@@ -143,32 +137,31 @@ def _show_prepared(summary: PrepareSummary, store: Path, *, as_json: bool) -> No
             soft_wrap=True,
         )
     if summary.unlisted:
-        errors.print(
-            f"note: {len(summary.unlisted)} videos that the store listed are not in this source, such as "
-            f"{summary.unlisted[0]}: it lists them no longer, their clips stay",
-            soft_wrap=True,
+        note(
+            f"{len(summary.unlisted)} videos of the store are not in this source, such as {summary.unlisted[0]}; "
+            "they are removed from its index, their files are kept"
         )
     if summary.truncated:
-        _note_damaged(summary.truncated, store)
-    for line in summary.clipped[:MOST_NAMED]:
-        errors.print(f"note: {line}", soft_wrap=True)
-    if len(summary.clipped) > MOST_NAMED:
-        more = f"and {len(summary.clipped) - MOST_NAMED} more are clipped as much"
-        errors.print(f"note: {more}; clipped_share in {store / 'index.parquet'} says how much", soft_wrap=True)
+        _note_truncated(summary.truncated, store)
+    for line in summary.clipped[:MAX_NAMED]:
+        note(line)
+    if len(summary.clipped) > MAX_NAMED:
+        more = len(summary.clipped) - MAX_NAMED
+        note(f"the flow of {more} more is clipped as much; see clipped_share in {store / 'index.parquet'}")
     for name in summary.empty_classes:
         errors.print(f"class {name}: no usable video", soft_wrap=True)
     exit_with_failures(summary.failed, store / "index.parquet")
 
 
-def _note_damaged(damaged: Sequence[str], store: Path) -> None:
+def _note_truncated(truncated: Sequence[str], store: Path) -> None:
     from stresnet.data.store import Store
 
     frames = {entry.record.id: entry.frames for entry in Store.open(store).select()}
-    for name in damaged[:MOST_NAMED]:
-        errors.print(f"note: {name}: damaged; {frames[name]} frames could be decoded and are used", soft_wrap=True)
-    if len(damaged) > MOST_NAMED:
-        more = f"{len(damaged) - MOST_NAMED} more are damaged"
-        errors.print(f"note: and {more}; all are marked as truncated in {store / 'index.parquet'}", soft_wrap=True)
+    for name in truncated[:MAX_NAMED]:
+        note_damaged(name, frames[name])
+    if len(truncated) > MAX_NAMED:
+        more = len(truncated) - MAX_NAMED
+        note(f"{more} more are damaged; all are marked as truncated in {store / 'index.parquet'}")
 
 
 def _catalog(source: Path, dataset: str | None, lists: Path | None, split: int, from_jpegs: bool) -> Catalog:

@@ -1,4 +1,4 @@
-"""`stresnet weights`: what the authors and others have released, and getting it."""
+"""`stresnet weights`: list and download released weights."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stresnet.cli import options
 from stresnet.cli.display import Bar, console, errors
 from stresnet.errors import DownloadError, StresnetError
 
 if TYPE_CHECKING:
     from stresnet.weights.released import Release
 
-app = typer.Typer(help="Weights that the authors and others have released: list them, get them.", no_args_is_help=True)
+app = typer.Typer(help="List and download the weights that the authors and others have released.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 MB = 10**6
 
 
 @app.command("list")
-def list_weights(as_json: Json = False) -> None:
-    """Name the released weights: what they are, how good, and which are here already."""
+def list_weights(as_json: options.Json = False) -> None:
+    """List the released weights: network, data set, published accuracy, and which are downloaded."""
     from stresnet.weights.released import releases
 
     if as_json:
@@ -33,20 +33,22 @@ def list_weights(as_json: Json = False) -> None:
         return
     _show(releases())
     errors.print(
-        "N: the official split, 1 to 3. top-1: in %, as published, on UCF101 and HMDB51 the mean of three splits. "
-        "The names of files on the authors' server are from their scripts and could not be confirmed there.",
+        "N: official split, 1 to 3. top-1: published accuracy in %; on UCF101 and HMDB51, the mean of three splits. "
+        "File names on the authors' server are taken from their scripts and have not been confirmed there.",
         soft_wrap=True,
     )
 
 
 def _show(found: Sequence[Release]) -> None:
-    """A table with a row for the splits of each."""
+    """Print a table with one row for all splits of a release."""
     from rich.table import Column, Table
 
     rows: dict[str, list[Release]] = {}
     for release in found:
         rows.setdefault(release.name.removesuffix(f"-{release.split}"), []).append(release)
-    table = Table(Column("name", no_wrap=True), "what", "data", "top-1", "MB", "here", box=None, pad_edge=False)
+    table = Table(
+        Column("name", no_wrap=True), "network", "data set", "top-1", "MB", "downloaded", box=None, pad_edge=False
+    )
     for name, of_splits in rows.items():
         first, here = of_splits[0], [r for r in of_splits if r.fetched]
         sizes = [r.fetched.stat().st_size / MB for r in here if r.fetched] or [first.megabytes or 0.0]
@@ -63,22 +65,23 @@ def _show(found: Sequence[Release]) -> None:
 
 @app.command("get")
 def get_weights(
-    name: Annotated[str, typer.Argument(help="A short name, see `stresnet weights list`.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name from `stresnet weights list`.", show_default=False)],
     out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="The .safetensors file to write; default: NAME.safetensors here."),
+        Path | None, typer.Option(help="File to write (.safetensors). Default: NAME.safetensors in this folder.")
     ] = None,
     mirror: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Folder or base URL to look in first; also $STRESNET_MIRRORS.", show_default=False),
+        list[str] | None,
+        typer.Option(
+            help="Folder or base URL to try first. May be repeated; also $STRESNET_MIRRORS.", show_default=False
+        ),
     ] = None,
-    sha256: Annotated[str, typer.Option(help="What the file must be, if you know better than the list.")] = "",
-    classes: Annotated[
-        str, typer.Option(help="File of class names, such as classInd.txt; for an image network also their number.")
+    sha256: Annotated[
+        str, typer.Option(help="Expected SHA-256 of the file, instead of the listed one.", show_default=False)
     ] = "",
-    as_json: Json = False,
+    classes: options.Classes = "",
+    as_json: options.Json = False,
 ) -> None:
-    """Download released weights, verify them, and turn them into a model (image weights, into a two-stream start)."""
+    """Download released weights, verify them and convert them to a model (image weights: to an initial model)."""
     from stresnet.weights.checksum import sha256_of
     from stresnet.weights.convert import convert, require_possible
     from stresnet.weights.released import forget, get_released, release
@@ -86,25 +89,25 @@ def get_weights(
     wanted = release(name)
     target = out or Path(f"{name}.safetensors")
     if target.exists():
-        raise DownloadError(f"{target} exists already; remove it, or name another file with --out")
+        raise DownloadError(f"{target} already exists; remove it, or name another file with --out")
     if target.suffix.lower() != ".safetensors":
         raise DownloadError(f"--out {target}: expected a file ending in .safetensors; name another")
     image = wanted.dataset == "imagenet"
     if image and not classes:
-        raise typer.BadParameter(f"{name} is an image network; it needs --classes, the actions to start for")
-    require_possible(target, classes, 0 if image else wanted.classes)  # said before the download rather than after it
+        raise typer.BadParameter(f"{name} is an image network; give the class names with --classes")
+    require_possible(target, classes, 0 if image else wanted.classes)  # before the download
     known = bool(wanted.sha256 or wanted.md5 or sha256 or wanted.fetched)
     with Bar(transient=True) as bar:
         file = get_released(name, mirrors=mirror or [], sha256=sha256, progress=partial(bar.fetch, name))
     digest = sha256_of(file)
-    note = "" if known else "; nobody has published its digest, so that later downloads are compared with this one"
+    note = "" if known else "; no digest is published, so later downloads are compared with this one"
     errors.print(f"{file}: {file.stat().st_size / MB:.1f} MB, sha256 {digest}{note}", soft_wrap=True)
     try:
         report = convert(file, target, classes=classes)
         _require_classes(wanted, file, target)
     except StresnetError:
         if not known:
-            forget(name)  # or its digest would stand for the release ever after
+            forget(name)  # else later downloads would be compared with the digest of a wrong file
         raise
     if as_json:
         values = {"out": str(report.out), "report": report.lines, "file": str(file), "sha256": digest}
@@ -121,4 +124,4 @@ def _require_classes(wanted: Release, file: Path, model: Path) -> None:
     found = read_metadata(model)["config"]["num_classes"]
     if wanted.dataset != "imagenet" and found != wanted.classes:
         model.unlink()
-        raise DownloadError(f"{file} tells {found} classes apart, where {wanted.name} does {wanted.classes}: remove it")
+        raise DownloadError(f"{file} has {found} classes, expected {wanted.classes} for {wanted.name}; remove it")

@@ -1,0 +1,47 @@
+"""`stresnet evaluate`: scores and a report of a model or a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stresnet.cli import options
+from stresnet.cli.display import Bar, errors, exit_with_failures, note, show_rows
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Model file or folder of a run.", show_default=False)],
+    store: options.Store,
+    out: Annotated[Path | None, typer.Option(help="Folder for scores and report. Default: beside the model.")] = None,
+    protocol: options.Protocols = ["dense25"],  # noqa: B006
+    split: Annotated[str, typer.Option(help="Split to score.")] = "test",
+    device: options.Device = None,
+    as_json: options.Json = False,
+) -> None:
+    """Score the test videos; write scores per video, report.json and report.html."""
+    from stresnet.data.store import Store
+    from stresnet.evaluation import evaluate as run_evaluate
+    from stresnet.training import Run
+
+    protocols = options.parse_protocols(protocol)
+    if (model / "store.json").is_file():
+        raise typer.BadParameter(f"{model} is a prepared store: give the model or run first, then the store")
+    if model.is_dir() and (missing := [stage.name for stage in Run.open(model).unfinished()]):
+        note(f"not trained yet and left out of the report: {', '.join(missing)}")
+    base = model / "report" if model.is_dir() else model.parent / f"report-{model.stem}"
+    folder = out or (base if split == "test" else base.with_name(f"{base.name}-{split}"))
+    with Bar() as bar:
+        evaluation = run_evaluate(
+            model,
+            Store.open(store),
+            folder,
+            protocols=protocols,
+            split=split,
+            device=device,
+            progress=lambda name, done, total: bar(f"scoring {name}", done, total),
+        )
+    show_rows(evaluation.rows, as_json=as_json)
+    errors.print(f"report: {evaluation.report}", soft_wrap=True)
+    exit_with_failures(evaluation.failed)

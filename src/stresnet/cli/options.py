@@ -1,0 +1,49 @@
+"""Arguments and options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from stresnet.inference.recognizer import Protocol as ProtocolName
+
+_PROTOCOL_HELP = "Test protocol: dense25, crop10x25 or center (fast)."
+_CLASSES_HELP = (
+    "File of class names, such as UCF101's classInd.txt. Required for image weights, whose classes it replaces."
+)
+
+Store = Annotated[Path, typer.Argument(help="Prepared store.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Protocol = Annotated[str, typer.Option(help=_PROTOCOL_HELP)]
+Protocols = Annotated[list[str], typer.Option("--protocol", help=f"{_PROTOCOL_HELP} May be repeated.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if available, else cpu.")]
+Classes = Annotated[str, typer.Option(help=_CLASSES_HELP, show_default=False)]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="Speed and accuracy of the flow method: ultrafast, fast or medium (dis); default or fast (tvl1); small "
+        "or large (raft). Default: depends on the method.",
+        show_default=False,
+    ),
+]
+SubtractMedian = Annotated[
+    bool,
+    typer.Option("--subtract-median", help="Subtract the median of each flow field to compensate camera motion."),
+]
+
+
+def parse_protocols(names: Sequence[str]) -> list[ProtocolName]:
+    """Return the protocols of these names, without duplicates.
+
+    Raises:
+        typer.BadParameter: if a name is unknown.
+    """
+    from stresnet.inference.recognizer import PROTOCOLS
+
+    if unknown := [name for name in names if name not in PROTOCOLS]:
+        raise typer.BadParameter(f"--protocol must be one of {', '.join(PROTOCOLS)}, not {unknown[0]!r}")
+    return cast("list[ProtocolName]", list(dict.fromkeys(names)))

@@ -1,0 +1,116 @@
+"""`stresnet train`: the stages of a recipe, on a prepared store."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stresnet.cli import options
+from stresnet.cli.display import Bar, console, note
+
+if TYPE_CHECKING:
+    from stresnet.data.store import Store
+    from stresnet.recipes import Recipe
+
+Run = Annotated[Path, typer.Argument(help="Folder of the run.", show_default=False)]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help="Packaged recipe (see `stresnet recipes list`) or .yaml file.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Change the recipe: field=value, stage.field=value or *.field=value (all stages). May be repeated.",
+        show_default=False,
+    ),
+]
+Init = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Initial weights: FILE of ImageNet weights for the stages that start from them, or STAGE=FILE, a model "
+        "to start one stage from. FILE may be a URL or hub name. Example: "
+        "--init resnet50.pth --init motion=tvl1.safetensors",
+        show_default=False,
+    ),
+]
+TestGroup = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Hold this group out as test split; trains on all other groups. May be repeated.", show_default=False
+    ),
+]
+
+
+def train(
+    store: options.Store,
+    run: Run,
+    recipe: RecipeName = "small",
+    changes: Changes = None,
+    stage: Annotated[str | None, typer.Option(help="Train this stage only.")] = None,
+    init: Init = None,
+    test_group: TestGroup = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in this folder.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Loader processes per device.", min=0)] = None,
+    devices: Annotated[int, typer.Option(help="Number of GPUs that share each batch.", min=1)] = 1,
+) -> None:
+    """Train the stages of a recipe, each from the ones before it."""
+    from stresnet.data.store import Store
+    from stresnet.recipes import load_recipe
+    from stresnet.training import train as run_train
+
+    starts = _fetch_initial_weights(init or [])
+    prepared = Store.open(store)
+    chosen = load_recipe(recipe, changes or [])
+    for warning in _warnings(prepared, chosen, bool(test_group)):
+        note(warning)
+    with Bar() as bar:
+        done = run_train(
+            prepared,
+            run,
+            chosen,
+            init=starts,
+            only=stage,
+            resume=resume,
+            workers=workers,
+            devices=devices,
+            test_groups=tuple(test_group or ()),
+            on_stage=bar.stage,
+        )
+    names = ", ".join(s.name for s in done.finished())
+    console.print(f"trained: {names}; model: {done.folder / 'model.safetensors'}", soft_wrap=True)
+
+
+def _warnings(store: Store, recipe: Recipe, has_test_groups: bool) -> Iterator[str]:
+    """Yield a warning for each setting that is valid but probably unintended."""
+    if not has_test_groups and store.select("train") and not store.select("test"):
+        groups = sorted({e.record.group for e in store.entries} - {""})
+        advice = f"hold some out with --test-group: {', '.join(groups)}" if groups else "give some the split `test`"
+        yield f"all videos are used for training, none is left for testing; {advice}"
+    if store.spec.flow.short_side < recipe.crop_px:
+        yield (
+            f"crops of {recipe.crop_px} px are upscaled from frames of {store.spec.flow.short_side} px; prepare with "
+            "a larger --short-side, or train with a smaller --set crop_px"
+        )
+
+
+def _fetch_initial_weights(texts: Sequence[str]) -> dict[str, Path]:
+    """Return the files of ``FILE`` or ``STAGE=FILE`` by stage, downloading URLs and hub names.
+
+    A file name may itself contain a "=": a text that is an existing file is never split.
+    """
+    from stresnet.recipes import IMAGENET
+    from stresnet.weights.fetch import fetch
+
+    starts = {}
+    with Bar(transient=True) as bar:
+        for text in texts:
+            stage, sign, file = text.partition("=")
+            if not sign or not re.fullmatch("[a-z0-9][a-z0-9_-]*", stage) or Path(text).exists():
+                stage, file = IMAGENET, text
+            starts[stage] = fetch(file, progress=partial(bar.fetch, file))
+    return starts
