@@ -1,19 +1,21 @@
-# Everything runs in .venv, which the targets make for themselves.
+# Every target runs in .venv, which `make setup` creates.
 PYTHON ?= python3
+# The interpreters that `make test-wheel` installs the wheel for.
+PYTHONS ?= $(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
-MODULES := $(addprefix stresnet.,media flow model data recipes weights training inference evaluation)
 INSTALLED := $(VENV)/.installed
+CODE := src tests benchmarks examples docs
 
-.PHONY: setup demo test check format coverage docs clean
+.PHONY: setup demo test test-wheel check format coverage docs docs-serve clean
 
-setup: $(INSTALLED)
+setup: $(INSTALLED)  ## create .venv and install the package with all development tools
 
-# torch first and by itself, so that a build for this machine that pip knows of (CPU only, say) is taken.
+# torch comes first, by itself, so that pip takes a CPU build where one is configured.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@
 
 demo: setup  ## generate videos, prepare, train all stages, evaluate, write demo-out/report/report.html
@@ -22,20 +24,30 @@ demo: setup  ## generate videos, prepare, train all stages, evaluate, write demo
 test: setup  ## all tests, warnings as errors
 	$(BIN)/python -m pytest
 
-check: setup  ## lint, formatting, types
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+test-wheel: setup  ## install the wheel with the newest dependencies in a clean environment and predict a video
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist .
+	for python in $(PYTHONS); do $(BIN)/python tests/wheel/check_wheel.py dist/*.whl --python $$python || exit 1; done
+
+check: setup  ## lint, formatting, types, the import rule, Dockerfiles
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint docker/Dockerfile docker/Dockerfile.cuda
 
 format: setup
-	$(BIN)/ruff format src tests benchmarks
-	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
 
-coverage: setup  ## which lines of src the tests reach
+coverage: setup  ## report the lines of src that no test reaches
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
-docs: setup  ## the Python reference, in site/
-	$(BIN)/pdoc --docformat google --output-directory site $(MODULES)
+docs: setup  ## build the documentation site in site/
+	$(BIN)/mkdocs build --strict --quiet
+
+docs-serve: setup  ## serve the documentation and rebuild it on every change
+	$(BIN)/mkdocs serve
 
 clean:
-	rm -rf $(VENV) demo-out site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist demo-out site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
