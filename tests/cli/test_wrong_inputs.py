@@ -261,7 +261,7 @@ def test_a_model_of_other_classes(
     fewer.save()
     code, out, err = command("evaluate", copy, fewer.root, "--split", "train")
     assert (code, out) == (1, "")
-    differ = "(4) differ, only the model has red_down_blue_up: give a store of the model's classes"
+    differ = "(4) differ, only the model has red_down_blue_up; give a store with the model's classes"
     assert one_line(err).endswith(differ)
     train = ["train", fewer.root, tmp_path / "new", "--recipe", recipe, *ONE_STEP, "--stage", "motion"]
     code, out, err = command(*train, "--init", f"motion={copy / 'motion' / 'model.safetensors'}")
@@ -274,7 +274,7 @@ def test_a_start_is_no_model_yet(command: Command, store: Store, run: Run, tmp_p
     save_checkpoint(start, replace(load_checkpoint(run.folder / "model.safetensors"), store_spec={}, trained_on=()))
     code, out, err = command("evaluate", start, store.root)
     assert (code, out) == (1, "")
-    expected = f"stresnet: {start} is a start from images: train it first, with stresnet train --init FILE"
+    expected = f"stresnet: {start} is an initial model; train it first with stresnet train --init FILE"
     assert one_line(err) == expected
 
 
@@ -424,7 +424,7 @@ def test_scores_that_do_not_belong_together(command: Command, run: Run, store: S
         (files, "must score the same videos"),
         ([files[0], tmp_path / "cut.parquet"], "cannot be read as Parquet scores"),
         ([files[0], tmp_path / "none.parquet"], "no score file at"),
-        ([files[0], store.root / "index.parquet"], "is a Parquet file, but not one of scores"),
+        ([files[0], store.root / "index.parquet"], "is a Parquet file without scores"),
     ):
         code, out_text, err = command("fuse", *pair)
         assert (code, out_text) == (1, "")

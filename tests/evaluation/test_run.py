@@ -1,11 +1,10 @@
-"""Evaluation: the scores are those that prediction gives, whatever interrupts it and whatever is damaged."""
+"""`evaluate`: scores equal those of prediction, after interruptions and with damaged videos too."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import stresnet.evaluation.scoring as scoring_module
 from helpers.tiny import SPEC, grouped, prepared, tiny_recipe
 from stresnet.data.prepared_video import PreparedVideo
 from stresnet.data.store import Store, video_path
-from stresnet.errors import FlowSpecError, RecipeError, StoreError
+from stresnet.errors import FlowSpecError, RecipeError, ScoreError, StoreError
 from stresnet.evaluation import Evaluation, evaluate
 from stresnet.evaluation.metrics import top_k_accuracy
 from stresnet.evaluation.scores import ScoreTable
@@ -27,19 +26,20 @@ from stresnet.flow import FlowSpec
 from stresnet.inference.recognizer import Recognizer, VideoScores
 from stresnet.model import load_checkpoint, save_checkpoint
 from stresnet.model.checkpoint import read_metadata
+from stresnet.progress import Progress
 from stresnet.training import Run, train
 
 TITLES = ["Appearance", "Motion", "late fusion", "ST-ResNet"]
 FILES = ["appearance", "motion", "late-fusion", "st-resnet"]
 
 
-class StoppedError(Exception):
-    """Raised by a test in the midst of an evaluation."""
+class InterruptedTestError(Exception):
+    """Raised by a test to interrupt an evaluation."""
 
 
 @pytest.fixture(scope="module")
 def folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run whose models take the scores of `evaluation`."""
+    """A copy of the run, into whose models `evaluation` records its scores."""
     return Path(shutil.copytree(run.folder, tmp_path_factory.mktemp("evaluated") / "run"))
 
 
@@ -66,16 +66,16 @@ def store_copy(store: Store, tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store")
 
 
-def assert_same_tables(ours: Path, theirs: Path) -> None:
+def assert_same_tables(report: Path, expected: Path) -> None:
     for name in FILES:
-        a, b = (ScoreTable.read(f / f"scores-{name}.parquet") for f in (ours, theirs))
+        a, b = (ScoreTable.read(f / f"scores-{name}.parquet") for f in (report, expected))
         assert a.video_ids == b.video_ids
         for field in ("labels", "logits", "appearance", "motion"):
             assert np.array_equal(getattr(a, field), getattr(b, field)), (name, field)
 
 
 def counting(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each video is scored from now on."""
+    """Count how often each video is scored from now on."""
     scored: Counter[str] = Counter()
     score = Recognizer.score
 
@@ -87,15 +87,17 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return scored
 
 
-def stop_at(name: str, done: int) -> Callable[[str, int, int], None]:
-    def progress(scored: str, videos: int, _: int) -> None:
-        if (scored, videos) == (name, done):
-            raise StoppedError
+def interrupt_at(name: str, done: int) -> Progress:
+    """Return a callback that raises once ``done`` videos of a row are scored."""
+
+    def progress(activity: str, videos: int, total: int, detail: str = "") -> None:
+        if (activity, videos) == (f"scoring {name}", done):
+            raise InterruptedTestError
 
     return progress
 
 
-# ---------------------------------------------------------------- what comes out
+# ---------------------------------------------------------------- results
 
 
 def test_rows_and_files(evaluation: Evaluation, store: Store, out: Path) -> None:
@@ -113,7 +115,7 @@ def test_rows_and_files(evaluation: Evaluation, store: Store, out: Path) -> None
     assert evaluation.report == out / "report.html"
 
 
-def test_the_report_says_what_the_scores_say(evaluation: Evaluation, out: Path) -> None:
+def test_report_equals_scores(evaluation: Evaluation, out: Path) -> None:
     page = (out / "report.html").read_text("utf-8")
     assert "<title>Tiny" in page
     assert all(title in page for title in TITLES)
@@ -125,7 +127,7 @@ def test_the_report_says_what_the_scores_say(evaluation: Evaluation, out: Path) 
 
 
 @pytest.mark.parametrize(("protocol", "ending"), [("dense25", ""), ("center", "--center")])
-def test_predicting_a_test_video_gives_its_row(
+def test_prediction_equals_the_score_of_a_test_video(
     evaluation: Evaluation, folder: Path, store: Store, out: Path, protocol: Any, ending: str
 ) -> None:
     table = ScoreTable.read(out / f"scores-st-resnet{ending}.parquet")
@@ -150,7 +152,7 @@ def test_late_fusion_is_the_mean_of_the_single_streams(evaluation: Evaluation) -
         assert fused.appearance is None
 
 
-def test_scores_are_noted_in_the_models(evaluation: Evaluation, folder: Path, run: Run) -> None:
+def test_scores_are_recorded_in_the_models(evaluation: Evaluation, folder: Path, run: Run) -> None:
     by_name = {row.table.name: row.table for row in evaluation.rows}
     for stage, title in (("appearance", "Appearance"), ("motion", "Motion"), ("st-resnet", "ST-ResNet")):
         file = folder / stage / "model.safetensors"
@@ -165,7 +167,9 @@ def test_scores_are_noted_in_the_models(evaluation: Evaluation, folder: Path, ru
     assert (folder / "model.safetensors").read_bytes() == (folder / "st-resnet/model.safetensors").read_bytes()
 
 
-def test_evaluating_again_replaces_the_note(evaluation: Evaluation, folder: Path, store: Store, out: Path) -> None:
+def test_evaluating_again_replaces_recorded_scores(
+    evaluation: Evaluation, folder: Path, store: Store, out: Path
+) -> None:
     evaluate(folder, store, out.parent / "again", protocols=("center",), examples=0)
     evaluate(folder, store, out.parent / "again", protocols=("center",), split="train", examples=0)
     scores = read_metadata(folder / "model.safetensors")["scores"]
@@ -176,7 +180,34 @@ def test_evaluating_again_replaces_the_note(evaluation: Evaluation, folder: Path
     ]
 
 
-def test_a_model_alone(evaluation: Evaluation, run: Run, store: Store, tmp_path: Path) -> None:
+def test_result_as_plain_values(evaluation: Evaluation, out: Path) -> None:
+    values = json.loads(json.dumps(evaluation.to_dict()))
+    assert set(values) == {"rows", "report", "failed"}
+    assert [row["name"] for row in values["rows"]] == [row.table.name for row in evaluation.rows]
+    chosen = values["rows"][3]
+    top1 = top_k_accuracy(evaluation.chosen.table, 1)
+    assert (chosen["top1"], chosen["p_value"]) == ([top1.value, top1.low, top1.high], None)
+    assert repr(evaluation) == f"Evaluation(8 rows, 0 failed, report={str(out / 'report.html')!r})"
+    assert repr(evaluation.chosen.table) == "ScoreTable('ST-ResNet', 'dense25', 4 videos × 4 classes)"
+
+
+def test_loaded_recognizer_and_path_of_a_store(evaluation: Evaluation, run: Run, store: Store, tmp_path: Path) -> None:
+    recognizer = Recognizer(run.model_file("motion"))
+    found = evaluate(recognizer, store.root, tmp_path, examples=0)
+    assert found.chosen.table.name == "motion"
+    assert np.array_equal(found.chosen.table.logits, evaluation.rows[1].table.logits)
+    with pytest.raises(ScoreError, match="no default folder for its report; give `out`"):
+        evaluate(recognizer, store)
+
+
+def test_default_folder_of_the_report(copy: Path, store: Store) -> None:
+    found = evaluate(Run.open(copy), store, protocols=("center",), split="train", examples=0)
+    assert found.report == copy.parent / "run" / "report-train" / "report.html"
+    found = evaluate(copy / "model.safetensors", store, protocols=("center",), examples=0)
+    assert found.report == copy / "report-model" / "report.html"
+
+
+def test_single_model(evaluation: Evaluation, run: Run, store: Store, tmp_path: Path) -> None:
     file = run.model_file("motion")
     before = file.read_bytes()
     found = evaluate(file, store, tmp_path, examples=0)
@@ -185,9 +216,7 @@ def test_a_model_alone(evaluation: Evaluation, run: Run, store: Store, tmp_path:
     assert file.read_bytes() == before
 
 
-def test_a_model_that_numbers_the_classes_otherwise(
-    evaluation: Evaluation, run: Run, store: Store, tmp_path: Path
-) -> None:
+def test_model_with_another_class_order(evaluation: Evaluation, run: Run, store: Store, tmp_path: Path) -> None:
     found = load_checkpoint(run.model_file("st-resnet"))
     order = [2, 0, 3, 1]
     for stream in (found.model.appearance, found.model.motion):
@@ -195,15 +224,15 @@ def test_a_model_that_numbers_the_classes_otherwise(
     file = tmp_path / "other.safetensors"
     save_checkpoint(file, replace(found, classes=tuple(found.classes[k] for k in order)))
     table = evaluate(file, store, tmp_path / "out", protocols=("dense25",)).rows[0].table
-    own = next(
+    expected = next(
         row.table for row in evaluation.rows if row.table.name == "ST-ResNet" and row.table.protocol == "dense25"
     )
-    assert table.classes == own.classes == store.classes
+    assert table.classes == expected.classes == store.classes
     for field in ("logits", "appearance", "motion"):
-        assert np.allclose(getattr(table, field), getattr(own, field), atol=1e-5)
+        assert np.allclose(getattr(table, field), getattr(expected, field), atol=1e-5)
 
 
-def test_groups_held_out_of_training_are_the_test_videos(videos: Path, tmp_path: Path) -> None:
+def test_test_groups_are_the_test_videos(videos: Path, tmp_path: Path) -> None:
     store = prepared(grouped(videos), tmp_path / "store")
     recipe = tiny_recipe({"appearance": {"schedule": [{"lr": 0.01, "iterations": 1}]}})
     run = train(store, tmp_path / "run", recipe, test_groups=("g2",), workers=0)
@@ -212,31 +241,31 @@ def test_groups_held_out_of_training_are_the_test_videos(videos: Path, tmp_path:
     assert len(table.video_ids) == 4
 
 
-# ---------------------------------------------------------------- going on
+# ---------------------------------------------------------------- resuming
 
 
-def test_cut_off_it_goes_on_with_what_is_scored(
+def test_interrupted_evaluation_resumes(
     evaluation: Evaluation, out: Path, copy: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring_module, "PART_VIDEOS", 2)
-    with pytest.raises(StoppedError):
-        evaluate(copy, store, tmp_path / "report", progress=stop_at("Motion", 3), examples=0)
+    with pytest.raises(InterruptedTestError):
+        evaluate(copy, store, tmp_path / "report", progress=interrupt_at("Motion", 3), examples=0)
     assert len(list((tmp_path / "report" / ".parts").iterdir())) == 3
     scored = counting(monkeypatch)
-    steps: list[tuple[str, int, int]] = []
-    evaluate(copy, store, tmp_path / "report", progress=lambda *step: steps.append(step), examples=0)
+    calls: list[tuple[Any, ...]] = []
+    evaluate(copy, store, tmp_path / "report", progress=lambda *call: calls.append(call), examples=0)
     assert sum(scored.values()) == 2 + 4  # half of motion, all of the last stage
-    assert steps[-1] == ("ST-ResNet", 4, 4)
+    assert calls[-1] == ("scoring ST-ResNet", 4, 4)
     assert_same_tables(tmp_path / "report", out)
     assert not (tmp_path / "report" / ".parts").exists()
 
 
-def test_parts_of_other_videos_are_not_taken(
+def test_parts_of_changed_videos_are_not_reused(
     copy: Path, store_copy: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same ids and the same model, but the videos behind them have been prepared anew."""
-    with pytest.raises(StoppedError):
-        evaluate(copy, store_copy, tmp_path / "report", progress=stop_at("Motion", 0), examples=0)
+    """Ids and model are the same, but the videos have been prepared again."""
+    with pytest.raises(InterruptedTestError):
+        evaluate(copy, store_copy, tmp_path / "report", progress=interrupt_at("Motion", 0), examples=0)
     entries = [e.record.id for e in store_copy.select("test")]
     one, other = (video_path(store_copy.root, i) for i in entries[:2])
     shutil.copyfile(other, one)
@@ -250,11 +279,11 @@ def test_parts_of_other_videos_are_not_taken(
     assert np.array_equal(found.rows[0].table.logits[0], found.rows[0].table.logits[1])
 
 
-# ---------------------------------------------------------------- what is damaged
+# ---------------------------------------------------------------- damaged videos
 
 
 def damage_flow(store: Store, record_id: str) -> None:
-    """Ends the flow pictures of a clip in the midst, and leaves its frames whole."""
+    """Cut the flow JPEGs of a prepared video short; leave its frames intact."""
     path = video_path(store.root, record_id)
     content = path.read_bytes()
     for value in pa.ipc.open_file(path).get_batch(0).column("flow")[5:20]:
@@ -264,15 +293,15 @@ def damage_flow(store: Store, record_id: str) -> None:
     path.write_bytes(content)
 
 
-def test_damaged_clips_are_named_and_the_rest_is_scored(
+def test_damaged_videos_are_named_and_the_rest_is_scored(
     evaluation: Evaluation, copy: Path, store_copy: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring_module, "PART_VIDEOS", 2)
     ids = [e.record.id for e in store_copy.select("test")]
     video_path(store_copy.root, ids[0]).unlink()
     damage_flow(store_copy, ids[2])  # the appearance stream could still read it
-    with pytest.raises(StoppedError):
-        evaluate(copy, store_copy, tmp_path / "report", progress=stop_at("ST-ResNet", 2), examples=0)
+    with pytest.raises(InterruptedTestError):
+        evaluate(copy, store_copy, tmp_path / "report", progress=interrupt_at("ST-ResNet", 2), examples=0)
     found = evaluate(copy, store_copy, tmp_path / "report", examples=1)
     assert [name for name, _ in found.failed] == [ids[0], ids[2]]
     assert "expected a prepared clip, found no file" in found.failed[0][1]
@@ -284,11 +313,11 @@ def test_damaged_clips_are_named_and_the_rest_is_scored(
     assert read_metadata(copy / "model.safetensors")["scores"][0]["videos"] == 2
 
 
-def test_a_clip_damaged_between_two_stages_leaves_all_rows(copy: Path, store_copy: Store, tmp_path: Path) -> None:
+def test_video_damaged_between_stages_is_removed_from_all_rows(copy: Path, store_copy: Store, tmp_path: Path) -> None:
     ids = [e.record.id for e in store_copy.select("test")]
 
-    def progress(name: str, done: int, _: int) -> None:
-        if (name, done) == ("Motion", 0):
+    def progress(activity: str, done: int, total: int, detail: str = "") -> None:
+        if (activity, done) == ("scoring Motion", 0):
             video_path(store_copy.root, ids[3]).write_bytes(b"ARROW1")
 
     found = evaluate(copy, store_copy, tmp_path / "report", progress=progress, examples=0)
@@ -296,24 +325,24 @@ def test_a_clip_damaged_between_two_stages_leaves_all_rows(copy: Path, store_cop
     assert {row.table.video_ids for row in found.rows} == {tuple(ids[:3])}
 
 
-def test_nothing_can_be_scored(copy: Path, store_copy: Store, tmp_path: Path) -> None:
+def test_no_video_can_be_scored(copy: Path, store_copy: Store, tmp_path: Path) -> None:
     for entry in store_copy.select("test"):
         video_path(store_copy.root, entry.record.id).unlink()
     with pytest.raises(StoreError, match=r"none of the 4 videos could be scored, first: .*found no file"):
         evaluate(copy, store_copy, tmp_path / "report")
 
 
-# ---------------------------------------------------------------- what does not fit
+# ---------------------------------------------------------------- mismatches
 
 
-def test_stores_that_do_not_fit_the_model(run: Run, store: Store, tmp_path: Path) -> None:
+def test_stores_that_do_not_match_the_model(run: Run, store: Store, tmp_path: Path) -> None:
     other = replace(store, classes=("archery", *store.classes))
     with pytest.raises(
         StoreError,
-        match=r"a store \(5\) and .* \(4\) differ, only the store has archery: give a store of the model's classes$",
+        match=r"a store \(5\) and .* \(4\) differ, only the store has archery; give a store with the model's classes$",
     ):
         evaluate(run.folder, other, tmp_path)
-    with pytest.raises(StoreError, match=r"no usable videos of split 'val': its splits are test, train$"):
+    with pytest.raises(StoreError, match=r"no usable videos of split 'val'; its splits are test, train$"):
         evaluate(run.folder, store, tmp_path, split="val")
     spec = replace(SPEC, flow=FlowSpec(method="farneback", short_side=32))
     with pytest.raises(FlowSpecError, match=r"the model and .*; prepare with one of them$") as error:
@@ -323,10 +352,10 @@ def test_stores_that_do_not_fit_the_model(run: Run, store: Store, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folders_that_hold_no_trained_stage(copy: Path, store: Store, tmp_path: Path) -> None:
+def test_folders_without_a_trained_stage(copy: Path, store: Store, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"is no training run: it has no recipe\.yaml"):
         evaluate(store.root, store, tmp_path / "report")
     for stage in ("appearance", "motion", "st-resnet"):
         shutil.rmtree(copy / stage)
-    with pytest.raises(RecipeError, match=r"no stage of .* is trained yet: run `stresnet train … --resume`"):
+    with pytest.raises(RecipeError, match=r"no stage of .* is trained yet; run `stresnet train … --resume`"):
         evaluate(copy, store, tmp_path / "report")

@@ -64,12 +64,4 @@ def run_demo(out: Path, bar: Bar) -> Evaluation:
     prepare(read_catalog(out / "videos"), out / "store", store_spec, progress=bar.prepare)
     store = Store.open(out / "store")
     run = train(store, out / "run", recipe, resume=True, on_stage=bar.stage)
-    return evaluate(
-        run.folder,
-        store,
-        out / "report",
-        title=TITLE,
-        intro=INTRO,
-        examples=4,
-        progress=lambda name, done, total: bar(f"scoring {name}", done, total),
-    )
+    return evaluate(run, store, out / "report", title=TITLE, intro=INTRO, examples=4, progress=bar)

@@ -16,7 +16,6 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from stresnet.data.prepare import Progress as PrepareProgress
-    from stresnet.evaluation.metrics import Interval
     from stresnet.evaluation.report import ReportRow
 
 # Names of files, classes and videos are printed verbatim: brackets and colons have no special meaning.
@@ -124,23 +123,23 @@ def note_damaged(video: object, frames: int) -> None:
 
 def show_rows(rows: Sequence[ReportRow], *, as_json: bool) -> None:
     """Print the table of an evaluation, as text or JSON."""
-    from stresnet.evaluation.metrics import mcnemar, mean_class_accuracy, top_k_accuracy
+    from stresnet.evaluation.summary import summarize
 
-    chosen = next((r for r in rows if r.chosen), rows[-1])
+    values = summarize(rows)
     if as_json:
-        print(json.dumps([_as_values(r, chosen) for r in rows], ensure_ascii=False))
+        print(json.dumps(values, ensure_ascii=False))
         return
     table = Table("", "top-1", "95 %", "mean class", "ceiling", "p-value", "minutes", box=None, pad_edge=False)
-    for row in rows:
-        top1, mean_class = top_k_accuracy(row.table, 1), mean_class_accuracy(row.table)
+    for row in values:
+        top1, low, high = row["top1"]
         table.add_row(
-            row.table.name,
-            _percent(top1.value),
-            f"{_percent(top1.low)} – {_percent(top1.high)}",
-            _percent(mean_class.value),
-            "" if row.ceiling is None else _percent(row.ceiling),
-            "" if row is chosen else f"{mcnemar(row.table, chosen.table).p_value:.2g}",
-            "" if row.minutes is None else f"{row.minutes:.1f}",
+            row["name"],
+            _percent(top1),
+            f"{_percent(low)} – {_percent(high)}",
+            _percent(row["mean_class"][0]),
+            "" if row["ceiling"] is None else _percent(row["ceiling"]),
+            "" if row["p_value"] is None else f"{row['p_value']:.2g}",
+            "" if row["minutes"] is None else f"{row['minutes']:.1f}",
         )
     console.print(table)
 
@@ -159,22 +158,6 @@ def exit_with_failures(failed: Sequence[tuple[str, str]], all_in: Path | None = 
         errors.print(f"and {len(failed) - len(named)} more failed; all reasons are in {all_in}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
-
-
-def _as_values(row: ReportRow, chosen: ReportRow) -> dict[str, object]:
-    from stresnet.evaluation.metrics import mcnemar, mean_class_accuracy, top_k_accuracy
-
-    def values(interval: Interval) -> list[float]:
-        return [interval.value, interval.low, interval.high]
-
-    return {
-        "name": row.table.name,
-        "protocol": row.table.protocol,
-        "videos": len(row.table.video_ids),
-        "top1": values(top_k_accuracy(row.table, 1)),
-        "mean_class": values(mean_class_accuracy(row.table)),
-        "p_value": None if row is chosen else mcnemar(row.table, chosen.table).p_value,
-    }
 
 
 def _percent(value: float) -> str:

@@ -21,7 +21,6 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Score the test videos; write scores per video, report.json and report.html."""
-    from stresnet.data.store import Store
     from stresnet.evaluation import evaluate as run_evaluate
     from stresnet.training import Run
 
@@ -30,18 +29,8 @@ def evaluate(
         raise typer.BadParameter(f"{model} is a prepared store: give the model or run first, then the store")
     if model.is_dir() and (missing := [stage.name for stage in Run.open(model).unfinished()]):
         note(f"not trained yet and left out of the report: {', '.join(missing)}")
-    base = model / "report" if model.is_dir() else model.parent / f"report-{model.stem}"
-    folder = out or (base if split == "test" else base.with_name(f"{base.name}-{split}"))
     with Bar() as bar:
-        evaluation = run_evaluate(
-            model,
-            Store.open(store),
-            folder,
-            protocols=protocols,
-            split=split,
-            device=device,
-            progress=lambda name, done, total: bar(f"scoring {name}", done, total),
-        )
+        evaluation = run_evaluate(model, store, out, protocols=protocols, split=split, device=device, progress=bar)
     show_rows(evaluation.rows, as_json=as_json)
     errors.print(f"report: {evaluation.report}", soft_wrap=True)
     exit_with_failures(evaluation.failed)

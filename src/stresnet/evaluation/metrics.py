@@ -1,11 +1,11 @@
-"""Measures of a table of scores: accuracies with intervals, confusion, and the paired test of two tables.
+"""Measures of score tables: accuracies with confidence intervals, the confusion matrix, and a paired test.
 
-All accuracies are fractions, 0..1. Where logits tie, the class that comes first counts as the higher one.
+All accuracies are fractions, 0..1. Ties between logits go to the class with the lower index.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,37 +23,50 @@ CONFIDENCE = 0.95
 class Interval:
     """A measure with its 95 % confidence interval, all fractions, 0..1.
 
-    The bounds are the 2.5th and 97.5th percentile of 2,000 bootstrap resamples of the videos, with a fixed
-    seed: they tell what other test videos might have given, not what training again might.
+    The bounds are the 2.5th and 97.5th percentiles of 2,000 bootstrap resamples of the videos, with a fixed seed.
+    They reflect the choice of test videos, not the randomness of training.
     """
 
     value: float
     low: float
     high: float
 
+    def to_dict(self) -> dict[str, float]:
+        """Return the values as JSON types."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class McNemar:
-    """How many videos only a or only b gets right, and how likely a split as uneven is by chance."""
+    """The result of McNemar's test of tables a and b.
+
+    Attributes:
+        only_a: number of videos that only a classifies correctly.
+        only_b: number of videos that only b classifies correctly.
+        p_value: probability of a split at least as uneven if both are equally accurate.
+    """
 
     only_a: int
     only_b: int
     p_value: float
 
+    def to_dict(self) -> dict[str, float]:
+        """Return the values as JSON types."""
+        return asdict(self)
+
 
 def predictions(table: ScoreTable) -> Ints:
-    """(N,) int64 index of the class with the highest logit, for labelled and unlabelled videos alike."""
+    """Return the index of the class with the highest logit for every video, labelled or not, (N,) int64."""
     return np.asarray(table.logits.argmax(axis=1), dtype=np.int64)
 
 
 def top_k_accuracy(table: ScoreTable, k: int) -> Interval:
-    """Share of labelled videos whose true class is among the ``min(k, K)`` highest logits.
+    """Return the share of labelled videos whose true class is among the ``min(k, K)`` highest logits, ``k`` >= 1.
 
     Raises:
-        ScoreError: no video has a label, or ``k`` is below 1.
+        ScoreError: no video has a label.
     """
-    if k < 1:
-        raise ScoreError(f"top-k accuracy needs k of at least 1, found {k}")
+    assert k >= 1
     labels, logits = _labelled(table)
     true_logit = logits[np.arange(len(labels)), labels][:, None]
     before = np.arange(logits.shape[1]) < labels[:, None]
@@ -64,9 +77,9 @@ def top_k_accuracy(table: ScoreTable, k: int) -> Interval:
 
 
 def mean_class_accuracy(table: ScoreTable) -> Interval:
-    """Mean over classes of the share of their videos that are recognised.
+    """Return the mean of the per-class accuracies.
 
-    Classes without labelled videos do not count; in a resample, those that are absent from it do not.
+    Classes without labelled videos are ignored, as are classes absent from a bootstrap resample.
 
     Raises:
         ScoreError: no video has a label.
@@ -81,7 +94,7 @@ def mean_class_accuracy(table: ScoreTable) -> Interval:
 
 
 def per_class_accuracy(table: ScoreTable) -> npt.NDArray[np.float64]:
-    """(K,) float64 share of each class's videos that are recognised; NaN for a class without labelled videos.
+    """Return the share of each class's videos classified correctly, (K,) float64; NaN without labelled videos.
 
     Raises:
         ScoreError: no video has a label.
@@ -92,7 +105,7 @@ def per_class_accuracy(table: ScoreTable) -> npt.NDArray[np.float64]:
 
 
 def confusion_matrix(table: ScoreTable) -> Ints:
-    """(K, K) int64 counts of labelled videos, rows by true class, columns by recognised class.
+    """Return the counts of labelled videos by true class (rows) and predicted class (columns), (K, K) int64.
 
     Raises:
         ScoreError: no video has a label.
@@ -104,13 +117,13 @@ def confusion_matrix(table: ScoreTable) -> Ints:
 
 
 def mcnemar(a: ScoreTable, b: ScoreTable) -> McNemar:
-    """The exact two-sided McNemar test of whether ``a`` and ``b`` are right equally often on the same videos.
+    """Return the exact two-sided McNemar test of whether ``a`` and ``b`` are equally accurate on the same videos.
 
-    Under that hypothesis a video that just one of them gets right falls to either with probability ½, so
-    p = min(1, 2·P(X ≤ min(only_a, only_b))) with X binomial; 1 where they are right on the same videos.
+    Under that hypothesis, a video that only one of them classifies correctly belongs to either with probability ½, so
+    p = min(1, 2·P(X ≤ min(only_a, only_b))) with X ~ Binomial(only_a + only_b, ½).
 
     Raises:
-        ScoreError: the tables differ in their classes, their videos or a label, or no video has a label.
+        ScoreError: the tables differ in classes, videos or labels, or no video has a label.
     """
     _labelled(a)
     rows = rows_of(a, b)
@@ -123,18 +136,18 @@ def mcnemar(a: ScoreTable, b: ScoreTable) -> McNemar:
 
 
 def _labelled(table: ScoreTable) -> tuple[Ints, Floats]:
-    """The labels and logits of the videos whose class is known."""
+    """Return the labels and logits of the labelled videos."""
     known = table.labels != UNKNOWN
     if not known.any():
-        raise ScoreError(f"scores {table.name!r}: no video has a label, so nothing can be measured")
+        raise ScoreError(f"scores {table.name!r}: no video has a label; measures need labelled videos")
     return table.labels[known], table.logits[known]
 
 
 def _resampled_cells(labels: Ints, hits: npt.NDArray[np.bool_], classes: int) -> Ints:
-    """(2000, K, 2) int64: per bootstrap resample, videos per true class that were missed and hit.
+    """Return the number of misses and hits per true class in every bootstrap resample, (2000, K, 2) int64.
 
-    Drawing N videos with replacement only decides how many fall into each of the 2K cells (class, hit),
-    and those numbers are multinomial: the same distribution, without a matrix of 2000·N draws.
+    Drawing N videos with replacement determines only how many fall into each of the 2K cells (class, hit). These
+    counts are multinomial, so they are drawn directly instead of 2000·N videos.
     """
     observed = np.bincount(labels * 2 + hits, minlength=2 * classes)
     generator = np.random.default_rng(SEED)

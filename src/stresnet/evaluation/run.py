@@ -1,4 +1,4 @@
-"""Evaluation of every stage of a run, or of one model: scores, late fusion, and a report."""
+"""Evaluation of a model, or of every stage of a run: score the videos, write scores and a report."""
 
 from __future__ import annotations
 
@@ -6,51 +6,57 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from stresnet.atomic import replacing
 from stresnet.data.store import Store, StoreEntry, StoreSpec
-from stresnet.errors import CheckpointError, RecipeError, StoreError
-from stresnet.evaluation import report_content
+from stresnet.errors import CheckpointError, RecipeError, ScoreError, StoreError
 from stresnet.evaluation.metrics import mean_class_accuracy, top_k_accuracy
 from stresnet.evaluation.report import Report, ReportRow, write_report
-from stresnet.evaluation.scores import ScoreTable, fuse
-from stresnet.evaluation.scoring import OnProgress, Scoring
+from stresnet.evaluation.report.collect import collect_curves, collect_examples, collect_facts
+from stresnet.evaluation.rows import Candidate, score_rows
+from stresnet.evaluation.scores import ScoreTable
+from stresnet.evaluation.scoring import Scorer
+from stresnet.evaluation.summary import summarize
 from stresnet.inference.recognizer import Protocol, Recognizer
 from stresnet.model import Checkpoint, load_checkpoint, save_checkpoint
 from stresnet.model.checkpoint import video_hash
-from stresnet.recipes import Stage
-from stresnet.recipes.schema import LATE_FUSION
+from stresnet.progress import Progress
 from stresnet.training import Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
-    """What an evaluation gave.
+    """The result of an evaluation.
 
     Attributes:
-        rows: one for each stage and protocol, and the late fusion of the single streams.
-        report: the page.
-        failed: (id, reason) of test videos that could not be scored.
+        rows: one per stage and protocol, and the late fusion of the single streams. The row that the report is about
+            has ``chosen`` set.
+        report: the page, ``report.html``; scores and ``report.json`` are in the same folder.
+        failed: (id, reason) of videos that could not be scored.
     """
 
     rows: tuple[ReportRow, ...]
     report: Path
     failed: tuple[tuple[str, str], ...]
 
+    @property
+    def chosen(self) -> ReportRow:
+        """The row that the report is about: the last stage under the first protocol."""
+        return next(row for row in self.rows if row.chosen)
 
-@dataclass(frozen=True)
-class Subject:
-    """A model to be evaluated, and what a report says of it."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON types, see `stresnet.evaluation.summary.summarize` for the rows."""
+        return {"rows": summarize(self.rows), "report": str(self.report), "failed": dict(self.failed)}
 
-    file: Path
-    title: str
-    stage: Stage | None = None
+    def __repr__(self) -> str:
+        return f"Evaluation({len(self.rows)} rows, {len(self.failed)} failed, report={str(self.report)!r})"
 
 
 def evaluate(
-    model: str | Path,
-    store: Store,
-    out: str | Path,
+    model: str | Path | Run | Recognizer,
+    store: str | Path | Store,
+    out: str | Path | None = None,
     *,
     protocols: Sequence[Protocol] = ("dense25",),
     split: str = "test",
@@ -58,165 +64,139 @@ def evaluate(
     intro: str = "",
     examples: int = 6,
     device: str | None = None,
-    progress: OnProgress | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
-    """Score the videos of a split and write scores, report.json and report.html to a folder.
+    """Score the videos of a split; write scores, report.json and report.html to a folder.
 
-    A run's models get the scores written into their files; so do none that lie elsewhere.
+    An interrupted evaluation resumes when called again. The scores of a run are also recorded in its model files.
 
     Args:
-        model: a checkpoint file, or the folder of a run: then all of its finished stages.
+        model: a model file, a loaded recognizer, or a run or its folder: then all of its trained stages.
         store: prepared videos. Groups that the model held out of training become its test split.
-        out: the folder; an evaluation cut off there goes on where it was.
-        protocols: ways of looking at a video; the first is the report's.
-        split: the videos scored.
-        title: of the report.
-        intro: of the report.
-        examples: videos shown in the report.
-        device: where to run.
-        progress: told of every video.
+        out: folder to write to; by default ``report`` in the run's folder, or ``report-NAME`` beside the model file,
+            with the name of the split added unless it is ``test``.
+        protocols: test protocols; the report is about the first.
+        split: the split to score.
+        title: heading of the report; by default the names of store and split.
+        intro: text below the heading; an empty line starts a new paragraph.
+        examples: number of videos shown in the report.
+        device: where to run; by default CUDA if available, else the CPU.
+        progress: called after every video.
 
     Raises:
-        StoreError: if the split has no videos, or its classes are not the model's.
-        CheckpointError: if the model is only a start from images.
-        FlowSpecError: if the store was prepared otherwise than the training store.
+        StoreError: if the split has no videos, or the classes are not the model's.
+        CheckpointError: if the model is an initial model that has not been trained.
+        FlowSpecError: if the store's flow differs from that of the training store.
+        ScoreError: if the scores or the report cannot be written.
     """
-    out = Path(out)
-    run = Run.open(model) if Path(model).is_dir() else None
-    subjects = _subjects(Path(model), run)
-    last = load_checkpoint(subjects[-1].file)
+    store = store if isinstance(store, Store) else Store.open(store)
+    run = _as_run(model)
+    candidates = _candidates(model, run)
+    folder = _default_folder(model, split) if out is None else Path(out)
+    last = candidates[-1].checkpoint()
     if last.test_groups:
         store = store.with_test_groups(last.test_groups)
-    entries = _check(store, split, last, subjects[-1].file)
-    scoring = Scoring(store, entries, out / ".parts", progress)
-    rows = _rows(scoring, subjects, run, protocols, device)
+    entries = _entries_to_score(store, split, last, candidates[-1].name)
+    scorer = Scorer(store, entries, folder / ".parts", progress)
+    rows = score_rows(scorer, candidates, protocols, device, run.recipe.late_fusion_ceiling if run else None)
     for row in rows:
-        row.table.write(out / f"scores-{_slug(row.table.name)}.parquet")
-    chosen = next(row for row in rows if row.chosen)
+        row.table.write(folder / f"scores-{_slug(row.table.name)}.parquet")
     report = Report(
         title=title or f"{store.name}: {split}",
         intro=intro,
         rows=rows,
-        examples=report_content.examples(chosen.table, store, examples),
-        curves=report_content.curves(run),
+        examples=collect_examples(next(row.table for row in rows if row.chosen), store, examples),
+        curves=collect_curves(run),
         chance=1 / len(store.classes),
-        facts=report_content.facts(store, entries, last, split),
+        facts=collect_facts(store, entries, last, split),
     )
-    page = write_report(out, report)
-    scoring.discard_parts()
+    page = write_report(folder, report)
+    scorer.discard_parts()
     if run is not None:
-        _note_scores(run, subjects, rows, store, split)
-    return Evaluation(tuple(rows), page, tuple(sorted(scoring.failed.items())))
+        _record_scores(run, candidates, rows, store, split)
+    return Evaluation(tuple(rows), page, tuple(sorted(scorer.failed.items())))
 
 
-def _subjects(model: Path, run: Run | None) -> list[Subject]:
-    if run is None:
-        return [Subject(model, load_checkpoint(model).stage or model.stem)]
-    stages = run.finished()
-    if not stages:
-        raise RecipeError(f"no stage of {run.folder} is trained yet: run `stresnet train … --resume`")
-    return [Subject(run.model_file(s.name), s.title or s.name, s) for s in stages]
+def _as_run(model: str | Path | Run | Recognizer) -> Run | None:
+    if isinstance(model, Run | Recognizer):
+        return model if isinstance(model, Run) else None
+    return Run.open(model) if Path(model).is_dir() else None
 
 
-def _check(store: Store, split: str, checkpoint: Checkpoint, model: Path) -> tuple[StoreEntry, ...]:
+def _candidates(model: str | Path | Run | Recognizer, run: Run | None) -> list[Candidate]:
+    if run is not None:
+        stages = run.finished()
+        if not stages:
+            raise RecipeError(f"no stage of {run.folder} is trained yet; run `stresnet train … --resume`")
+        return [Candidate(run.model_file(s.name), s.title or s.name, s) for s in stages]
+    if isinstance(model, Recognizer):
+        return [Candidate(model, model.checkpoint.stage or "model")]
+    assert not isinstance(model, Run)
+    return [Candidate(Path(model), load_checkpoint(model).stage or Path(model).stem)]
+
+
+def _default_folder(model: str | Path | Run | Recognizer, split: str) -> Path:
+    if isinstance(model, Recognizer):
+        raise ScoreError("a loaded recognizer has no default folder for its report; give `out`")
+    path = model.folder if isinstance(model, Run) else Path(model)
+    base = path / "report" if path.is_dir() else path.parent / f"report-{path.stem}"
+    return base if split == "test" else base.with_name(f"{base.name}-{split}")
+
+
+def _entries_to_score(store: Store, split: str, checkpoint: Checkpoint, model: str) -> tuple[StoreEntry, ...]:
+    """Return the videos of a split; raise unless the model can be evaluated on them."""
     if not checkpoint.store_spec:
-        raise CheckpointError(f"{model} is a start from images: train it first, with stresnet train --init FILE")
-    if sorted(store.classes) != sorted(checkpoint.classes):
-        unnamed = checkpoint.classes[0] == "class 1"
-        raise StoreError(
-            f"the classes of {store.root} ({len(store.classes)}) and {model} ({len(checkpoint.classes)}) differ"
-            f"{_only('store', store.classes, checkpoint.classes)}{_only('model', checkpoint.classes, store.classes)}: "
-            + ("convert it again with --classes" if unnamed else "give a store of the model's classes")
-        )
+        raise CheckpointError(f"{model} is an initial model; train it first with stresnet train --init FILE")
+    _require_same_classes(store, checkpoint, model)
     StoreSpec.from_dict(checkpoint.store_spec).require_same(store.spec, f"the model and {store.root}")
     entries = store.select(split)
-    seen = [e.record.id for e in entries if video_hash(e.record.id) in set(checkpoint.trained_on)]
-    if seen and split != "train":
-        raise StoreError(
-            f"{len(seen)} of the {len(entries)} videos of split {split!r} were trained on, first {seen[0]}: "
-            "prepare the store with the split that the model was trained on"
-        )
     if not entries:
         found = sorted({e.record.split for e in store.entries})
-        raise StoreError(f"{store.root} has no usable videos of split {split!r}: its splits are {', '.join(found)}")
+        raise StoreError(f"{store.root} has no usable videos of split {split!r}; its splits are {', '.join(found)}")
+    trained_on = set(checkpoint.trained_on)
+    seen = [e.record.id for e in entries if video_hash(e.record.id) in trained_on]
+    if seen and split != "train":
+        raise StoreError(
+            f"{len(seen)} of the {len(entries)} videos of split {split!r} were used for training, first {seen[0]}; "
+            "prepare the store with the split that the model was trained on"
+        )
     return entries
 
 
-def _only(which: str, own: Sequence[str], others: Sequence[str]) -> str:
-    """The first classes that the others lack, if any."""
-    lacking = [name for name in own if name not in others]
-    more = [f"{len(lacking) - 3} more"] if len(lacking) > 3 else []
-    return f", only the {which} has {', '.join([*lacking[:3], *more])}" if lacking else ""
-
-
-def _rows(
-    scoring: Scoring, subjects: Sequence[Subject], run: Run | None, protocols: Sequence[Protocol], device: str | None
-) -> list[ReportRow]:
-    """The rows of the report, protocol by protocol; the last stage under the first protocol is the chosen one."""
-    scored: dict[tuple[Protocol, Path], ReportRow] = {}
-    for protocol in protocols:
-        for subject in subjects:
-            recognizer = Recognizer(subject.file, device=device)
-            name = subject.title if protocol == protocols[0] else f"{subject.title} ({protocol})"
-            table = scoring.table(recognizer, protocol, name)
-            scored[protocol, subject.file] = _row(table, recognizer.checkpoint, subject)
-    rows: list[ReportRow] = []
-    for protocol in protocols:
-        own = [scored[protocol, s.file] for s in subjects]
-        own = [replace(row, table=scoring.without_failed(row.table)) for row in own]
-        if protocol == protocols[0]:
-            own[-1] = replace(own[-1], chosen=True)
-        rows += _with_late_fusion(own, subjects, run, protocol, protocols[0])
-    return rows
-
-
-def _row(table: ScoreTable, checkpoint: Checkpoint, subject: Subject) -> ReportRow:
-    return ReportRow(
-        table=table,
-        note=subject.stage.note if subject.stage else "",
-        ceiling=subject.stage.ceiling if subject.stage else None,
-        minutes=checkpoint.training.get("minutes"),
-        parameters=sum(p.numel() for p in checkpoint.model.parameters()),
+def _require_same_classes(store: Store, checkpoint: Checkpoint, model: str) -> None:
+    if sorted(store.classes) == sorted(checkpoint.classes):
+        return
+    unnamed = checkpoint.classes[0] == "class 1"  # converted without class names
+    raise StoreError(
+        f"the classes of {store.root} ({len(store.classes)}) and {model} ({len(checkpoint.classes)}) differ"
+        f"{_only('store', store.classes, checkpoint.classes)}{_only('model', checkpoint.classes, store.classes)}; "
+        + ("convert the model again with --classes" if unnamed else "give a store with the model's classes")
     )
 
 
-def _with_late_fusion(
-    rows: list[ReportRow], subjects: Sequence[Subject], run: Run | None, protocol: str, first: str
-) -> list[ReportRow]:
-    """The rows, with the two-stream baseline after the single streams: their scores averaged."""
-    single = {
-        s.stage.streams[0]: row
-        for row, s in zip(rows, subjects, strict=True)
-        if s.stage is not None and len(s.stage.streams) == 1
-    }
-    if set(single) != {"appearance", "motion"} or run is None:
-        return rows
-    pair = list(single.values())
-    name = LATE_FUSION if protocol == first else f"{LATE_FUSION} ({protocol})"
-    fused = ReportRow(
-        table=fuse([r.table for r in pair], name=name),
-        note="the scores of the two averaged",
-        ceiling=run.recipe.late_fusion_ceiling,
-        minutes=sum(r.minutes or 0 for r in pair),
-        parameters=sum(r.parameters or 0 for r in pair),
-    )
-    after = max(i for i, row in enumerate(rows) if any(row is single_row for single_row in pair)) + 1
-    return [*rows[:after], fused, *rows[after:]]
+def _only(which: str, classes: Sequence[str], others: Sequence[str]) -> str:
+    """Name the first classes that the others lack, or return an empty string."""
+    missing = [name for name in classes if name not in others]
+    more = [f"{len(missing) - 3} more"] if len(missing) > 3 else []
+    return f", only the {which} has {', '.join([*missing[:3], *more])}" if missing else ""
 
 
-def _note_scores(run: Run, subjects: Sequence[Subject], rows: Sequence[ReportRow], store: Store, split: str) -> None:
-    """Write into the models of a run what they scored and on what."""
-    for subject in subjects:
-        checkpoint = load_checkpoint(subject.file)
+def _record_scores(
+    run: Run, candidates: Sequence[Candidate], rows: Sequence[ReportRow], store: Store, split: str
+) -> None:
+    """Record in the model files of a run what they scored, and on what."""
+    for candidate in candidates:
+        checkpoint = candidate.checkpoint()
         for row in rows:
-            if row.table.name in (subject.title, f"{subject.title} ({row.table.protocol})"):
+            if row.table.name in (candidate.title, f"{candidate.title} ({row.table.protocol})"):
                 checkpoint = _with_score(checkpoint, row.table, store, split)
-        save_checkpoint(subject.file, checkpoint)
+        save_checkpoint(run.model_file(candidate.stage_name), checkpoint)
     with replacing(run.folder / "model.safetensors") as temporary:
-        shutil.copyfile(subjects[-1].file, temporary)
+        shutil.copyfile(run.model_file(candidates[-1].stage_name), temporary)
 
 
 def _with_score(checkpoint: Checkpoint, table: ScoreTable, store: Store, split: str) -> Checkpoint:
+    """Return the checkpoint with the scores of a table, in place of earlier ones on the same videos."""
     top1, mean_class = top_k_accuracy(table, 1), mean_class_accuracy(table)
     score = {
         "store": store.name,
@@ -226,8 +206,8 @@ def _with_score(checkpoint: Checkpoint, table: ScoreTable, store: Store, split: 
         "top1": [top1.value, top1.low, top1.high],
         "mean_class": [mean_class.value, mean_class.low, mean_class.high],
     }
-    where = ("store", "split", "protocol")
-    others = [s for s in checkpoint.scores if [s[k] for k in where] != [score[k] for k in where]]
+    key = ("store", "split", "protocol")
+    others = [s for s in checkpoint.scores if [s[k] for k in key] != [score[k] for k in key]]
     return replace(checkpoint, scores=(*others, score))
 
 

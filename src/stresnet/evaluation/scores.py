@@ -1,13 +1,14 @@
-"""The table of scores that every evaluation leaves behind, and how tables are joined.
+"""Score tables: the logits of N videos over K classes, on disk as Parquet, and how tables are combined.
 
-N videos, K classes. Videos whose label is -1 (unknown) are scored but left out of every measure.
+Videos with label -1 (unknown) are scored but ignored by every measure.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +30,22 @@ _FORMAT = "stresnet scores 1"
 _STREAMS = ("logits", "appearance", "motion")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ScoreTable:
-    """The logits of N videos over K classes, as one model gave them under one test protocol.
+    """The logits of N videos over K classes, from one model under one test protocol.
 
     Attributes:
-        name: what was evaluated, as it is shown in reports.
-        protocol: how it was evaluated, for instance ``dense25``.
+        name: what was evaluated, as shown in reports.
+        protocol: the test protocol, such as ``dense25``.
         classes: K class names, in the order of the columns.
-        video_ids: N ids, each once.
-        labels: (N,) int64, index of the true class, -1 where it is unknown.
-        logits: (N, K) float32, the fused scores; softmax has not been applied.
-        appearance: (N, K) float32 scores of the appearance stream alone, if there are any.
-        motion: (N, K) float32 scores of the motion stream alone, if there are any.
+        video_ids: N unique ids.
+        labels: (N,) int64, index of the true class, -1 if unknown.
+        logits: (N, K) float32, the fused scores before softmax.
+        appearance: (N, K) float32 logits of the appearance stream alone, or None.
+        motion: (N, K) float32 logits of the motion stream alone, or None.
 
     Raises:
-        ScoreError: shapes disagree, an id or class comes twice, a label is out of range, or a score
-            is not finite.
+        ScoreError: shapes disagree, an id or class is repeated, a label is out of range, or a score is not finite.
     """
 
     name: str
@@ -73,10 +73,10 @@ class ScoreTable:
 
     def _require_unique(self, what: str, names: tuple[str, ...]) -> None:
         if not names:
-            raise ScoreError(f"scores {self.name!r}: at least one {what} is needed, found none")
+            raise ScoreError(f"scores {self.name!r}: expected at least one {what}, found none")
         if len(set(names)) != len(names):
-            twice = next(name for i, name in enumerate(names) if name in names[:i])
-            raise ScoreError(f"scores {self.name!r}: {what} {twice!r} comes twice; each may come once")
+            repeated = Counter(names).most_common(1)[0][0]
+            raise ScoreError(f"scores {self.name!r}: {what} {repeated!r} is repeated; each may occur once")
 
     def _checked_labels(self) -> Ints:
         labels = np.asarray(self.labels, dtype=np.int64)
@@ -90,7 +90,7 @@ class ScoreTable:
         return labels
 
     def _checked_scores(self, field: str, values: npt.ArrayLike) -> Floats:
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite and are rejected below
             scores = np.asarray(values, dtype=np.float32)
         expected = (len(self.video_ids), len(self.classes))
         if scores.shape != expected:
@@ -99,16 +99,43 @@ class ScoreTable:
         if len(broken):
             raise ScoreError(
                 f"scores {self.name!r}: {field} must be finite, but {len(broken)} of {len(scores)} videos "
-                f"have NaN or infinite ones, first {self.video_ids[broken[0]]!r}"
+                f"have NaN or infinite scores, first {self.video_ids[broken[0]]!r}"
             )
         return scores
 
-    def write(self, path: str | Path) -> None:
-        """Writes the table as Parquet, in full or not at all.
+    def __repr__(self) -> str:
+        size = f"{len(self.video_ids)} videos × {len(self.classes)} classes"
+        return f"ScoreTable({self.name!r}, {self.protocol!r}, {size})"
 
-        Columns: ``video_id`` string, ``label`` int64, ``logits`` and where present ``appearance`` and
-        ``motion`` as float32 lists of length K. The schema's metadata holds under ``stresnet`` a JSON object
-        with ``format`` ("stresnet scores 1"), ``name``, ``protocol`` and ``classes``.
+    def to_dict(self) -> dict[str, Any]:
+        """Return the table as JSON types; a stream that is absent is null."""
+        return {
+            "name": self.name,
+            "protocol": self.protocol,
+            "classes": list(self.classes),
+            "video_ids": list(self.video_ids),
+            "labels": self.labels.tolist(),
+            **{field: None if (scores := getattr(self, field)) is None else scores.tolist() for field in _STREAMS},
+        }
+
+    def take(self, rows: Sequence[int]) -> ScoreTable:
+        """Return a table of these rows, 0-based; at least one."""
+        index = list(rows)
+        return replace(
+            self,
+            video_ids=tuple(self.video_ids[i] for i in index),
+            labels=self.labels[index],
+            logits=self.logits[index],
+            appearance=None if self.appearance is None else self.appearance[index],
+            motion=None if self.motion is None else self.motion[index],
+        )
+
+    def write(self, path: str | Path) -> None:
+        """Write the table as a Parquet file, atomically.
+
+        Columns: ``video_id`` string, ``label`` int64, ``logits`` and, if present, ``appearance`` and ``motion`` as
+        float32 lists of length K. The schema metadata holds a JSON object under ``stresnet`` with ``format``
+        ("stresnet scores 1"), ``name``, ``protocol`` and ``classes``.
 
         Raises:
             ScoreError: the file cannot be written.
@@ -134,10 +161,10 @@ class ScoreTable:
 
     @classmethod
     def read(cls, path: str | Path) -> ScoreTable:
-        """The table that `write` left at ``path``, bit for bit.
+        """Read a table written by `write`, bit for bit.
 
         Raises:
-            ScoreError: the file is missing, is no Parquet file, or holds something other than scores.
+            ScoreError: the file is missing, is not a Parquet file, or does not hold scores.
         """
         path = Path(path)
         if not path.is_file():
@@ -153,13 +180,13 @@ class ScoreTable:
             raise ScoreError(f"{path}: {error}") from error
         except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
             needed = "columns video_id, label, logits and 'stresnet' metadata"
-            raise ScoreError(f"{path} is a Parquet file, but not one of scores; expected {needed}") from error
+            raise ScoreError(f"{path} is a Parquet file without scores; expected {needed}") from error
 
     @classmethod
     def _from_arrow(cls, table: Any) -> ScoreTable:
         about = json.loads(table.schema.metadata[_METADATA_KEY])
         if about["format"] != _FORMAT:
-            raise ScoreError(f"expected format {_FORMAT!r}, found {about['format']!r}; write it anew")
+            raise ScoreError(f"expected format {_FORMAT!r}, found {about['format']!r}; evaluate again")
         shape = (table.num_rows, len(about["classes"]))
         scores = {
             field: table.column(field).combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(shape)
@@ -177,18 +204,18 @@ class ScoreTable:
 
 
 def fuse(tables: Sequence[ScoreTable], weights: Sequence[float] | None = None, name: str = "fusion") -> ScoreTable:
-    """The weighted mean of the tables' logits, video by video, in the order of the first table.
+    """Return the weighted mean of the tables' logits, in the row order of the first table.
 
     Args:
         tables: at least one; rows are matched by video id.
-        weights: one per table, not negative, not all zero; only their ratios count. Equal if left out.
-        name: the name of the new table. It holds fused logits only, no streams.
+        weights: one per table, non-negative and not all zero; only their ratios matter. By default equal.
+        name: name of the new table, which has fused logits only.
 
     Raises:
-        ScoreError: the tables differ in their classes, their videos or a label, or the weights do not fit.
+        ScoreError: the tables differ in classes, videos or labels, or the weights are invalid.
     """
     if not tables:
-        raise ScoreError("fusion needs at least one score table, found none")
+        raise ScoreError("expected at least one score table, found none")
     shares = np.asarray([1.0] * len(tables) if weights is None else weights, dtype=np.float64)
     if shares.shape != (len(tables),):
         raise ScoreError(f"fusion needs one weight per table: {len(tables)} tables, {shares.size} weights")
@@ -209,15 +236,15 @@ def fuse(tables: Sequence[ScoreTable], weights: Sequence[float] | None = None, n
 
 
 def concatenate(tables: Sequence[ScoreTable], name: str) -> ScoreTable:
-    """The scores of several tables over different videos, one below the other: parts of a split, or folds.
+    """Concatenate tables of different videos, such as parts of a split or folds.
 
     Raises:
-        ScoreError: no tables, their classes or streams differ, or a video is in two of them.
+        ScoreError: there are no tables, their classes or streams differ, or a video is in two of them.
     """
     if not tables or len({t.classes for t in tables}) > 1:
-        raise ScoreError(f"scores {name!r}: at least one table is needed, and all must have the same classes")
+        raise ScoreError(f"scores {name!r}: expected at least one table, all with the same classes")
     if len({(t.appearance is None, t.motion is None) for t in tables}) > 1:
-        raise ScoreError(f"scores {name!r}: some tables have scores of a stream that others lack")
+        raise ScoreError(f"scores {name!r}: some tables have a stream that others lack")
 
     def joined(field: str) -> Floats | None:
         arrays = [getattr(t, field) for t in tables]
@@ -236,7 +263,11 @@ def concatenate(tables: Sequence[ScoreTable], name: str) -> ScoreTable:
 
 
 def rows_of(reference: ScoreTable, other: ScoreTable) -> Ints:
-    """(N,) int64 row of ``other`` for each row of ``reference``; refuses tables that do not compare."""
+    """Return the row of ``other`` for each row of ``reference``, (N,) int64.
+
+    Raises:
+        ScoreError: the tables differ in classes, videos or labels.
+    """
     pair = f"scores {reference.name!r} and {other.name!r}"
     if reference.classes != other.classes:
         here, there = len(reference.classes), len(other.classes)
@@ -247,11 +278,11 @@ def rows_of(reference: ScoreTable, other: ScoreTable) -> Ints:
             + next(f"{x!r} and {y!r}" for x, y in zip(reference.classes, other.classes, strict=True) if x != y)
         )
     row_of = {video: row for row, video in enumerate(other.video_ids)}
-    apart = set(reference.video_ids) ^ set(other.video_ids)
-    if apart:
+    unmatched = set(reference.video_ids) ^ set(other.video_ids)
+    if unmatched:
         raise ScoreError(
-            f"{pair} must score the same videos, but {len(apart)} are in only one of them, "
-            f"for instance {min(apart)!r}; evaluate both on the same split"
+            f"{pair} must score the same videos, but {len(unmatched)} are in only one of them, "
+            f"for instance {min(unmatched)!r}; evaluate both on the same split"
         )
     rows = np.array([row_of[video] for video in reference.video_ids], dtype=np.int64)
     differ = np.flatnonzero(other.labels[rows] != reference.labels)

@@ -1,6 +1,6 @@
-"""The report of an evaluation: one page to read, ``report.html``, and the same numbers for programs, ``report.json``.
+"""The report of an evaluation: a page, ``report.html``, and the same numbers for programs, ``report.json``.
 
-The page is a single file that fetches nothing and runs nothing; it can be mailed, archived and opened anywhere.
+The page is a single file without scripts or requests; it can be mailed, archived and opened anywhere.
 """
 
 from stresnet.evaluation.report.content import Example, LearningCurve, Report, ReportRow

@@ -1,4 +1,4 @@
-"""What goes into a report."""
+"""The content of a report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stresnet.errors import ScoreError
 from stresnet.evaluation.scores import ScoreTable
 
 TopClasses = Sequence[tuple[str, float]]
@@ -16,15 +15,15 @@ TopClasses = Sequence[tuple[str, float]]
 
 @dataclass(frozen=True)
 class ReportRow:
-    """One evaluated model (or fusion) of the report's table.
+    """A row of the report's table: an evaluated model, or a fusion.
 
     Attributes:
         table: its scores; all rows of a report score the same videos.
-        note: what it is, in a few words.
-        ceiling: the best top-1 accuracy its inputs allow, 0..1, where that is known.
-        minutes: what training it took, in minutes.
-        parameters: how many numbers were trained.
-        chosen: the row that the report is about; the others are tested against it.
+        note: a short description.
+        ceiling: the best top-1 accuracy its inputs allow, 0..1, if known.
+        minutes: training time in minutes.
+        parameters: number of trained parameters.
+        chosen: whether the report is about this row; the others are tested against it.
     """
 
     table: ScoreTable
@@ -37,17 +36,18 @@ class ReportRow:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One test video as the report shows it. Frames and flow are embedded: a few dozen small frames are enough.
+    """A test video shown in the report. Frames and flow are embedded in the page, so a few dozen small ones suffice.
 
     Attributes:
         video_id: its id in the scores.
-        label: its true class; empty where it is unknown.
+        label: its true class; empty if unknown.
         frames: (n, H, W, 3) uint8 RGB.
         flow: (n, 2, H, W) float32 pixels per frame, u right, v down.
         fps: frames per second of both.
-        appearance_top3: the most likely classes with their probabilities, 0..1, best first; empty to leave it out.
-        motion_top3: the same of the motion stream.
-        fused_top3: the same of both.
+        appearance_top3: the most likely classes of the appearance stream with their probabilities, 0..1, best first;
+            empty to omit it.
+        motion_top3: the same for the motion stream.
+        fused_top3: the same for the fused scores.
     """
 
     video_id: str
@@ -60,23 +60,20 @@ class Example:
     fused_top3: TopClasses
 
     def __post_init__(self) -> None:
-        frames, flow = self.frames.shape, self.flow.shape
-        if len(frames) != 4 or frames[0] == 0 or flow != (frames[0], 2, *frames[1:3]):
-            raise ScoreError(
-                f"example {self.video_id!r}: frames must be (n, H, W, 3) and flow (n, 2, H, W), n at least 1, "
-                f"found {frames} and {flow}"
-            )
+        n, height, width, _ = self.frames.shape
+        assert n
+        assert self.flow.shape == (n, 2, height, width)
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """How one stage of training went: one value per entry of ``epoch``, which rises.
+    """The learning curves of a training stage: one value per epoch in every list.
 
     Attributes:
-        epoch: where the values were taken.
+        epoch: the epochs, increasing.
         loss: training loss.
         accuracy: top-1 accuracy on the training batches, 0..1.
-        val_accuracy: the same on held-out videos; NaN where it was not measured.
+        val_accuracy: the same on the validation videos; NaN where it was not measured.
     """
 
     epoch: Sequence[float]
@@ -85,24 +82,22 @@ class LearningCurve:
     val_accuracy: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        for field in ("loss", "accuracy", "val_accuracy"):
-            values = getattr(self, field)
-            if values is not None and len(values) != len(self.epoch):
-                raise ScoreError(f"learning curve: {len(self.epoch)} epochs, but {len(values)} values of {field}")
+        lists = [self.loss, self.accuracy, *([] if self.val_accuracy is None else [self.val_accuracy])]
+        assert all(len(values) == len(self.epoch) for values in lists)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything a report tells.
+    """All content of a report.
 
     Attributes:
         title: the heading.
         intro: plain text; an empty line starts a new paragraph.
-        rows: at least one; if none is chosen, the first is.
-        examples: videos to look at; may be empty.
-        curves: learning curves by the name of the stage; may be empty.
-        chance: the top-1 accuracy of guessing, 0..1.
-        facts: what else is worth telling, as name and value; may be empty.
+        rows: at least one, of which at most one is chosen; by default the first.
+        examples: videos to show; may be empty.
+        curves: learning curves by title of the stage; may be empty.
+        chance: top-1 accuracy of guessing, 0..1.
+        facts: further facts by name; may be empty.
     """
 
     title: str
@@ -114,11 +109,8 @@ class Report:
     facts: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        if not self.rows:
-            raise ScoreError("a report needs at least one row of scores, found none")
-        chosen = [row.table.name for row in self.rows if row.chosen]
-        if len(chosen) > 1:
-            raise ScoreError(f"a report is about one chosen row, found {len(chosen)}: {', '.join(map(repr, chosen))}")
+        assert self.rows
+        assert sum(row.chosen for row in self.rows) <= 1
 
     @property
     def chosen(self) -> ReportRow:

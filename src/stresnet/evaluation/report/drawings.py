@@ -1,4 +1,4 @@
-"""Where the lines and cells of the report's drawings go; the template puts them on the page."""
+"""Geometry of the report's plots and heat map; the template draws them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 
 Values = Sequence[float | None]
 
-# One panel of a learning curve, in units of its SVG; the page shows one unit as about one pixel.
+# A panel of a learning curve in SVG units, about one pixel each.
 PANEL = {"width": 300, "height": 92, "left": 34, "right": 234, "top": 10, "bottom": 82}
-_LABEL_GAP = 11  # least distance between two labels at the ends of lines
+_LABEL_GAP = 11  # minimum distance between the labels at the ends of two lines
 
 
 def curve_panels(curves: dict[str, dict[str, Any]], chance: float) -> dict[str, list[dict[str, Any]]]:
-    """By stage up to two panels, loss and accuracy, with their lines as SVG paths; what was not measured has none.
+    """Return up to two panels per stage, loss and accuracy, with their lines as SVG paths.
 
     Args:
-        curves: as in ``report.json``. All stages share one scale of the loss, so that they compare.
-        chance: the accuracy that gets a line of its own, 0..1.
+        curves: as in ``report.json``. All stages share the scale of the loss, to be comparable. Curves without any
+            measured value are omitted.
+        chance: top-1 accuracy of guessing, 0..1, drawn as a line.
     """
     losses = [value for curve in curves.values() for value in curve["loss"] if value is not None]
     top_loss = _round_up(max(losses, default=1.0))
@@ -57,12 +58,12 @@ def _panel(
 
 
 def _line(name: str, epochs: Values, values: Values, top: float, form: str) -> dict[str, Any]:
-    """One line through the measured values, and where it ends."""
+    """Return the line through the measured values, with the position and text of its label."""
     known = [(e, v) for e, v in zip(epochs, values, strict=True) if e is not None and v is not None]
     first, last = float(epochs[0] or 0), float(epochs[-1] or 0)
     span = last - first
     width = PANEL["right"] - PANEL["left"]
-    # A single epoch sits at the right end, where its label is.
+    # A single epoch is drawn at the right end, next to its label.
     points = [(PANEL["left"] + width * ((e - first) / span if span else 1.0), _y(v, top)) for e, v in known]
     value = format(known[-1][1], form).replace("%", " %")
     return {
@@ -76,11 +77,11 @@ def _line(name: str, epochs: Values, values: Values, top: float, form: str) -> d
 
 
 def _move_apart(lines: list[dict[str, Any]]) -> None:
-    """Shifts the two end labels so that neither covers the other nor leaves the panel."""
+    """Move the two end labels apart so that they neither overlap nor leave the panel."""
     upper, lower = sorted(lines, key=lambda line: float(line["y"]))
-    lack = _LABEL_GAP - (lower["y"] - upper["y"])
-    if lack > 0:
-        upper["label_y"] = max(upper["y"] - lack / 2, PANEL["top"])
+    overlap = _LABEL_GAP - (lower["y"] - upper["y"])
+    if overlap > 0:
+        upper["label_y"] = max(upper["y"] - overlap / 2, PANEL["top"])
         lower["label_y"] = upper["label_y"] + _LABEL_GAP
     if lower["label_y"] > PANEL["bottom"]:
         lower["label_y"] = PANEL["bottom"]
@@ -93,7 +94,7 @@ def _y(value: float, top: float) -> float:
 
 
 def _round_up(value: float) -> float:
-    """The next of …, 0.1, 0.2, 0.5, 1, 2, 5, … that is not below ``value``."""
+    """Return the smallest of …, 0.1, 0.2, 0.5, 1, 2, 5, … that is at least ``value``."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
@@ -101,7 +102,7 @@ def _round_up(value: float) -> float:
 
 
 def heat_cells(confusion: list[list[int]], side: int) -> list[dict[str, Any]]:
-    """The cells of a confusion matrix that are not zero, as squares of ``side`` with their share of the row."""
+    """Return the non-zero cells of a confusion matrix as squares of ``side`` with their share of the row."""
     cells = []
     for truth, row in enumerate(confusion):
         total = sum(row)
@@ -121,6 +122,6 @@ def heat_cells(confusion: list[list[int]], side: int) -> list[dict[str, Any]]:
 
 
 def confusions(confusion: list[list[int]], most: int) -> list[dict[str, Any]]:
-    """The ``most`` frequent mistakes, by count, then by share of the true class."""
+    """Return the ``most`` frequent confusions, by count, then by share of the true class."""
     wrong = [cell for cell in heat_cells(confusion, 1) if cell["truth"] != cell["found"]]
     return sorted(wrong, key=lambda cell: (-cell["count"], -cell["share"], cell["truth"], cell["found"]))[:most]

@@ -1,4 +1,4 @@
-"""The numbers of a report, computed once: ``report.json`` holds them and the page shows the same ones."""
+"""The numbers of a report, computed once for both ``report.json`` and the page."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ FORMAT = "stresnet report 1"
 
 
 def measure(report: Report) -> dict[str, Any]:
-    """The content of ``report.json``, ready for `json.dumps`. Accuracies and probabilities are fractions, 0..1.
+    """Return the content of ``report.json`` as JSON types. Accuracies and probabilities are fractions, 0..1.
 
     ``format``     "stresnet report 1"
     ``title``, ``intro``, ``facts``  as given
     ``chance``     top-1 accuracy of guessing
     ``classes``    K names; all lists by class keep this order
-    ``videos``     how many labelled videos each measure rests on, ``per_class`` in all classes
+    ``videos``     number of labelled videos: ``labelled`` in all, ``per_class`` as a list
     ``chosen``     index into ``rows``
     ``rows``       one object each:
         ``name``, ``protocol``, ``note``, ``n`` (labelled videos), ``ceiling``, ``minutes``, ``parameters`` (or null)
         ``metrics``: ``top1``, ``top5`` (null up to 5 classes), ``mean_class``: {``value``, ``interval``: [low, high]}
         ``per_class``: K accuracies, null for a class without videos
-        ``confusion``: K×K counts, rows by truth
+        ``confusion``: K×K counts, rows by true class
         ``mcnemar``: against the chosen row, null for that one: {``only_this``, ``only_chosen``, ``p_value``}
     ``examples``   ``id``, ``label``, ``appearance``, ``motion``, ``fused``: lists of {``class``, ``probability``}
     ``curves``     by stage: ``epoch``, ``loss``, ``accuracy``, ``val_accuracy`` (or null); null for NaN values
@@ -116,7 +116,7 @@ def _interval(interval: Interval) -> dict[str, Any]:
 
 
 def _number(value: float | None) -> float | None:
-    """JSON has no NaN and no infinity: what is not a finite number becomes null."""
+    """Return a finite number, or None for NaN and infinity, which JSON lacks."""
     return float(value) if value is not None and math.isfinite(value) else None
 
 

@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file with everything in it."""
+"""The page of a report: a single self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from stresnet.evaluation.report.drawings import PANEL, confusions, curve_panels,
 from stresnet.flow import flow_to_rgb
 from stresnet.media import write_video
 
-# Up to this many classes the confusion matrix is a table with numbers, beyond it a heat map.
+# The confusion matrix is a table of numbers for at most this many classes, otherwise a heat map.
 _TABLE_CLASSES = 14
 _MOST_CONFUSIONS = 12
-_CLIP_QUALITY_CRF = 26  # small files: a dozen clips should not make the page heavy
+_CLIP_QUALITY_CRF = 26  # keeps a page with a dozen clips small
 
 
 def render_page(report: Report, measures: dict[str, Any]) -> str:
-    """The HTML of the report; every number on it is taken from ``measures``.
+    """Return the HTML of a report; all its numbers are taken from ``measures``.
 
     Raises:
         VideoError: an example's clip cannot be encoded.
@@ -65,7 +65,7 @@ def render_page(report: Report, measures: dict[str, Any]) -> str:
 
 
 def _clip(example: Example) -> dict[str, Any]:
-    """An example's two clips as data URIs, and the speed that has the strongest colour, in pixels per frame."""
+    """Return an example's two clips as data URIs, and the speed in full colour, in pixels per frame."""
     max_px = max(1.0, float(np.percentile(np.linalg.norm(example.flow, axis=1), 99)))
     colours = np.stack([flow_to_rgb(field, max_px) for field in example.flow])
     height, width = example.frames.shape[1:3]
@@ -86,7 +86,7 @@ def _data_uri(frames: npt.NDArray[np.uint8], fps: float) -> str:
 
 
 def _wheel() -> str:
-    """The stops of a CSS conic gradient with the colours of the flow's directions, from up, clockwise."""
+    """Return the stops of a CSS conic gradient with the colours of the directions of flow, clockwise from up."""
     angles = np.linspace(0, 2 * np.pi, 37)
     directions = np.stack([np.sin(angles), -np.cos(angles)]).astype(np.float32)[:, None]
     colours = flow_to_rgb(directions, 1.0)[0]
@@ -102,21 +102,21 @@ def _matrix(confusion: list[list[int]]) -> dict[str, Any]:
 
 
 def _bars(classes: list[str], row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The classes from best to worst recognised; those without videos come last."""
+    """Return the classes from highest to lowest accuracy; those without videos come last."""
     bars = [
-        {"name": name, "share": share, "right": counts[i], "videos": sum(counts)}
+        {"name": name, "share": share, "correct": counts[i], "videos": sum(counts)}
         for i, (name, share, counts) in enumerate(zip(classes, row["per_class"], row["confusion"], strict=True))
     ]
     return sorted(bars, key=lambda bar: -1.0 if bar["share"] is None else bar["share"], reverse=True)
 
 
 def _soft(name: str) -> Markup:
-    """A name that may be broken after its _, - and / and between its words in CamelCase; escaped."""
+    """Return an escaped name with line break opportunities after _, - and / and between CamelCase words."""
     return Markup("<wbr>").join(re.split(r"(?<=[_/-])(?=.)|(?<=[a-z])(?=[A-Z])", name))
 
 
 def _percent(fraction: float | None, digits: int = 1) -> str:
-    """Per cent without the sign; a dash where there is no value, never 0 for a little more than nothing."""
+    """Return a percentage without its sign: a dash for None, "< 0.1" rather than 0 for a small positive value."""
     if fraction is None:
         return "–"
     least = 10.0**-digits
@@ -124,7 +124,7 @@ def _percent(fraction: float | None, digits: int = 1) -> str:
 
 
 def _place(fraction: float | None) -> str:
-    """A position or length for CSS, in per cent, kept within its box."""
+    """Return a CSS percentage, clamped to 0..100."""
     return f"{100 * min(max(fraction or 0.0, 0.0), 1.0):.2f}%"
 
 
@@ -141,7 +141,7 @@ def _duration(minutes: float | None) -> str:
 
 
 def _count(number: int | None) -> str:
-    """A count to three digits."""
+    """Return a count to three digits; a dash for None."""
     if number is None:
         return "–"
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

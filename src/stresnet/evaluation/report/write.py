@@ -1,4 +1,4 @@
-"""Writing a report to disk."""
+"""Write a report to disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stresnet.evaluation.report.page import render_page
 
 
 def write_report(folder: Path, report: Report) -> Path:
-    """The path of ``report.html``, written to ``folder`` beside ``report.json``; each in full or not at all.
+    """Write ``report.json`` and ``report.html`` to a folder, each atomically, and return the path of the page.
 
     `stresnet.evaluation.report.measures.measure` documents the JSON.
 
@@ -35,5 +35,5 @@ def write_report(folder: Path, report: Report) -> Path:
 
 def _write(path: Path, text: str) -> None:
     with replacing(path) as temporary:
-        # A file name may hold bytes that are no text; they become question marks rather than an error.
+        # File names may hold bytes that are not valid text; they become question marks.
         temporary.write_text(text + "\n", encoding="utf-8", errors="replace")

@@ -1,0 +1,80 @@
+"""Collect what a report shows besides scores: example videos, learning curves and facts."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from stresnet.data.store import Store, StoreEntry
+from stresnet.evaluation.report.content import Example, LearningCurve
+from stresnet.evaluation.scores import ScoreTable
+from stresnet.flow import dequantize_flow
+from stresnet.inference.recognizer import ranked
+from stresnet.model import Checkpoint
+from stresnet.training import Run
+
+EXAMPLE_FRAMES = 48
+
+
+def collect_examples(table: ScoreTable, store: Store, count: int) -> list[Example]:
+    """Return the first ``count`` videos of a table, taking one of each class in turn."""
+    by_class: dict[int, list[int]] = {}
+    for i, label in enumerate(table.labels):
+        by_class.setdefault(int(label), []).append(i)
+    rounds = range(max(map(len, by_class.values())))
+    order = [rows[n] for n in rounds for rows in by_class.values() if n < len(rows)]
+    return [_example(table, i, store) for i in order[:count]]
+
+
+def _example(table: ScoreTable, row: int, store: Store) -> Example:
+    video = store.video(table.video_ids[row])
+    frames = np.arange(min(video.meta.frames - 1, EXAMPLE_FRAMES))
+
+    def top3(field: str) -> list[tuple[str, float]]:
+        logits = getattr(table, field)
+        return [] if logits is None else list(ranked(table.classes, logits[row], 3)[2])
+
+    return Example(
+        video_id=table.video_ids[row],
+        label=table.classes[table.labels[row]],
+        frames=video.rgb(frames),
+        flow=dequantize_flow(video.flow(frames), video.meta.spec.flow.bound_px),
+        fps=video.meta.fps,
+        appearance_top3=top3("appearance"),
+        motion_top3=top3("motion"),
+        fused_top3=top3("logits"),
+    )
+
+
+def collect_curves(run: Run | None) -> Mapping[str, LearningCurve]:
+    """Return the learning curves of a run's trained stages by title."""
+    curves = {}
+    for stage in run.finished() if run else ():
+        values = run.curves(stage.name) if run else {}
+        if "loss" in values and "accuracy" in values:
+            curves[stage.title or stage.name] = LearningCurve(
+                epoch=values["epoch"],
+                loss=values["loss"],
+                accuracy=values["accuracy"],
+                val_accuracy=values.get("val_accuracy"),
+            )
+    return curves
+
+
+def collect_facts(store: Store, entries: Sequence[StoreEntry], checkpoint: Checkpoint, split: str) -> dict[str, str]:
+    """Return what identifies an evaluation: data, flow, recipe, software and machine."""
+    flow = store.spec.flow
+    facts = {
+        "Videos": f"{len(entries)} scored (split {split}), {checkpoint.training.get('videos', '?')} used for training",
+        "Classes": str(len(store.classes)),
+        "Flow": f"{flow.method} ({flow.preset}) at {flow.short_side} px short side, ±{flow.bound_px:g} px/frame",
+        "Recipe": str(checkpoint.recipe.get("name", "unknown")),
+        "Software": f"stresnet {checkpoint.version}, torch {torch.__version__}",
+        "Machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+    }
+    if checkpoint.test_groups:
+        facts["Test groups"] = ", ".join(checkpoint.test_groups)
+    return facts
