@@ -42,7 +42,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "pool": {"temporal_pool": (5, 2)},
     "caffe": {"layout": "caffe"},
     "both ways, scaled": {"link_direction": "both", "link_scale": 0.1},
-    "st-mulnet": {"link": "multiply", "temporal": "inject", "temporal_pool": (5, 1), "motion_temporal_stages": (2, 5)},
+    "st-mulnet": {"link": "multiply", "temporal": "inject", "temporal_pool": (5, 1), "motion_temporal_layers": (2, 5)},
 }
 """The kinds of network, as they differ from a narrow ST-ResNet-26."""
 

@@ -33,15 +33,15 @@ CONFIGS: dict[str, STResNetConfig] = {
     ),
     "scaled both ways": STResNetConfig(**TINY, link_direction="both", link_scale=0.3),
     "scaled product": STResNetConfig(**TINY, link="multiply", link_scale=0.1, link_direction="appearance_to_motion"),
-    "some stages": STResNetConfig(**TINY, temporal_stages=(2, 5), motion_temporal_stages=(3,)),
-    "one stream over time": STResNetConfig(**TINY, motion_temporal_stages=()),
+    "some stages": STResNetConfig(**TINY, temporal_layers=(2, 5), motion_temporal_layers=(3,)),
+    "one stream over time": STResNetConfig(**TINY, motion_temporal_layers=()),
     "two streams": STResNetConfig(**TINY, link=None, temporal=None, flow_stack=5, dropout=0.3, motion_dropout=0.0),
     "torchvision": STResNetConfig(**{**TINY, "layout": "torchvision"}),
     "depth 50": STResNetConfig(**{**TINY, "depth": 50}),
     "appearance": STResNetConfig(**TINY, streams=("appearance",), link=None, temporal=None),
     "motion": STResNetConfig(**TINY, streams=("motion",), link=None, temporal=None, dropout=0.9),
     "motion over time": STResNetConfig(
-        **TINY, streams=("motion",), link=None, temporal_pool=(3, 1), motion_temporal_stages=(4, 5), motion_depth=50
+        **TINY, streams=("motion",), link=None, temporal_pool=(3, 1), motion_temporal_layers=(4, 5), motion_depth=50
     ),
 }
 

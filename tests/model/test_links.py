@@ -182,8 +182,8 @@ def mulnet(**changes: object) -> STResNet:
         {},
         {"layout": "caffe"},
         {"link_direction": "both"},
-        {"depth": 26, "motion_depth": 50, "motion_temporal_stages": (2, 5)},
-        {"motion_depth": 26, "temporal_stages": (3,)},
+        {"depth": 26, "motion_depth": 50, "motion_temporal_layers": (2, 5)},
+        {"motion_depth": 26, "temporal_layers": (3,)},
     ],
 )
 def test_multiplier_network_is_the_formula(changes: dict[str, object]) -> None:
@@ -213,7 +213,7 @@ def test_injected_convolutions_lie_in_second_units_alone() -> None:
     names = {k.rsplit(".", 2)[0] for k in mulnet().state_dict() if ".temporal." in k}
     assert names == {f"{stream}.layer{stage}.1" for stream in STREAMS for stage in (1, 2, 3, 4)}
     assert not [k for k, v in mulnet().state_dict().items() if v.shape[2:] == (3, 1) and ".temporal." not in k]
-    some = {k.rsplit(".", 2)[0] for k in mulnet(motion_temporal_stages=(2, 5)).state_dict() if ".temporal." in k}
+    some = {k.rsplit(".", 2)[0] for k in mulnet(motion_temporal_layers=(2, 5)).state_dict() if ".temporal." in k}
     assert some == {*(f"appearance.layer{stage}.1" for stage in (1, 2, 3, 4)), "motion.layer1.1", "motion.layer4.1"}
 
 

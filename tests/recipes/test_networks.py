@@ -66,7 +66,7 @@ def flops_of_stream(config: STResNetConfig, stream: Stream, steps: int, side_px:
     side = -(-(side - 3) // 2) + 1 if caffe else (side + 2 - 3) // 2 + 1
     channels = base
     depth = config.motion_depth if stream == "motion" and config.motion_depth else config.depth
-    stages = config.motion_temporal_stages if stream == "motion" and config.motion_temporal_stages else (2, 3, 4, 5)
+    stages = config.motion_temporal_layers if stream == "motion" and config.motion_temporal_layers else (2, 3, 4, 5)
     for stage, units in zip((2, 3, 4, 5), UNITS[depth], strict=True):
         inner = base * 2 ** (stage - 2)
         for unit in range(units):
@@ -100,7 +100,7 @@ SMALL = STResNetConfig(7, depth=26, width=0.25)
         (replace(SMALL, temporal=None, link=None), 1, 64),
         (replace(SMALL, temporal_pool=(5, 2)), 11, 56),
         (replace(SMALL, temporal="inject", link="multiply", temporal_pool=(5, 1)), 7, 64),
-        (replace(SMALL, layout="caffe", temporal="inject", motion_depth=50, motion_temporal_stages=(2, 5)), 5, 64),
+        (replace(SMALL, layout="caffe", temporal="inject", motion_depth=50, motion_temporal_layers=(2, 5)), 5, 64),
     ],
 )
 def test_flops_by_hand(config: STResNetConfig, steps: int, side_px: int) -> None:
@@ -129,7 +129,7 @@ def test_what_the_rows_are() -> None:
     star, mulnet, released = rows["ST-ResNet*-50"], rows["ST-MulNet-50"], rows["ST-MulNet-50/152"]
     assert (star.steps, star.side_px, star.config.temporal_pool) == (11, 224, (5, 2))
     assert (mulnet.config.link, mulnet.config.temporal, mulnet.config.temporal_pool) == ("multiply", "inject", (5, 1))
-    assert (released.config.motion_depth, released.config.motion_temporal_stages) == (152, (2, 5))
+    assert (released.config.motion_depth, released.config.motion_temporal_layers) == (152, (2, 5))
     assert released.config.layout == "caffe"
     assert {rows[f"ST-ResNet-{depth}"].config.depth for depth in (26, 50, 101, 152)} == {26, 50, 101, 152}
     for row in rows.values():
@@ -190,7 +190,7 @@ def test_published_figures() -> None:
         ({"link": None}, "two-stream ResNet-50 with inflated temporal convolutions"),
         ({"link": None, "temporal": "inject"}, "two-stream ResNet-50 with injected temporal convolutions"),
         ({"temporal": None}, "two-stream ResNet-50 with links that add"),
-        ({"temporal_stages": ()}, "two-stream ResNet-50 with links that add"),
+        ({"temporal_layers": ()}, "two-stream ResNet-50 with links that add"),
         ({"link": "multiply"}, "two-stream ResNet-50 with links that multiply and inflated temporal convolutions"),
         ({"link": None, "temporal": None, "temporal_pool": (5, 2)}, "two-stream ResNet-50 with a temporal pool"),
         ({"link_direction": "both"}, "ST-ResNet-50 with links both ways"),

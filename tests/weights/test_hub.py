@@ -524,7 +524,7 @@ def test_limits_follow_the_description() -> None:
         ({"link": "multiply", "temporal": "inject"}, "| Over time | a further convolution in second units spans"),
         ({"link_direction": "both", "link_scale": 0.1}, "each stream to the other, added where the residual branch"),
         (
-            {"motion_temporal_stages": (2, 5)},
+            {"motion_temporal_layers": (2, 5)},
             "in conv2, conv3, conv4, conv5 of appearance and conv2, conv5 of motion |",
         ),
         ({"motion_depth": 50}, "| Motion | ResNet-50 over"),

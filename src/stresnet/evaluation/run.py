@@ -206,9 +206,9 @@ def _with_score(checkpoint: Checkpoint, table: ScoreTable, store: Store, split: 
         "top1": [top1.value, top1.low, top1.high],
         "mean_class": [mean_class.value, mean_class.low, mean_class.high],
     }
-    key = ("store", "split", "protocol")
-    others = [s for s in checkpoint.scores if [s[k] for k in key] != [score[k] for k in key]]
-    return replace(checkpoint, scores=(*others, score))
+    where = ("store", "split", "protocol")
+    others = [s for s in checkpoint.scores if [s[k] for k in where] != [score[k] for k in where]]
+    return checkpoint.replace(scores=(*others, score))
 
 
 def _slug(name: str) -> str:

@@ -1,105 +1,66 @@
-"""Weights in and out: from image networks, from stage to stage, and the checkpoint for use."""
+"""Checkpoints: a network and its metadata in one `.safetensors` file, and weights passed from stage to stage."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from pydantic import ConfigDict, Field, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stresnet.atomic import replacing
 from stresnet.errors import CheckpointError
-from stresnet.model.config import STResNetConfig
-from stresnet.model.mismatch import misfit
-from stresnet.model.network import STResNet, average_taps
+from stresnet.model.config import Description, STResNetConfig
+from stresnet.model.initialization import average_taps
+from stresnet.model.mismatch import mismatch
+from stresnet.model.network import STResNet
 from stresnet.model.preprocessing import Preprocessing
 
-FORMAT = 1
+FORMAT = 2
 Weights = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A network and its whole story: all that is needed to use it, and to know what it is worth.
+class Checkpoint(Description):
+    """A network and its metadata: all that is needed to use it, and to know what it is worth."""
 
-    Attributes:
-        model: the network, in evaluation mode.
-        classes: K action names, in the order of the logits.
-        preprocessing: how bytes become its input.
-        store_spec: how the videos it was trained on were prepared, flow included, as `StoreSpec.to_dict` gives it;
-            empty for a start from images, which has seen none.
-        stage: the stage of the recipe that made it.
-        recipe: the recipe, as plain values.
-        training: on what and for how long: store, videos, steps, minutes.
-        trained_on: a short hash of each video it was trained on, see `video_hash`; these are never test videos.
-        test_groups: the groups held out of training, if the split was made by groups.
-        scores: what it scored and on what, one entry an evaluation.
-        version: of the library that wrote the file.
-    """
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    model: STResNet
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    store_spec: dict[str, Any]
-    stage: str = ""
-    recipe: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
-    trained_on: tuple[str, ...] = ()
-    test_groups: tuple[str, ...] = ()
-    scores: tuple[dict[str, Any], ...] = ()
-    version: str = ""
+    model: STResNet = Field(exclude=True, repr=False, description="The network, in evaluation mode.")
+    classes: tuple[str, ...] = Field(description="K action names, in the order of the logits.")
+    preprocessing: Preprocessing = Field(description="How bytes become network input.")
+    store_spec: dict[str, Any] = Field(
+        description="How the training videos were prepared, flow included (`StoreSpec.to_dict`); empty for a start "
+        "from image weights, which has seen none."
+    )
+    stage: str = Field(default="", description="The stage of the recipe that trained it.")
+    recipe: dict[str, Any] = Field(default={}, description="The recipe, as plain values.")
+    training: dict[str, Any] = Field(default={}, description="Store, videos, iterations and minutes.")
+    trained_on: tuple[str, ...] = Field(
+        default=(), description="A short hash of each training video, see `video_hash`; these are never test videos."
+    )
+    test_groups: tuple[str, ...] = Field(default=(), description="Groups held out of training, if any.")
+    scores: tuple[dict[str, Any], ...] = Field(default=(), description="Scores, one entry per evaluation.")
+    version: str = Field(default="", description="Of the library that wrote the file.")
 
+    @model_validator(mode="after")
+    def _one_name_a_logit(self) -> Self:
+        if len(self.classes) != self.model.config.num_classes:
+            raise ValueError(f"{len(self.classes)} class names for {self.model.config.num_classes} logits")
+        return self
 
-_TUPLES = ("classes", "trained_on", "test_groups", "scores")
-_STORY = (*_TUPLES, "store_spec", "stage", "recipe", "training", "version")
-_JSON: dict[type, str] = {list: "a list", str: "text", dict: "values by name"}
+    def metadata(self) -> dict[str, Any]:
+        """Return everything but the weights, as plain JSON values."""
+        return {"format": FORMAT, "config": self.model.config.to_dict()} | self.to_dict()
 
 
 def video_hash(video_id: str) -> str:
-    """What a checkpoint keeps of the id of a training video: enough to find it among test videos."""
+    """Return what a checkpoint keeps of a training video's id: enough to find it among test videos."""
     return hashlib.blake2b(video_id.encode(errors="surrogateescape"), digest_size=6).hexdigest()
-
-
-def metadata_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """All of a checkpoint but its weights, as plain values that JSON can hold."""
-    story = {name: getattr(checkpoint, name) for name in _STORY}
-    return story | {
-        "format": FORMAT,
-        "config": checkpoint.model.config.to_dict(),
-        "preprocessing": checkpoint.preprocessing.to_dict(),
-    }
-
-
-def parse_metadata(story: Mapping[str, Any]) -> dict[str, Any]:
-    """What `Checkpoint` takes besides model and preprocessing, from a story that has been through JSON.
-
-    Raises:
-        ValueError: if something is missing or of another type, or the story is of a format that this library does not
-            read.
-    """
-    if story.get("format") != FORMAT:
-        raise ValueError(f"it has format {story.get('format')}, this library reads {FORMAT}")
-    if missing := [name for name in _STORY if name not in story]:
-        raise ValueError(f"{missing[0]} is missing")
-    for name in _STORY:
-        if name not in _TUPLES:
-            _require_kind(name, story[name], str if name in ("stage", "version") else dict)
-            continue
-        _require_kind(name, story[name], list)
-        for value in story[name]:
-            _require_kind(f"each of {name}", value, dict if name == "scores" else str)
-    return {name: tuple(story[name]) if name in _TUPLES else story[name] for name in _STORY}
-
-
-def _require_kind(name: str, value: Any, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise ValueError(f"{name} must be {_JSON[kind]}, not {value!r:.40}")
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -110,20 +71,19 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """
     path = Path(path)
     tensors = {k: v.detach().contiguous().cpu() for k, v in checkpoint.model.state_dict().items()}
-    metadata = {"stresnet": json.dumps(metadata_of(checkpoint))}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+            save_file(tensors, temporary, metadata={"stresnet": json.dumps(checkpoint.metadata())})
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be written ({first_line(error)}): mend that and save again") from None
+        raise CheckpointError(f"{path} cannot be written ({first_line(error)})") from None
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata of a checkpoint, without its weights.
+    """Return the metadata of a checkpoint without reading its weights.
 
     Raises:
-        CheckpointError: if the file is missing, cut short, or not a checkpoint of this library.
+        CheckpointError: if the file is missing, truncated, or not a checkpoint of this library.
     """
     if Path(path).is_dir():
         raise CheckpointError(f"{path} is a folder: give the .safetensors file in it")
@@ -134,50 +94,52 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"no model at {path}: give the .safetensors file that training wrote") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path} is no model, or not a whole one ({first_line(error)}): give the .safetensors file of a training, "
-            "or make one of it with `stresnet convert`"
+            f"{path} is not a model, or is truncated ({first_line(error)}): give the .safetensors file that training "
+            "wrote, or convert it with `stresnet convert`"
         ) from None
     if text is None:
         raise CheckpointError(
-            f"{path} holds weights but no description of an ST-ResNet: give a file that `stresnet train` wrote"
+            f"{path} holds weights without the metadata of an ST-ResNet: give a file that `stresnet train` wrote"
         )
     try:
-        story: dict[str, Any] = dict(json.loads(text))
+        metadata: dict[str, Any] = dict(json.loads(text))
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"the description in {path} is damaged ({error}): copy the file again") from None
-    if story.get("format") != FORMAT:
-        raise CheckpointError(f"{path} has format {story.get('format')}, this library reads {FORMAT}: update stresnet")
-    return story
+        raise CheckpointError(f"the metadata of {path} is damaged ({error}): copy the file again") from None
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {metadata.get('format')}, this version of stresnet reads {FORMAT}: update stresnet, or "
+            "train or convert the model again"
+        )
+    return metadata
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """The checkpoint in a file, its network in evaluation mode on the CPU.
+    """Return the checkpoint in a file, its network in evaluation mode on the CPU.
 
     Raises:
-        CheckpointError: if the file is not a checkpoint, or any weight is missing, superfluous or of another shape.
+        CheckpointError: if the file is not a checkpoint, or a weight is missing, unexpected or of another shape.
     """
-    story = read_metadata(path)
+    metadata = read_metadata(path)
+    config = metadata.pop("config", None)
+    del metadata["format"]
     try:
-        model = STResNet(STResNetConfig.from_dict(story["config"]))
-        preprocessing = Preprocessing.from_dict(story["preprocessing"])
-        rest = parse_metadata(story)
-        if len(rest["classes"]) != model.config.num_classes:
-            raise ValueError(f"{len(rest['classes'])} class names for {model.config.num_classes} logits")
-    except (KeyError, TypeError, ValueError) as error:
+        model = STResNet(STResNetConfig.from_dict(config)).eval()
+        checkpoint = Checkpoint.from_dict(metadata | {"model": model})
+    except ValueError as error:
         raise CheckpointError(
-            f"the description in {path} cannot be read ({error}): update stresnet, or copy the file again"
+            f"the metadata of {path} cannot be read ({error}): update stresnet, or copy the file again"
         ) from None
     weights = load_file(path)
     problems = compare(model.state_dict(), weights)
     if problems:
-        found = misfit(model.state_dict(), weights) or summary(problems)
-        raise CheckpointError(f"{path} does not fit its own description: {found}: copy the file again")
+        found = mismatch(model.state_dict(), weights) or summary(problems)
+        raise CheckpointError(f"the weights in {path} do not fit its metadata ({found}): copy the file again")
     model.load_state_dict(weights)
-    return Checkpoint(model=model.eval(), preprocessing=preprocessing, **rest)
+    return checkpoint
 
 
 def load_model(path: str | Path) -> STResNet:
-    """The network in a checkpoint, in evaluation mode on the CPU.
+    """Return the network in a checkpoint, in evaluation mode on the CPU.
 
     Raises:
         CheckpointError: as `load_checkpoint`.
@@ -186,28 +148,32 @@ def load_model(path: str | Path) -> STResNet:
 
 
 def transfer_weights(model: STResNet, sources: Sequence[Weights], *, new_classifier: bool = False) -> None:
-    """Hand weights on from earlier stages to a network that may have grown temporal taps, links or a pool.
+    """Fill a network with the weights of earlier stages; it may have gained temporal taps, links or a pool since.
 
-    A temporal filter takes an image filter as the average over its taps; an injected temporal convolution and a
-    learned link scale that no source has keep their initial values. All else must be there in the same shape, and
-    nothing more in the streams that the network has. A stream that two sources hold is taken from the later one.
-    With `new_classifier`, classifiers keep their random start: the classes are others.
+    A temporal filter starts as the average over its taps of the image filter; an injected temporal convolution and a
+    learned link scale that no source has keep their initial values. Every other weight must be present in the same
+    shape, and nothing more in the streams of the network. If two sources hold a stream, the later one counts.
+
+    Args:
+        model: the network to fill.
+        sources: state dicts.
+        new_classifier: whether classifiers keep their random start, because the classes differ.
 
     Raises:
-        CheckpointError: saying how the network they are of differs, or else naming the weights that are missing,
-            superfluous or of another shape.
+        CheckpointError: if the weights belong to another network; the message says how it differs, or names the
+            weights that are missing, unexpected or of another shape.
     """
     found = {key: value for source in sources for key, value in source.items()}
     state = model.state_dict()
     taken: dict[str, Tensor] = {}
-    for key, own in state.items():
+    for key, initial in state.items():
         value = found.get(key)
-        if value is not None and own.ndim == 4 and own.shape[2:] == (3, 1) and value.shape[2:] == (1, 1):
+        if value is not None and initial.ndim == 4 and initial.shape[2:] == (3, 1) and value.shape[2:] == (1, 1):
             value = average_taps(value)
         if value is None and (key.startswith("links.") or ".temporal." in key):
-            value = own
+            value = initial
         if ".fc." in key and new_classifier:
-            value = own
+            value = initial
         if value is not None:
             taken[key] = value
     streams = tuple(f"{stream}." for stream in model.config.streams)
@@ -215,27 +181,29 @@ def transfer_weights(model: STResNet, sources: Sequence[Weights], *, new_classif
     problems = compare(state, taken | extra)
     if problems:
         raise CheckpointError(
-            f"the weights are of another network: {misfit(state, taken | extra) or summary(problems)}"
+            f"the weights belong to another network: {mismatch(state, taken | extra) or summary(problems)}"
         )
     model.load_state_dict(taken)
 
 
 def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def compare(expected: Weights, found: Weights) -> list[str]:
-    """What keeps `found` from filling `expected`: a line for each weight missing, superfluous or of another shape."""
+    """Return what keeps `found` from filling `expected`: a line per weight missing, unexpected or of another shape."""
     problems = [f"{key} is missing" for key in expected if key not in found]
     problems += [f"{key} is not expected" for key in found if key not in expected]
     problems += [
-        f"{key} is {tuple(found[key].shape)}, not {tuple(own.shape)}"
-        for key, own in expected.items()
-        if key in found and found[key].shape != own.shape
+        f"{key} is {tuple(found[key].shape)}, not {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in found and found[key].shape != value.shape
     ]
     return problems
 
 
 def summary(problems: Sequence[str], most: int = 3) -> str:
+    """Return the first problems in one line, and how many more there are."""
     more = f" and {len(problems) - most} more" if len(problems) > most else ""
     return "; ".join(problems[:most]) + more

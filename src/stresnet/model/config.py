@@ -1,185 +1,180 @@
-"""What a network is: the few choices that tell one member of the ST-ResNet family from another."""
+"""The description of a network: the choices that distinguish one member of the ST-ResNet family from another."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Stream = Literal["appearance", "motion"]
 STREAMS: tuple[Stream, ...] = ("appearance", "motion")
 
 Depth = Literal[26, 50, 101, 152]
-
-STAGES = (2, 3, 4, 5)
-"""conv2 … conv5, the stages of residual units."""
-
-UNITS_PER_STAGE = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-"""Bottleneck units in conv2 … conv5, by depth (He et al. 2016; 26 is the smallest that keeps a second unit)."""
-
-
-_CHOICES: dict[str, tuple[Any, ...]] = {
-    "depth": tuple(UNITS_PER_STAGE),
-    "motion_depth": (*UNITS_PER_STAGE, None),
-    "layout": ("torchvision", "caffe"),
-    "link": ("add", "multiply", None),
-    "link_direction": ("motion_to_appearance", "appearance_to_motion", "both"),
-    "temporal": ("inflate", "inject", None),
-    "temporal_init": ("identity", "average", "difference"),
+Layer = Literal[2, 3, 4, 5]
+LAYERS: tuple[Layer, ...] = (2, 3, 4, 5)
+"""conv2_x … conv5_x, the groups of residual units; `layer1` … `layer4` in the names of weights."""
+UNITS_PER_LAYER: dict[Depth, tuple[int, int, int, int]] = {
+    26: (2, 2, 2, 2),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
 }
+"""Bottleneck units in conv2_x … conv5_x (He et al. 2016; 26 is the smallest depth that has second units)."""
+
+Whole = Annotated[int, Field(strict=True, ge=1)]
 
 
-def require_whole(name: str, value: Any, least: int = 1) -> None:
-    """Raise a ValueError unless a field is an int of at least `least`; neither 5.0 nor True is one."""
-    if type(value) is not int or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+class Description(BaseModel):
+    """Base of all descriptions: immutable, comparable, and strict about unknown fields."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-def require_number(name: str, value: Any, above: float = -math.inf) -> None:
-    """Raise a ValueError unless a field is a finite number above `above`; True is none."""
-    if type(value) not in (int, float) or not math.isfinite(value) or not value > above:
-        limit = "" if above == -math.inf else f" above {above:g}"
-        raise ValueError(f"{name} must be a finite number{limit}, not {value!r}")
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return self.model_dump(mode="json")
 
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed and checked."""
+        return type(self)(**(dict(self) | changes))
 
-@dataclass(frozen=True)
-class STResNetConfig:
-    """The description of one ST-ResNet; two equal descriptions give networks with interchangeable weights.
-
-    Attributes:
-        num_classes: K, the number of actions.
-        depth: layers of each stream's ResNet: 26, 50, 101 or 152.
-        motion_depth: the motion stream's, where it differs (released ST-MulNet: 50 and 152), or None.
-        width: factor on every channel count; 1.0 is the paper's, 0.25 suits a laptop.
-        layout: where the strides and paddings of ResNet lie; pretrained weights fit one layout only.
-            `caffe` is the released weights' (stride in the first 1×1, biased conv1, ceil-mode pool),
-            `torchvision` strides in the 3×3.
-        streams: the streams switched on; one of them alone is an ordinary 2D ResNet over frames.
-        link: how a stream enters the other's second units: `add` (ST-ResNet), `multiply` (ST-MulNet) or None.
-        link_direction: `motion_to_appearance` is the paper's; the others are options of the released code.
-        link_scale: initial value of a learned per-channel factor on the link (released code: 0.1), or None.
-        temporal: how second units span three time steps: `inflate` makes their two 1×1 convolutions 1×1×3
-            (ST-ResNet), `inject` adds a 1×1×3 one after the ReLU of their 3×3 (ST-MulNet); None: not at all.
-        temporal_init: what injected convolutions start as: `identity` (0, 1, 0), `average` (⅓, ⅓, ⅓) or
-            `difference` (−1, 3, −1). Inflated ones always start as the average of their image filter.
-        temporal_stages: the stages, of conv2 … conv5, whose second units do so.
-        motion_temporal_stages: the motion stream's, where they differ, or None.
-        temporal_pool: (size, stride) in time steps of the max pool before the head: (5, 2) is the "ST-ResNet*" of
-            the released code, (5, 1) its ST-MulNet; None: no pool.
-        flow_stack: L, flow fields stacked at each time step; the motion stream reads 2L channels.
-        dropout: probability of dropping a feature before the classifier.
-        motion_dropout: the motion stream's, where it differs, or None.
-    """
-
-    num_classes: int
-    depth: Depth = 50
-    motion_depth: Depth | None = None
-    width: float = 1.0
-    layout: Literal["torchvision", "caffe"] = "torchvision"
-    streams: tuple[Stream, ...] = STREAMS
-    link: Literal["add", "multiply"] | None = "add"
-    link_direction: Literal["motion_to_appearance", "appearance_to_motion", "both"] = "motion_to_appearance"
-    link_scale: float | None = None
-    temporal: Literal["inflate", "inject"] | None = "inflate"
-    temporal_init: Literal["identity", "average", "difference"] = "identity"
-    temporal_stages: tuple[int, ...] = STAGES
-    motion_temporal_stages: tuple[int, ...] | None = None
-    temporal_pool: tuple[int, int] | None = None
-    flow_stack: int = 10
-    dropout: float = 0.0
-    motion_dropout: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what no network could be built from.
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """Return the description that `to_dict` wrote.
 
         Raises:
-            ValueError: if a field is out of range; the line names it and what is allowed.
+            ValueError: if a field is unknown, missing, of another type or out of range. The message is one line that
+                names the first such field.
         """
-        self._check_types()
-        if unknown := [s for s in self.streams if s not in STREAMS]:
-            raise ValueError(f"streams must be among {STREAMS}, not {unknown[0]!r}")
-        object.__setattr__(self, "streams", tuple(s for s in STREAMS if s in self.streams))
-        if not self.streams:
-            raise ValueError(f"at least one of the streams {STREAMS} must be on")
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
-        for stream in STREAMS:
-            self._check_stream(stream)
-        pool = self.temporal_pool
-        if pool is not None and len(pool) != 2:
-            raise ValueError(f"temporal_pool must be (size, stride) in steps, each at least 1, or None, not {pool}")
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ValueError(f"not a valid {cls.__name__}: {explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """Return the first problem of a validation error in one line: the field, what is wrong, and what was found."""
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"]))
+    problem = first["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
+    if first["type"] == "extra_forbidden":
+        problem = "no such field"
+    elif first["type"] not in ("missing", "value_error"):
+        problem += f" (found {repr(first['input'])[:80]})"
+    return f"{field}: {problem}" if field else problem
+
+
+class Architecture(Description):
+    """A network apart from its number of classes; every stage of a recipe contains one."""
+
+    depth: Depth = Field(default=50, description="Layers of each stream's ResNet: 26, 50, 101 or 152.")
+    motion_depth: Depth | None = Field(
+        default=None, description="Layers of the motion stream if they differ (released ST-MulNet: 50 and 152)."
+    )
+    width: float = Field(
+        default=1.0, gt=0, description="Factor on every channel count. 1.0 is the paper's; 0.25 suits a laptop."
+    )
+    layout: Literal["torchvision", "caffe"] = Field(
+        default="torchvision",
+        description="Where strides and paddings lie; pretrained weights fit one layout only. `torchvision` strides in "
+        "the 3×3; `caffe` is that of the released weights: stride in the first 1×1, conv1 with a bias, ceil-mode pool.",
+    )
+    streams: tuple[Stream, ...] = Field(
+        default=STREAMS, min_length=1, description="Streams switched on. A single stream is a 2D ResNet over frames."
+    )
+    link: Literal["add", "multiply"] | None = Field(
+        default="add",
+        description="How one stream enters the other's second units: `add` (ST-ResNet), `multiply` (ST-MulNet).",
+    )
+    link_direction: Literal["motion_to_appearance", "appearance_to_motion", "both"] = Field(
+        default="motion_to_appearance",
+        description="The paper's is `motion_to_appearance`; the released code has the others.",
+    )
+    link_scale: float | None = Field(
+        default=None, description="Initial value of a learned per-channel factor on the link (released code: 0.1)."
+    )
+    temporal: Literal["inflate", "inject"] | None = Field(
+        default="inflate",
+        description="How second units span three time steps: `inflate` makes their two 1×1 convolutions 1×1×3 "
+        "(ST-ResNet); `inject` adds a 1×1×3 convolution after the ReLU of their 3×3 (ST-MulNet).",
+    )
+    temporal_init: Literal["identity", "average", "difference"] = Field(
+        default="identity",
+        description="Initial taps of injected convolutions: `identity` (0, 1, 0), `average` (⅓, ⅓, ⅓) or `difference` "
+        "(−1, 3, −1). Inflated ones always start as the average of their image filter.",
+    )
+    temporal_layers: tuple[Layer, ...] = Field(
+        default=LAYERS, description="The layers, of conv2_x … conv5_x, whose second units span time."
+    )
+    motion_temporal_layers: tuple[Layer, ...] | None = Field(
+        default=None, description="The same for the motion stream if it differs."
+    )
+    temporal_pool: tuple[Whole, Whole] | None = Field(
+        default=None,
+        description="Size and stride, in time steps, of the max pool before the head: (5, 2) is the released code's "
+        "ST-ResNet*, (5, 1) its ST-MulNet.",
+    )
+    flow_stack: Whole = Field(
+        default=10, description="L, the flow fields stacked at each time step; the motion stream reads 2L channels."
+    )
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Probability of dropping each feature before the classifier."
+    )
+    motion_dropout: float | None = Field(
+        default=None, ge=0, lt=1, description="The same for the motion stream if it differs."
+    )
+
+    @field_validator("streams")
+    @classmethod
+    def _order_streams(cls, streams: tuple[Stream, ...]) -> tuple[Stream, ...]:
+        if len(set(streams)) < len(streams):
+            raise ValueError(f"streams must name each stream once, not {list(streams)}")
+        return tuple(s for s in STREAMS if s in streams)
+
+    @field_validator("temporal_layers", "motion_temporal_layers")
+    @classmethod
+    def _order_layers(cls, layers: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if layers is not None and list(layers) != sorted(set(layers)):
+            raise ValueError(f"layers must be listed once each and in order, not {list(layers)}")
+        return layers
+
+    @model_validator(mode="after")
+    def _check_link(self) -> Self:
         if len(self.streams) == 1 and self.link is not None:
-            raise ValueError(f"a link needs both streams, but only {self.streams[0]} is on: set link to None")
-
-    def _check_types(self) -> None:
-        for name in ("num_classes", "depth", "flow_stack"):
-            require_whole(name, getattr(self, name))
-        if self.motion_depth is not None:
-            require_whole("motion_depth", self.motion_depth)
-        for name in ("streams", "temporal_stages", "motion_temporal_stages", "temporal_pool"):
-            values = getattr(self, name)
-            if not isinstance(values, tuple | list) and (values is not None or name in ("streams", "temporal_stages")):
-                raise ValueError(f"{name} must be a tuple, not {values!r}")
-            for value in values if values and name != "streams" else ():
-                require_whole(f"each of {name}", value)
-        require_number("width", self.width, above=0)
-        require_number("dropout", self.dropout)
-        for name in ("motion_dropout", "link_scale"):
-            if getattr(self, name) is not None:
-                require_number(name, getattr(self, name))
-
-    def _check_stream(self, stream: Stream) -> None:
-        dropout, stages = self.dropout_of(stream), self.temporal_stages_of(stream)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
-        if sorted(set(stages) & set(STAGES)) != list(stages):
-            raise ValueError(f"temporal stages must be among {STAGES}, each once and in order, not {stages}")
-
-    def depth_of(self, stream: Stream) -> Depth:
-        """The layers of a stream's ResNet."""
-        return self.motion_depth if stream == "motion" and self.motion_depth is not None else self.depth
-
-    def dropout_of(self, stream: Stream) -> float:
-        """The probability of dropping a feature before a stream's classifier."""
-        return self.motion_dropout if stream == "motion" and self.motion_dropout is not None else self.dropout
-
-    def temporal_stages_of(self, stream: Stream) -> tuple[int, ...]:
-        """The stages of a stream whose second units span time; none where nothing does."""
-        if self.temporal is None:
-            return ()
-        own = self.motion_temporal_stages
-        return own if stream == "motion" and own is not None else self.temporal_stages
+            raise ValueError(f"a link needs both streams, but only {self.streams[0]} is on: set link to null")
+        return self
 
     @property
     def base_channels(self) -> int:
-        """Channels after conv1: 64 × width."""
+        """The channels after conv1: 64 × width."""
         return max(1, round(64 * self.width))
 
+    def depth_of(self, stream: Stream) -> Depth:
+        """Return the depth of a stream's ResNet."""
+        return self.motion_depth if stream == "motion" and self.motion_depth is not None else self.depth
+
+    def dropout_of(self, stream: Stream) -> float:
+        """Return the probability of dropping a feature before a stream's classifier."""
+        return self.motion_dropout if stream == "motion" and self.motion_dropout is not None else self.dropout
+
+    def temporal_layers_of(self, stream: Stream) -> tuple[int, ...]:
+        """Return the layers of a stream whose second units span time; empty if none do."""
+        if self.temporal is None:
+            return ()
+        if stream == "motion" and self.motion_temporal_layers is not None:
+            return self.motion_temporal_layers
+        return self.temporal_layers
+
     def links_into(self, stream: Stream) -> bool:
-        """Whether the other stream enters the second units of `stream`."""
-        into = {"motion_to_appearance": ("appearance",), "appearance_to_motion": ("motion",), "both": STREAMS}
-        return self.link is not None and stream in into[self.link_direction]
+        """Return whether the other stream enters the second units of `stream`."""
+        target = {"appearance": "motion_to_appearance", "motion": "appearance_to_motion"}[stream]
+        return self.link is not None and self.link_direction in (target, "both")
 
-    def to_dict(self) -> dict[str, Any]:
-        """The description as plain values, as kept in a checkpoint."""
-        return asdict(self)
+    def with_classes(self, num_classes: int) -> STResNetConfig:
+        """Return this architecture with a number of classes: the config of a network."""
+        return STResNetConfig(num_classes=num_classes, **dict(self))
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> STResNetConfig:
-        """The config that `to_dict` described.
 
-        Raises:
-            ValueError: if a field is unknown, missing, of another type or out of range.
-        """
-        if not isinstance(values, dict):
-            raise ValueError(f"not the description of an ST-ResNet: expected fields by name, found {values!r:.40}")
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown or "num_classes" not in values:
-            raise ValueError(
-                f"not the description of an ST-ResNet: unknown fields {unknown}"
-                if unknown
-                else "not the description of an ST-ResNet: num_classes is missing"
-            )
-        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**tuples)
+class STResNetConfig(Architecture):
+    """The description of one ST-ResNet; equal descriptions give networks with interchangeable weights."""
+
+    num_classes: Whole = Field(description="K, the number of actions.")

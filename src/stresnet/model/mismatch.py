@@ -1,59 +1,56 @@
-"""What weights tell of their network, in the words of configs and recipes, for a misfit to be said in a few of them."""
+"""What weights reveal about their network, in the words of configs, so that a mismatch can be stated briefly."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from stresnet.model.config import STREAMS, UNITS_PER_STAGE, Stream
+from stresnet.model.config import STREAMS, UNITS_PER_LAYER, Stream
 
 _UNIT = re.compile(r"layer([1-4])\.(\d+)\.conv1\.weight")
 
 
-def misfit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """How the network that weights are of differs from the one expected, or "" where only single weights do."""
-    differing: dict[str, list[str]] = {}
-    for stream, own, theirs in _streams(expected, found):
-        if own and not theirs:
-            differing.setdefault(f"no {stream} stream", [])
-            continue
-        names = [name for name in own if own[name] != theirs[name]]
-        if names:
-            here, there = (", ".join(f"{name} {terms[name]}" for name in names) for terms in (own, theirs))
-            differing.setdefault(f"{here}; found {there}", []).append(stream)
-    parts = []
-    for text, streams in differing.items():
-        parts.append(f"{' and '.join(streams)}: expected {text}" if streams else f"{text} in them")
-    return "; ".join(parts)
+def mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """Return how the network that weights belong to differs from the expected one.
 
+    Args:
+        expected: the state dict to be filled.
+        found: the weights.
 
-def _streams(
-    expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
-) -> Iterator[tuple[Stream, dict[str, str], dict[str, str]]]:
+    Returns:
+        Such as "appearance: expected depth 50; found depth 26"; "" if only single weights differ.
+    """
+    differences: dict[str, list[str]] = {}
+    missing = []
     for stream in STREAMS:
-        own, theirs = _terms(expected, stream), _terms(found, stream)
-        if own:
-            yield stream, own, theirs
+        wanted, given = _properties(expected, stream), _properties(found, stream)
+        if wanted and not given:
+            missing.append(f"no {stream} stream in them")
+        elif names := [name for name in wanted if wanted[name] != given[name]]:
+            here, there = (", ".join(f"{name} {values[name]}" for name in names) for values in (wanted, given))
+            differences.setdefault(f"expected {here}; found {there}", []).append(stream)
+    return "; ".join([*missing, *(f"{' and '.join(streams)}: {text}" for text, streams in differences.items())])
 
 
-def _terms(weights: Mapping[str, Tensor], stream: Stream) -> dict[str, str]:
-    """What the weights of a stream tell; nothing where there are none."""
-    own = {key.removeprefix(f"{stream}."): value for key, value in weights.items() if key.startswith(f"{stream}.")}
-    first, last = own.get("conv1.weight"), own.get("fc.weight")
+def _properties(weights: Mapping[str, Tensor], stream: Stream) -> dict[str, str]:
+    """Return the config fields that the weights of a stream reveal; nothing if there are none."""
+    prefix = f"{stream}."
+    weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    first, last = weights.get("conv1.weight"), weights.get("fc.weight")
     if first is None or first.ndim != 4 or last is None:
         return {}
-    stages = [int(match[1]) for key in own if (match := _UNIT.fullmatch(key))]
-    units = tuple(stages.count(stage) for stage in (1, 2, 3, 4))
-    depth = next((str(depth) for depth, usual in UNITS_PER_STAGE.items() if usual == units), f"of units {units}")
-    inflated = any(value.shape[2:] == (3, 1) and ".temporal." not in key for key, value in own.items())
-    injected = any(".temporal." in key for key in own)
-    terms = {
+    layers = [int(match[1]) for key in weights if (match := _UNIT.fullmatch(key))]
+    units = tuple(layers.count(layer) for layer in (1, 2, 3, 4))
+    depth = next((str(depth) for depth, usual in UNITS_PER_LAYER.items() if usual == units), f"with units {units}")
+    inflated = any(value.shape[2:] == (3, 1) and ".temporal." not in key for key, value in weights.items())
+    injected = any(".temporal." in key for key in weights)
+    properties = {
         "depth": depth,
         "width": f"{first.shape[0] / 64:g}",
-        "layout": "caffe" if "conv1.bias" in own else "torchvision",
+        "layout": "caffe" if "conv1.bias" in weights else "torchvision",
         "temporal": " and ".join(["inflate"] * inflated + ["inject"] * injected) or "null",
         "num_classes": str(last.shape[0]),
     }
-    return terms | ({"flow_stack": f"{first.shape[1] / 2:g}"} if stream == "motion" else {})
+    return properties | ({"flow_stack": f"{first.shape[1] / 2:g}"} if stream == "motion" else {})

@@ -9,26 +9,27 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from stresnet.model.config import STResNetConfig
+from stresnet.model.config import LAYERS, Architecture, STResNetConfig
 from stresnet.model.network import STResNet
 
 
-def network_name(config: STResNetConfig) -> str:
-    """What a network is called: `ST-ResNet*-50`, `ST-MulNet-50/152`, `two-stream ResNet-50`, `ResNet-26 (motion)`.
+def network_name(config: Architecture) -> str:
+    """Return a network's name: `ST-ResNet*-50`, `ST-MulNet-50/152`, `two-stream ResNet-50`, `ResNet-26 (motion)`.
 
-    What the papers have no name for is said after it: `two-stream ResNet-50 with links that add`.
+    Anything the papers have no name for is appended: `two-stream ResNet-50 with additive links`.
     """
     depths = dict.fromkeys(config.depth_of(stream) for stream in config.streams)
     depth = "/".join(map(str, depths))
     kinds = {("inflate", "add"): "ST-ResNet", ("inject", "multiply"): "ST-MulNet"}
-    temporal = config.temporal if any(map(config.temporal_stages_of, config.streams)) else None
-    way = {"appearance_to_motion": " from appearance to motion", "both": " both ways"}.get(config.link_direction, "")
+    temporal = config.temporal if any(map(config.temporal_layers_of, config.streams)) else None
+    ways = {"appearance_to_motion": " from appearance to motion", "both": " in both directions"}
+    way = ways.get(config.link_direction, "")
     kind = kinds.get((temporal or "", config.link or ""))
     if kind is not None:
         star = "*" if config.temporal_pool is not None and kind == "ST-ResNet" else ""
         return f"{kind}{star}-{depth}{way and f' with links{way}'}"
     parts = [
-        {"add": "links that add", "multiply": "links that multiply"}[config.link] + way if config.link else "",
+        {"add": "additive links", "multiply": "multiplicative links"}[config.link] + way if config.link else "",
         {"inflate": "inflated", "inject": "injected"}[temporal] + " temporal convolutions" if temporal else "",
         "a temporal pool" if config.temporal_pool else "",
     ]
@@ -39,12 +40,12 @@ def network_name(config: STResNetConfig) -> str:
 
 
 def parameters(module: nn.Module) -> int:
-    """How many numbers are learned; running moments of batch norm are not among them."""
+    """Return the number of learned parameters; running moments of batch norm are not counted."""
     return sum(p.numel() for p in module.parameters())
 
 
 def count_flops(config: STResNetConfig, steps: int, side_px: int) -> int:
-    """The FLOPs of one forward pass over one clip, counted on shapes alone.
+    """Return the FLOPs of one forward pass over one clip, counted from shapes alone.
 
     Two for every multiply-add of convolutions and classifiers; batch norm, ReLU, pools and sums are not counted.
 
@@ -57,10 +58,10 @@ def count_flops(config: STResNetConfig, steps: int, side_px: int) -> int:
 
 
 def flops_of(net: STResNet, steps: int, side_px: int) -> int:
-    """The same of a network on the meta device, which is of no use after."""
+    """Return the same for a network on the meta device, which is unusable afterwards."""
     for module in list(net.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d):  # not counted, but half of the time that counting takes
+            if isinstance(child, nn.BatchNorm2d):  # not counted, yet half of the time
                 setattr(module, name, nn.Identity())
     rgb = torch.empty(1, 3, steps, side_px, side_px, device="meta")
     flow = torch.empty(1, 2 * net.config.flow_stack, steps, side_px, side_px, device="meta")
@@ -70,13 +71,29 @@ def flops_of(net: STResNet, steps: int, side_px: int) -> int:
 
 
 def on_meta(config: STResNetConfig) -> STResNet:
-    """A network of shapes without numbers."""
+    """Return a network on the meta device: shapes without numbers."""
     with torch.device("meta"), _NoDraws():
         return STResNet(config).eval()
 
 
+def temporal_reach_steps(config: Architecture) -> tuple[int, ...]:
+    """Return how many time steps one output of conv2_x … conv5_x sees, in the stream that sees most.
+
+    5, 9, 13 and 17 in ST-ResNet: two temporal convolutions in each second unit. A link passes on the reach of the
+    stream that it comes from.
+    """
+    added = {"inflate": 4, "inject": 2}.get(config.temporal or "", 0)
+    reach = dict.fromkeys(config.streams, 1)
+    widest = []
+    for layer in LAYERS:
+        linked = {s: max(reach.values()) if config.links_into(s) else reach[s] for s in reach}
+        reach = {s: linked[s] + (added if layer in config.temporal_layers_of(s) else 0) for s in reach}
+        widest.append(max(reach.values()))
+    return tuple(widest)
+
+
 class _NoDraws(TorchFunctionMode):
-    """Leaves weights undrawn: where there are no numbers to draw, going through the motions takes most of the time."""
+    """Skip drawing random weights, which takes most of the time on the meta device and has no effect there."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.Tensor.normal_, torch.Tensor.uniform_):

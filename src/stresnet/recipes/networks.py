@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from stresnet.model import Stream, STResNet, STResNetConfig
-from stresnet.model.profile import flops_of, on_meta, parameters
+from stresnet.model.profile import flops_of, on_meta, parameters, temporal_reach_steps
 from stresnet.recipes import load_recipe, packaged_recipes
 
 CLASSES = 101
@@ -68,7 +68,9 @@ class ModelRow:
 
     def to_dict(self) -> dict[str, Any]:
         """The row as plain values."""
-        return asdict(self)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        published = None if self.published is None else vars(self.published)
+        return values | {"config": self.config.to_dict(), "published": published}
 
 
 @dataclass(frozen=True)
@@ -80,30 +82,30 @@ class _Network:
     published: Published | None = None
 
 
-_ST_RESNET = STResNetConfig(CLASSES)
-_ST_MULNET = replace(_ST_RESNET, temporal="inject", link="multiply", temporal_pool=(5, 1))
+_ST_RESNET = STResNetConfig(num_classes=CLASSES)
+_ST_MULNET = _ST_RESNET.replace(temporal="inject", link="multiply", temporal_pool=(5, 1))
 
 _PAPERS = (
     _Network(
         "two-stream fusion",
-        replace(_ST_RESNET, temporal=None, link=None),
+        _ST_RESNET.replace(temporal=None, link=None),
         published=Published(89.5, 60.6, NIPS),
     ),
-    _Network("ST-ResNet-26", replace(_ST_RESNET, depth=26)),
+    _Network("ST-ResNet-26", _ST_RESNET.replace(depth=26)),
     _Network("ST-ResNet-50", _ST_RESNET, published=Published(92.8, 65.6, NIPS)),
     _Network(
         "ST-ResNet*-50",
-        replace(_ST_RESNET, temporal_pool=(5, 2)),
+        _ST_RESNET.replace(temporal_pool=(5, 2)),
         steps=11,
         published=Published(93.4, 66.4, NIPS, recalled=("hmdb51",)),
     ),
-    _Network("ST-ResNet-101", replace(_ST_RESNET, depth=101)),
-    _Network("ST-ResNet-152", replace(_ST_RESNET, depth=152)),
+    _Network("ST-ResNet-101", _ST_RESNET.replace(depth=101)),
+    _Network("ST-ResNet-152", _ST_RESNET.replace(depth=152)),
     _Network("ST-MulNet-50", _ST_MULNET),
     # As the authors released it: the deep motion stream has temporal convolutions in conv2 and conv5 only.
     _Network(
         "ST-MulNet-50/152",
-        replace(_ST_MULNET, layout="caffe", motion_depth=152, motion_temporal_stages=(2, 5)),
+        _ST_MULNET.replace(layout="caffe", motion_depth=152, motion_temporal_layers=(2, 5)),
         published=Published(94.2, 68.9, CVPR),
     ),
 )
@@ -129,7 +131,7 @@ def _row(network: _Network, recipes: Sequence[str]) -> ModelRow:
         motion_parameters=_of_stream(net, "motion"),
         parameters=parameters(net),
         flops=flops_of(net, network.steps, network.side_px),
-        reach_steps=net.temporal_reach_steps[-1] + (config.temporal_pool[0] - 1 if config.temporal_pool else 0),
+        reach_steps=temporal_reach_steps(config)[-1] + (config.temporal_pool[0] - 1 if config.temporal_pool else 0),
         recipes=tuple(recipes),
         published=network.published,
     )
@@ -158,4 +160,4 @@ def _recipes_of(network: _Network, trained: Sequence[_Network]) -> tuple[str, ..
 
 def _computed(config: STResNetConfig) -> STResNetConfig:
     """The config without what only training sees."""
-    return replace(config, dropout=0.0, motion_dropout=None, temporal_init="identity")
+    return config.replace(dropout=0.0, motion_dropout=None, temporal_init="identity")

@@ -160,9 +160,8 @@ def _two_stream_start(image: ImageWeights, out: Path, classes: str) -> Conversio
 
 
 def _two_streams(image: ImageWeights, classes: int) -> STResNet:
-    return STResNet(
-        STResNetConfig(classes, depth=image.depth, width=image.width, layout=image.layout, link=None, temporal=None)
-    )
+    shape = {"depth": image.depth, "width": image.width, "layout": image.layout}
+    return STResNet(STResNetConfig.from_dict({"num_classes": classes, "link": None, "temporal": None, **shape}))
 
 
 def _count(classes: str) -> int | None:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from stresnet.errors import CheckpointError
 from stresnet.model.checkpoint import compare, first_line, load_checkpoint, summary
-from stresnet.model.config import UNITS_PER_STAGE, Depth, Stream, STResNetConfig
-from stresnet.model.network import STResNet, average_taps
+from stresnet.model.config import UNITS_PER_LAYER, Depth, Stream, STResNetConfig
+from stresnet.model.initialization import average_taps
+from stresnet.model.network import STResNet
 from stresnet.model.preprocessing import Preprocessing
 from stresnet.weights.file_types import advice
 
@@ -197,9 +198,9 @@ def _shape(weights: Mapping[str, Tensor], path: Path) -> tuple[Depth, float]:
         raise CheckpointError(
             f"{path} holds a ResNet without bottlenecks (18 or 34 layers): give one of {get_args(Depth)} layers"
         )
-    for depth, expected in UNITS_PER_STAGE.items():
+    for depth, expected in UNITS_PER_LAYER.items():
         if units == expected:
-            return depth, first.shape[0] / 64  # type: ignore[return-value]  # the keys are the depths
+            return depth, first.shape[0] / 64
     raise CheckpointError(f"{path} has {units} units in its stages, no ResNet of {get_args(Depth)} layers has")
 
 

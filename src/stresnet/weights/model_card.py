@@ -152,7 +152,7 @@ def _link(config: STResNetConfig) -> str:
 
 
 def _temporal(config: STResNetConfig) -> str:
-    spans = {stream: config.temporal_stages_of(stream) for stream in config.streams}
+    spans = {stream: config.temporal_layers_of(stream) for stream in config.streams}
     if config.temporal is None or not any(spans.values()):
         return ""
     what = {

@@ -96,10 +96,10 @@ CASES = {
     "ST-ResNet": Case(lambda: surgery.st_resnet(*streams(101, base=8)), clips=2, nested=True, config=ST_RESNET),
     "ST-ResNet, 51 classes, taller": Case(lambda: surgery.st_resnet(*streams(51)), 5, TALL, config=ST_RESNET),
     "ST-ResNet of 101 layers": Case(
-        lambda: surgery.st_resnet(*streams(5, 101)), config={"depth": 101, "temporal_stages": (2, 5)}
+        lambda: surgery.st_resnet(*streams(5, 101)), config={"depth": 101, "temporal_layers": (2, 5)}
     ),
     "ST-ResNet of 152 layers": Case(
-        lambda: surgery.st_resnet(*streams(5, 152)), config={"depth": 152, "temporal_stages": (2, 5)}
+        lambda: surgery.st_resnet(*streams(5, 152)), config={"depth": 152, "temporal_layers": (2, 5)}
     ),
     "ST-ResNet*": Case(
         lambda: surgery.pool_time(surgery.st_resnet(*streams(101))), 11, config={**ST_RESNET, "temporal_pool": (5, 2)}
@@ -114,7 +114,7 @@ CASES = {
     "ST-MulNet 50/152, 11 steps": Case(
         lambda: surgery.st_mulnet(*streams(101, 50, 152)),
         11,
-        config={**ST_MULNET, "depth": 50, "motion_depth": 152, "motion_temporal_stages": (2, 5)},
+        config={**ST_MULNET, "depth": 50, "motion_depth": 152, "motion_temporal_layers": (2, 5)},
     ),
     "ST-MulNet 50/152, 51 classes, taller": Case(
         lambda: surgery.st_mulnet(*streams(51, 50, 152)), 6, TALL, nested=True, config={**ST_MULNET, "num_classes": 51}

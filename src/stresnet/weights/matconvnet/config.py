@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from pydantic import ValidationError
+
 from stresnet.errors import CheckpointError
-from stresnet.model.config import STREAMS, UNITS_PER_STAGE, Stream, STResNetConfig
+from stresnet.model.config import STREAMS, UNITS_PER_LAYER, Stream, STResNetConfig, explain
 from stresnet.weights.matconvnet.dagnn import DagNN, Layer
 from stresnet.weights.matconvnet.graph import EXPANSION, Shape
 
@@ -68,18 +70,18 @@ def infer_config(net: DagNN, order: list[Layer]) -> STResNetConfig:
         **_links(facts),
     }
     if kinds:
-        values["temporal_stages"] = _stages(main)
+        values["temporal_layers"] = _stages(main)
     if motion is not None:
         values["flow_stack"] = motion.in_channels // 2
     if motion is not None and len(streams) == 2:
         # named only where the streams differ
         values["motion_depth"] = _depth(motion) if _depth(motion) != values["depth"] else None
         values["motion_dropout"] = _dropout(motion) if _dropout(motion) != values["dropout"] else None
-        values["motion_temporal_stages"] = _stages(motion) if kinds and _stages(motion) != _stages(main) else None
+        values["motion_temporal_layers"] = _stages(motion) if kinds and _stages(motion) != _stages(main) else None
     try:
         return STResNetConfig(**values)
-    except ValueError as error:
-        raise CheckpointError(f"no STResNet is like it: {error}") from None
+    except ValidationError as error:
+        raise CheckpointError(f"no STResNet is like it: {explain(error)}") from None
 
 
 class _Survey:
@@ -192,7 +194,7 @@ def _classes(facts: _Facts) -> int:
 
 def _depth(facts: _Facts) -> int:
     """The depth with as many units; with one or two more or fewer, `match` tells which."""
-    counts = {sum(units): depth for depth, units in UNITS_PER_STAGE.items()}
+    counts = {sum(units): depth for depth, units in UNITS_PER_LAYER.items()}
     nearest = min(counts, key=lambda count: abs(count - facts.convs))
     if abs(nearest - facts.convs) <= 2:
         return counts[nearest]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from stresnet.model.config import UNITS_PER_STAGE, Stream, STResNetConfig
+from stresnet.model.config import UNITS_PER_LAYER, Stream, STResNetConfig
 from stresnet.weights.matconvnet.dagnn import Layer
 
 EXPANSION = 4
@@ -56,7 +56,7 @@ def graph_of(config: STResNetConfig) -> Graph:
             net.unit(stage, 0)
         links = {stream: _link(net, streams, stage) for stream, net in streams.items()}
         for stream, net in streams.items():
-            for index in range(1, UNITS_PER_STAGE[config.depth_of(stream)][stage]):
+            for index in range(1, UNITS_PER_LAYER[config.depth_of(stream)][stage]):
                 net.unit(stage, index, links[stream] if index == 1 else None)
     for net in streams.values():
         net.head()
@@ -123,7 +123,7 @@ class _Stream:
         inner = config.base_channels * 2**stage
         stride = 2 if stage > 0 and index == 0 else 1
         first, second = (stride, 1) if config.layout == "caffe" else (1, stride)
-        temporal = config.temporal if index == 1 and stage + 2 in config.temporal_stages_of(self.stream) else None
+        temporal = config.temporal if index == 1 and stage + 2 in config.temporal_layers_of(self.stream) else None
         inflate = temporal == "inflate"
 
         x, channels = self.x, self.channels
