@@ -337,12 +337,12 @@ def test_damaged_models(
     bare.write_bytes((2).to_bytes(8, "little") + b"{}")
     new = tmp_path / "new"
     lines = {
-        ("predict", cut, clip): "cut.safetensors is no model, or not a whole one",
-        ("predict", bare, clip): "holds weights but no description of an ST-ResNet",
+        ("predict", cut, clip): "cut.safetensors is not a model, or is truncated",
+        ("predict", bare, clip): "holds weights without the metadata of an ST-ResNet",
         ("predict", run.folder, clip): "is a folder: give the .safetensors file in it",
-        ("predict", clip, clip): "is no model, or not a whole one",
-        ("evaluate", cut, store.root): "is no model, or not a whole one",
-        ("evaluate", copy, store.root): f"{copy / 'motion' / 'model.safetensors'} is no model, or not a whole one",
+        ("predict", clip, clip): "is not a model, or is truncated",
+        ("evaluate", cut, store.root): "is not a model, or is truncated",
+        ("evaluate", copy, store.root): f"{copy / 'motion' / 'model.safetensors'} is not a model, or is truncated",
         ("train", store.root, new, "--recipe", recipe, "--init", f"motion={cut}", "--stage", "motion"): "not a whole",
         ("train", store.root, new, "--recipe", recipe, "--init", f"motion={tmp_path / 'no'}"): "no weights at",
     }

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,9 @@ from torch import Tensor
 
 from helpers import dagnn_files as files
 from helpers import dagnn_surgery as surgery
+from stresnet.cli.run_demo import run_demo
 from stresnet.data.store import Store
+from stresnet.evaluation.metrics import top_k_accuracy
 from stresnet.model import STResNet, STResNetConfig
 from stresnet.recipes import load_recipe, packaged_recipes
 from stresnet.training import train
@@ -201,7 +200,7 @@ def record(store: Store, folder: Path) -> None:
         "recipes": {name: recipe_values(name) for name in packaged_recipes()},
         "pictures": pictures(store),
         "conversions": conversions(folder),
-        "demo": load().get("demo", {}) if FILE.is_file() else {},  # takes minutes: recorded by `record_demo`
+        "demo": load().get("demo", {}) if FILE.is_file() else {},  # takes minutes: recorded by hand
     }
     FILE.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
 
@@ -212,8 +211,6 @@ def load() -> dict[str, Any]:
 
 
 def demo(folder: Path) -> dict[str, float]:
-    """The demo's table: top-1 accuracy of each row. Takes minutes."""
-    command = [sys.executable, "-m", "stresnet", "demo", str(folder), "--json"]
-    threads = {**os.environ, "OMP_NUM_THREADS": "2"}
-    rows = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=threads).stdout)
-    return {row["name"]: row["top1"][0] for row in rows}
+    """The demo's table: top-1 accuracy of each row, in single precision. Takes minutes."""
+    evaluation = run_demo(folder, recipe=load_recipe("demo", ["precision=32-true"]))
+    return {row.table.name: top_k_accuracy(row.table, 1).value for row in evaluation.rows}

@@ -32,7 +32,7 @@ def checkpoint(crop_px: int = 32, mirror: bool = True, **config: object) -> Chec
     """A network with random weights whose normalisation fits its features."""
     recipe = tiny_recipe({"st-resnet": {"starts_from": [], "dropout": 0.0}}, crop_px=crop_px)
     torch.manual_seed(0)
-    model = STResNet(replace(recipe.config(recipe.stages[0], 3), **config))  # type: ignore[arg-type]
+    model = STResNet(recipe.config(recipe.stages[0], 3).replace(**config))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
@@ -43,7 +43,7 @@ def checkpoint(crop_px: int = 32, mirror: bool = True, **config: object) -> Chec
     return Checkpoint(
         model=model.eval(),
         classes=CLASSES,
-        preprocessing=Preprocessing(MEAN, STD, FLOW_STD, crop_px, mirror),
+        preprocessing=Preprocessing(rgb_mean=MEAN, rgb_std=STD, flow_std=FLOW_STD, crop_px=crop_px, mirror=mirror),
         store_spec=SPEC.to_dict(),
         stage="st-resnet",
         recipe=recipe.model_dump(mode="json"),
@@ -166,9 +166,9 @@ def test_one_stream_alone(clip: PreparedVideo) -> None:
     both = checkpoint(link=None)
     expected = Recognizer(both).score(clip)
     for stream, other in (("appearance", "motion"), ("motion", "appearance")):
-        model = STResNet(replace(both.model.config, streams=(stream,)))
+        model = STResNet(both.model.config.replace(streams=(stream,)))
         model.load_state_dict({k: v for k, v in both.model.state_dict().items() if k.startswith(stream)})
-        scores = Recognizer(replace(both, model=model.eval())).score(clip)
+        scores = Recognizer(both.replace(model=model.eval())).score(clip)
         np.testing.assert_allclose(getattr(scores, stream), getattr(expected, stream), rtol=1e-5)
         assert np.array_equal(scores.fused, getattr(scores, stream))
         assert getattr(scores, other) is None
@@ -239,9 +239,9 @@ def test_videos_that_cannot_be_judged(run: Run, tmp_path: Path) -> None:
     assert str(SPEC.flow) in str(error.value)
     assert str(other.flow) in str(error.value)
     with pytest.raises(ValueError, match="no protocol 'dense': give one of dense25, crop10x25, center"):
-        recognizer.predict(tmp_path / "long.mp4", protocol="dense")  # type: ignore[arg-type]
+        recognizer.predict(tmp_path / "long.mp4", protocol="dense")
     with pytest.raises(CheckpointError, match="names no recipe"):
-        Recognizer(replace(recognizer.checkpoint, recipe={})).predict(tmp_path / "long.mp4", protocol="center")
+        Recognizer(recognizer.checkpoint.replace(recipe={})).predict(tmp_path / "long.mp4", protocol="center")
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "xpu"])
@@ -256,7 +256,7 @@ def test_what_is_no_model(tmp_path: Path, run: Run) -> None:
     whole = (run.folder / "model.safetensors").read_bytes()
     for name, content in {"cut": whole[:-100], "empty": b"", "text": b"not a model"}.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(CheckpointError, match=f"{name} is no model, or not a whole one") as error:
+        with pytest.raises(CheckpointError, match=f"{name} is not a model, or is truncated") as error:
             Recognizer(tmp_path / name)
         assert "\n" not in str(error.value)
     with pytest.raises(CheckpointError, match=r"no model at .*nowhere"):

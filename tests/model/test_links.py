@@ -10,6 +10,8 @@ from helpers import formula
 from helpers.formula import Mix, added, clips_of, f, multiplied, randomized
 from stresnet.model import STREAMS, STResNet, STResNetConfig
 from stresnet.model.checkpoint import transfer_weights
+from stresnet.model.config import LAYERS
+from stresnet.model.profile import temporal_reach_steps
 
 torch.set_num_threads(1)
 
@@ -107,7 +109,7 @@ def test_learned_scale_acts_on_the_incoming_stream_by_channel(link: str) -> None
 
 def silence(net: STResNet) -> None:
     """Make every motion sum that a link reads negative, so that nothing comes through its ReLU."""
-    for stage in net.motion.stages():
+    for stage in map(net.motion.layer, LAYERS):
         for norm in (stage[0].bn3, stage[0].downsample[1]):
             norm.weight.data.zero_()
             norm.bias.data.fill_(-1)
@@ -126,7 +128,7 @@ def test_silent_motion_leaves_the_appearance_sum_alone() -> None:
 def test_silent_motion_and_positive_sums_are_independent_streams() -> None:
     linked = randomized(STResNet(config()))
     silence(linked)
-    for stage in linked.appearance.stages():
+    for stage in map(linked.appearance.layer, LAYERS):
         for norm in (stage[0].bn3, stage[0].downsample[1]):
             norm.running_var.fill_(1e6)
             norm.bias.data.fill_(5)  # every sum that a linked branch reads is above 0, where f(x) = x
@@ -250,7 +252,7 @@ def test_identity_injection_changes_nothing_until_trained() -> None:
 def test_temporal_reach(temporal: str | None, stream: int) -> None:
     net = randomized(STResNet(config(temporal=temporal)))
     kept: list[Tensor] = []
-    for stage in net.appearance.stages():
+    for stage in map(net.appearance.layer, LAYERS):
         stage[-1].register_forward_hook(lambda module, inputs, output: kept.append(output))
     steps, middle = 25, 12
     inputs = clips_of(steps=steps)
@@ -260,7 +262,7 @@ def test_temporal_reach(temporal: str | None, stream: int) -> None:
         net(*inputs)
         net(*changed)
     felt = [(a - b).abs().amax((1, 2, 3)) > 1e-9 for a, b in zip(kept[:4], kept[4:], strict=True)]
-    reach = net.temporal_reach_steps
+    reach = temporal_reach_steps(net.config)
     assert reach == {"inflate": (5, 9, 13, 17), "inject": (3, 5, 7, 9), None: (1, 1, 1, 1)}[temporal]
     for by_step, steps_felt in zip(felt, reach, strict=True):
         first = middle - steps_felt // 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -12,7 +11,7 @@ import typer
 
 from stresnet.cli.models import models
 from stresnet.model import Stream, STResNet, STResNetConfig
-from stresnet.model.profile import count_flops, network_name, on_meta, parameters
+from stresnet.model.profile import count_flops, network_name, on_meta, parameters, temporal_reach_steps
 from stresnet.recipes import packaged_recipes
 from stresnet.recipes.networks import ModelRow, model_table
 
@@ -29,7 +28,7 @@ def table() -> dict[str, ModelRow]:
 
 @pytest.mark.parametrize(("classes", "total"), [(101, 58_624_522), (51, 58_419_622)])
 def test_parameters_of_the_paper(classes: int, total: int) -> None:
-    net = on_meta(STResNetConfig(classes, layout="caffe"))
+    net = on_meta(STResNetConfig(num_classes=classes, layout="caffe"))
     assert parameters(net) == total
     if classes == 101:
         assert parameters(net.get_submodule("appearance")) == 29_285_605
@@ -48,7 +47,7 @@ def test_parameters_in_the_table() -> None:
 
 
 def test_the_meta_device_changes_no_shape() -> None:
-    config = STResNetConfig(7, depth=26, width=0.125, link="multiply", temporal="inject", link_scale=0.1)
+    config = STResNetConfig(num_classes=7, depth=26, width=0.125, link="multiply", temporal="inject", link_scale=0.1)
     expected = {key: value.shape for key, value in STResNet(config).state_dict().items()}
     found = on_meta(config)
     assert {key: value.shape for key, value in found.state_dict().items()} == expected
@@ -89,18 +88,18 @@ def flops_of_stream(config: STResNetConfig, stream: Stream, steps: int, side_px:
     return 2 * (per_step * steps + outputs * channels * config.num_classes)
 
 
-SMALL = STResNetConfig(7, depth=26, width=0.25)
+SMALL = STResNetConfig(num_classes=7, depth=26, width=0.25)
 
 
 @pytest.mark.parametrize(
     ("config", "steps", "side_px"),
     [
         (SMALL, 5, 64),
-        (replace(SMALL, layout="caffe"), 5, 70),
-        (replace(SMALL, temporal=None, link=None), 1, 64),
-        (replace(SMALL, temporal_pool=(5, 2)), 11, 56),
-        (replace(SMALL, temporal="inject", link="multiply", temporal_pool=(5, 1)), 7, 64),
-        (replace(SMALL, layout="caffe", temporal="inject", motion_depth=50, motion_temporal_layers=(2, 5)), 5, 64),
+        (SMALL.replace(layout="caffe"), 5, 70),
+        (SMALL.replace(temporal=None, link=None), 1, 64),
+        (SMALL.replace(temporal_pool=(5, 2)), 11, 56),
+        (SMALL.replace(temporal="inject", link="multiply", temporal_pool=(5, 1)), 7, 64),
+        (SMALL.replace(layout="caffe", temporal="inject", motion_depth=50, motion_temporal_layers=(2, 5)), 5, 64),
     ],
 )
 def test_flops_by_hand(config: STResNetConfig, steps: int, side_px: int) -> None:
@@ -109,7 +108,7 @@ def test_flops_by_hand(config: STResNetConfig, steps: int, side_px: int) -> None
 
 
 def test_flops_of_one_stream() -> None:
-    config = replace(SMALL, link=None, streams=("motion",))
+    config = SMALL.replace(link=None, streams=("motion",))
     assert count_flops(config, 5, 64) == flops_of_stream(config, "motion", 5, 64)
 
 
@@ -158,14 +157,14 @@ def test_reach_in_time() -> None:
 def test_the_reach_is_that_of_a_network() -> None:
     """A change of one step is seen in outputs up to half the reach away, and no further."""
     torch.manual_seed(0)
-    net = STResNet(STResNetConfig(3, depth=26, width=0.125, temporal_pool=(5, 1))).double().eval()
+    net = STResNet(STResNetConfig(num_classes=3, depth=26, width=0.125, temporal_pool=(5, 1))).double().eval()
     rgb = torch.randn(1, 3, 45, 32, 32, dtype=torch.float64)
     flow = torch.randn(1, 20, 45, 32, 32, dtype=torch.float64)
     other = rgb.clone()
     other[:, :, 22] += 1
     with torch.no_grad():
         changed = (net(rgb, flow).appearance != net(other, flow).appearance)[0].any(1).nonzero().flatten()
-    reach = net.temporal_reach_steps[-1] + 4
+    reach = temporal_reach_steps(net.config)[-1] + 4
     assert int(changed.max() - changed.min()) + 1 == reach == 21
 
 
@@ -189,14 +188,14 @@ def test_published_figures() -> None:
         ({"link": None, "temporal": None}, "two-stream ResNet-50"),
         ({"link": None}, "two-stream ResNet-50 with inflated temporal convolutions"),
         ({"link": None, "temporal": "inject"}, "two-stream ResNet-50 with injected temporal convolutions"),
-        ({"temporal": None}, "two-stream ResNet-50 with links that add"),
-        ({"temporal_layers": ()}, "two-stream ResNet-50 with links that add"),
-        ({"link": "multiply"}, "two-stream ResNet-50 with links that multiply and inflated temporal convolutions"),
+        ({"temporal": None}, "two-stream ResNet-50 with additive links"),
+        ({"temporal_layers": ()}, "two-stream ResNet-50 with additive links"),
+        ({"link": "multiply"}, "two-stream ResNet-50 with multiplicative links and inflated temporal convolutions"),
         ({"link": None, "temporal": None, "temporal_pool": (5, 2)}, "two-stream ResNet-50 with a temporal pool"),
-        ({"link_direction": "both"}, "ST-ResNet-50 with links both ways"),
+        ({"link_direction": "both"}, "ST-ResNet-50 with links in both directions"),
         (
             {"temporal": None, "link": "multiply", "link_direction": "appearance_to_motion", "motion_depth": 101},
-            "two-stream ResNet-50/101 with links that multiply from appearance to motion",
+            "two-stream ResNet-50/101 with multiplicative links from appearance to motion",
         ),
         (
             {"link": None, "streams": ("appearance",), "temporal_pool": (5, 1)},
@@ -206,7 +205,7 @@ def test_published_figures() -> None:
     ],
 )
 def test_names(changes: dict[str, object], name: str) -> None:
-    assert network_name(replace(STResNetConfig(101), **changes)) == name  # type: ignore[arg-type]
+    assert network_name(STResNetConfig(num_classes=101).replace(**changes)) == name
 
 
 # ---------------------------------------------------------------- the command

@@ -236,7 +236,7 @@ def test_a_start_that_does_not_fit_is_found_before_anything_is_trained(tmp_path:
     (tmp_path / "text.safetensors").write_text("no weights")
     motion = run.model_file("motion")
     for file, said in (
-        (tmp_path / "text.safetensors", "is no model, or not a whole one"),
+        (tmp_path / "text.safetensors", "is not a model, or is truncated"),
         (
             motion,
             f"{motion}, ResNet-26 (motion), cannot start stage st-resnet, ST-ResNet-26: the weights are of another "
@@ -253,7 +253,7 @@ def test_a_classifier_of_other_classes_is_not_taken_over(tmp_path: Path, run: Ru
     kept = []
     for classes in (start.classes, start.classes[::-1]):
         file = tmp_path / f"{classes[0]}.safetensors"
-        save_checkpoint(file, replace(start, classes=classes))
+        save_checkpoint(file, start.replace(classes=classes))
         trained = train(store, tmp_path / f"run {classes[0]}", recipe, init={"appearance": file}, workers=0)
         found = load_checkpoint(trained.model_file("appearance")).model.state_dict()
         kept.append(torch.allclose(found["appearance.fc.weight"], start.model.appearance.fc.weight, atol=1e-6))
@@ -352,8 +352,8 @@ def test_seconds_of_earlier_attempts_count(store: Store) -> None:
 
 def test_pixels_are_normalised_as_the_weights_of_the_start_want_it(tmp_path: Path, run: Run, store: Store) -> None:
     started = load_checkpoint(run.model_file("appearance"))
-    levels = replace(started.preprocessing, rgb_mean=(1.0, 2.0, 3.0), rgb_std=(4.0, 5.0, 6.0), flow_std=7.0)
-    save_checkpoint(tmp_path / "start.safetensors", replace(started, preprocessing=levels, trained_on=()))
+    levels = started.preprocessing.replace(rgb_mean=(1.0, 2.0, 3.0), rgb_std=(4.0, 5.0, 6.0), flow_std=7.0)
+    save_checkpoint(tmp_path / "start.safetensors", started.replace(preprocessing=levels, trained_on=()))
     stages = {"appearance": {"starts_from": ["imagenet"]}, "motion": {}, "st-resnet": {}}
     trained = train(
         store, tmp_path / "run", tiny_recipe(stages), init={"imagenet": tmp_path / "start.safetensors"}, workers=0

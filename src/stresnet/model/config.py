@@ -22,6 +22,7 @@ UNITS_PER_LAYER: dict[Depth, tuple[int, int, int, int]] = {
 """Bottleneck units in conv2_x … conv5_x (He et al. 2016; 26 is the smallest depth that has second units)."""
 
 Whole = Annotated[int, Field(strict=True, ge=1)]
+Number = Annotated[float, Field(strict=True)]
 
 
 class Description(BaseModel):
@@ -70,7 +71,7 @@ class Architecture(Description):
     motion_depth: Depth | None = Field(
         default=None, description="Layers of the motion stream if they differ (released ST-MulNet: 50 and 152)."
     )
-    width: float = Field(
+    width: Number = Field(
         default=1.0, gt=0, description="Factor on every channel count. 1.0 is the paper's; 0.25 suits a laptop."
     )
     layout: Literal["torchvision", "caffe"] = Field(
@@ -89,7 +90,7 @@ class Architecture(Description):
         default="motion_to_appearance",
         description="The paper's is `motion_to_appearance`; the released code has the others.",
     )
-    link_scale: float | None = Field(
+    link_scale: Number | None = Field(
         default=None, description="Initial value of a learned per-channel factor on the link (released code: 0.1)."
     )
     temporal: Literal["inflate", "inject"] | None = Field(
@@ -116,10 +117,10 @@ class Architecture(Description):
     flow_stack: Whole = Field(
         default=10, description="L, the flow fields stacked at each time step; the motion stream reads 2L channels."
     )
-    dropout: float = Field(
+    dropout: Number = Field(
         default=0.0, ge=0, lt=1, description="Probability of dropping each feature before the classifier."
     )
-    motion_dropout: float | None = Field(
+    motion_dropout: Number | None = Field(
         default=None, ge=0, lt=1, description="The same for the motion stream if it differs."
     )
 

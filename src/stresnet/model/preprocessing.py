@@ -8,18 +8,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from stresnet.model.config import Description, Whole
+from stresnet.model.config import Description, Number, Whole
 
 FLOW_ZERO = 128.0
 """The level subtracted from flow bytes (released code)."""
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(strict=True, gt=0)]
 
 
 class Preprocessing(Description):
     """How bytes become network input; kept in every checkpoint."""
 
-    rgb_mean: tuple[float, float, float] = Field(
+    rgb_mean: tuple[Number, Number, Number] = Field(
         default=(123.675, 116.28, 103.53), description="Subtracted from R, G, B levels, 0–255. Default: torchvision's."
     )
     rgb_std: tuple[Positive, Positive, Positive] = Field(
