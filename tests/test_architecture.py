@@ -13,7 +13,9 @@ HEAVY = ("torch", "cv2", "av", "lightning", "matplotlib")
 def loaded_by(code: str) -> set[str]:
     """Return the heavy packages that a new interpreter has loaded after running `code`."""
     ask = f"import sys\n{code}\nprint(*[name for name in {HEAVY} if name in sys.modules])"
-    return set(subprocess.run([sys.executable, "-c", ask], check=True, stdout=subprocess.PIPE, text=True).stdout.split())
+    return set(
+        subprocess.run([sys.executable, "-c", ask], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+    )
 
 
 @pytest.mark.parametrize("code", ["import stresnet", "import stresnet; dir(stresnet)", "import stresnet.cli.app"])

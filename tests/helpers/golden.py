@@ -21,7 +21,8 @@ from torch import Tensor
 
 from helpers import dagnn_files as files
 from helpers import dagnn_surgery as surgery
-from stresnet.cli.run_demo import run_demo
+from stresnet.cli.demo import run_demo
+from stresnet.cli.display import Bar
 from stresnet.data.store import Store
 from stresnet.evaluation.metrics import top_k_accuracy
 from stresnet.model import STResNet, STResNetConfig
@@ -212,5 +213,6 @@ def load() -> dict[str, Any]:
 
 def demo(folder: Path) -> dict[str, float]:
     """The demo's table: top-1 accuracy of each row, in single precision. Takes minutes."""
-    evaluation = run_demo(folder, recipe=load_recipe("demo", ["precision=32-true"]))
+    with Bar() as bar:
+        evaluation = run_demo(folder, bar, ["precision=32-true"])
     return {row.table.name: top_k_accuracy(row.table, 1).value for row in evaluation.rows}

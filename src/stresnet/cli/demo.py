@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,8 +42,13 @@ def demo(
     exit_with_failures(evaluation.failed)
 
 
-def run_demo(out: Path, bar: Bar) -> Evaluation:
+def run_demo(out: Path, bar: Bar, changes: Sequence[str] = ()) -> Evaluation:
     """Return the evaluation of the demo; call again to resume an interrupted one.
+
+    Args:
+        out: folder for videos, store, run and report.
+        bar: shows the progress.
+        changes: to the packaged recipe, as `train --set` takes them.
 
     Raises:
         StoreError: if the folder holds something else or cannot be written.
@@ -56,7 +62,7 @@ def run_demo(out: Path, bar: Bar) -> Evaluation:
     from stresnet.recipes import load_recipe
     from stresnet.training import train
 
-    recipe = load_recipe("demo")
+    recipe = load_recipe("demo", changes)
     write_dataset(
         out / "videos", SyntheticSpec(), seed=0, progress=lambda done, total: bar("generating videos", done, total)
     )

@@ -153,7 +153,7 @@ def test_shorthands_and_defaults_are_understood() -> None:
 
 def test_missing_trailing_axes(tmp_path: Path) -> None:
     """MATLAB keeps no trailing axes of length 1: with one class, the classifier's filter is (1,1,in)."""
-    config = replace(CONFIGS["appearance"], num_classes=1)
+    config = CONFIGS["appearance"].replace(num_classes=1)
     model = randomized(config)
     net = to_dagnn(model)
     net.params["fc1000_filter"] = net.params["fc1000_filter"][..., 0]
