@@ -23,9 +23,9 @@ import numpy as np
 import torch
 
 from stresnet.data.clips import cut
-from stresnet.data.encode import encode_video
+from stresnet.data.encode_video import encode_video
 from stresnet.data.prepared_video import PreparedVideo, StoreSpec
-from stresnet.data.prepared_video_writer import write_video_file
+from stresnet.data.prepared_video_writer import write_prepared_video
 from stresnet.data.sampling import border_crop, sample_centers
 from stresnet.flow.spec import FlowSpec
 from stresnet.inference.recognizer import Recognizer
@@ -70,7 +70,7 @@ def compare(spec: StoreSpec, paths: Sequence[Path], folder: Path, count: int, ro
     for turn, way, n in np.ndindex(preparing.shape):
         start = time.process_time()
         target = folder / str(way) / f"{n}.arrow"
-        write_video_file(target, partial(encode_video, str(n), paths[n], both(spec)[way]))
+        write_prepared_video(target, partial(encode_video, str(n), paths[n], both(spec)[way]))
         preparing[turn, way, n] = time.process_time() - start
     frames = sum(PreparedVideo.open(folder / "0" / f"{n}.arrow").meta.frames for n in range(len(paths)))
     reading = np.zeros((rounds, 2, count))
@@ -105,7 +105,7 @@ def compare_logits(recognizer: Recognizer, paths: Sequence[Path], folder: Path) 
     for n, path in enumerate(paths):
         clips = []
         for way, spec in enumerate(both(recognizer.store_spec)):
-            write_video_file(folder / f"{n}.{way}.arrow", partial(encode_video, str(n), path, spec))
+            write_prepared_video(folder / f"{n}.{way}.arrow", partial(encode_video, str(n), path, spec))
             clips.append(PreparedVideo.open(folder / f"{n}.{way}.arrow"))
         steps = np.arange(0, clips[0].meta.frames - 1, 5)
         levels.append(np.abs(clips[0].flow(steps).astype(np.int16) - clips[1].flow(steps)).mean())

@@ -26,9 +26,9 @@ import simplejpeg
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from stresnet.data.encode import temporary_video
-from stresnet.data.prepared_video_writer import PreparedVideoWriter, Refusal, write_video_file
-from stresnet.data.store import PreparedVideo, PreparedVideoMetadata, StoreSpec
+from stresnet.data.encode_video import temporary_video
+from stresnet.data.prepared_video import PreparedVideo, PreparedVideoMetadata, StoreSpec
+from stresnet.data.prepared_video_writer import PreparedVideoWriter, write_prepared_video
 from stresnet.flow.codec import quantize_flow
 from stresnet.flow.estimate import iter_flow
 from stresnet.flow.spec import FlowSpec
@@ -78,13 +78,13 @@ class Arrow:
         stacked = sample.flow.reshape(len(sample.flow), -1, sample.flow.shape[-1], 1)
         flow = [simplejpeg.encode_jpeg(field, self._quality, "GRAY", "Gray") for field in stacked]
 
-        def encode(sink: BinaryIO, refusal: Refusal) -> PreparedVideoMetadata:
-            writer = PreparedVideoWriter(sink, refusal, sample.clip.meta.spec)
+        def encode(sink: BinaryIO) -> PreparedVideoMetadata:
+            writer = PreparedVideoWriter(sink, sample.clip.meta.spec)
             for row in zip(sample.clip.times_sec, rgb, [*flow, None], strict=True):
                 writer.append(*row)
             return writer.finish(sample.clip.meta)
 
-        write_video_file(folder / f"{sample.name}.arrow", encode)
+        write_prepared_video(folder / f"{sample.name}.arrow", encode)
         sizes = sum(map(len, rgb)), sum(map(len, flow))
         overhead = (folder / f"{sample.name}.arrow").stat().st_size - sum(sizes)
         return sizes[0] + overhead, sizes[1]

@@ -112,7 +112,7 @@ def compare(clips: Path, rounds: int) -> None:
     """Prints what writing a temporary file adds to encoding a short video."""
     import cv2
 
-    from stresnet.data.encode import encode_video, temporary_video
+    from stresnet.data.encode_video import encode_video, temporary_video
     from stresnet.data.store import StoreSpec
     from stresnet.flow.spec import FlowSpec
     from stresnet.media.video import VIDEO_EXTENSIONS
@@ -124,7 +124,7 @@ def compare(clips: Path, rounds: int) -> None:
     nowhere = open(os.devnull, "wb")  # noqa: SIM115
     for preset in ("ultrafast", "medium"):
         spec = StoreSpec(FlowSpec(preset=preset))
-        ways = (partial(encode_video, sink=nowhere, refusal=str), temporary_video)
+        ways = (partial(encode_video, sink=nowhere), temporary_video)
         seconds = np.zeros((rounds, 2, len(videos)))
         for turn in np.ndindex(seconds.shape):
             video = videos[turn[2]]

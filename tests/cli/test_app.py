@@ -139,10 +139,10 @@ def test_prepare_notes_videos_that_are_listed_no_longer(command: Command, videos
         (tmp_path / f"{name}.csv").write_text(f"path,label\n{read_catalog(videos).records[0].path},{name}\n")
     code, out, err = command("prepare", tmp_path / "one.csv", tmp_path / "store", *options, "--json")
     assert code == 0
-    assert len(json.loads(out)["unlisted"]) == 12
+    assert len(json.loads(out)["no_longer_listed"]) == 12
     expected = "note: 12 videos of the store are not in this source, such as test/red_"
     assert [line for line in err.splitlines() if line.startswith(expected)]
-    assert len(list((tmp_path / "store" / "clips").rglob("*.arrow"))) == 13
+    assert len(list((tmp_path / "store" / "videos").rglob("*.arrow"))) == 13
     code, _, err = command("prepare", tmp_path / "two.csv", tmp_path / "store", *options)
     assert code == 0
     assert "not in this source" not in err  # the same video under another label

@@ -388,7 +388,7 @@ def test_a_damaged_clip_in_training_is_named(
     assert (code, out) == (1, "")
     assert "Traceback" not in err
     line = err.splitlines()[-1]
-    assert line.startswith(f"stresnet: {path}: this clip is damaged (")
+    assert line.startswith(f"stresnet: {path}: this prepared video is damaged (")
     assert line.endswith("delete its file and run prepare again")
 
 

@@ -7,8 +7,8 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -19,14 +19,13 @@ import simplejpeg
 from helpers.jpeg_source import LAYOUTS, gray, pictures, write_jpegs
 from helpers.motion import moving
 from helpers.tiny import Command, one_line
-from helpers.videos_in_memory import written
+from helpers.videos_in_memory import in_memory
 from stresnet.data.catalog import Catalog, VideoRecord
 from stresnet.data.datasets import read_catalog
-from stresnet.data.import_jpegs import import_video
+from stresnet.data.import_jpegs import import_jpegs
 from stresnet.data.jpeg_folders import find_pictures
 from stresnet.data.prepare import prepare
 from stresnet.data.prepared_video import PreparedVideo, StoreSpec
-from stresnet.data.prepared_video_writer import Refusal
 from stresnet.data.store import Store, video_path
 from stresnet.errors import StoreError, VideoError
 from stresnet.flow import FlowSpec, dequantize_flow, estimate_flow, quantize_flow
@@ -36,10 +35,7 @@ FRAMES_ONLY = StoreSpec(FlowSpec(preset="fast", short_side=48), flow_stored=Fals
 
 
 def imported(folder: Path, spec: StoreSpec = SPEC) -> PreparedVideo:
-    def encode(sink: BinaryIO, refusal: Refusal) -> object:
-        return import_video("a/b", folder, spec, sink, refusal)
-
-    return written(encode)  # type: ignore[arg-type]
+    return in_memory(partial(import_jpegs, "a/b", folder, spec))
 
 
 def decoded(path: Path, kind: str = "GRAY") -> np.ndarray:
@@ -135,17 +131,17 @@ def remove(folder: Path, *names: str) -> None:
 
 
 ODD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing frame": (lambda f: remove(f, "img_00007.jpg"), "img_00007.jpg is missing, later ones are there"),
+    "missing frame": (lambda f: remove(f, "img_00007.jpg"), "img_00007.jpg is missing, but later ones exist"),
     "missing step": (
         lambda f: remove(f, "flow_x_00007.jpg", "flow_y_00007.jpg"),
-        "flow_x_00007.jpg is missing, later ones are there",
+        "flow_x_00007.jpg is missing, but later ones exist",
     ),
     "missing start": (
         lambda f: remove(f, "img_00001.jpg"),
-        "expected numbers from 0 or 1 on, found img_00002.jpg first",
+        "expected numbers that start at 0 or 1, found img_00002.jpg first",
     ),
-    "u without v": (lambda f: remove(f, "flow_y_00009.jpg"), "flow_x_00009.jpg is there, flow_y_00009.jpg is not"),
-    "v without u": (lambda f: remove(f, "flow_x_00013.jpg"), "flow_y_00013.jpg is there, flow_x_00013.jpg is not"),
+    "u without v": (lambda f: remove(f, "flow_y_00009.jpg"), "flow_x_00009.jpg exists, flow_y_00009.jpg is missing"),
+    "v without u": (lambda f: remove(f, "flow_x_00013.jpg"), "flow_y_00013.jpg exists, flow_x_00013.jpg is missing"),
     "no v at all": (
         lambda f: remove(f, *(f"flow_y_{k:05}.jpg" for k in range(1, 14))),
         "expected one kind of flow_y_00001.jpg, y_00001.jpg in FOLDER, found none in 27 files",
@@ -160,7 +156,7 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "flow from 0 on": (
         lambda f: (shift(f, "flow_x", -1), shift(f, "flow_y", -1)),
-        "expected flow numbered from 1 on, as frames are, found 0",
+        "expected flow numbered from 1, like the frames, found 0",
     ),
     "too little flow": (
         lambda f: remove(f, *(f"flow_{a}_{k}.jpg" for a in "xy" for k in ("00012", "00013"))),
@@ -177,17 +173,17 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "flow in colour": (
         lambda f: shutil.copy(f / "img_00003.jpg", f / "flow_x_00003.jpg"),
-        "flow_x_00003.jpg is in colour; flow is expected as gray levels, not as a drawing of it",
+        "flow_x_00003.jpg is in colour; flow must be gray levels, not a colour picture of it",
     ),
     "a frame cut off": (
         lambda f: cut(f, "img_00014.jpg"),
-        "img_00014.jpg is damaged, or no JPEG (.*); extract",
+        "img_00014.jpg is damaged or not a JPEG (.*); extract",
     ),
-    "flow cut off": (lambda f: cut(f, "flow_x_00002.jpg"), "flow_x_00002.jpg is damaged, or no JPEG (.*)"),
-    "an empty file": (lambda f: (f / "img_00002.jpg").write_bytes(b""), "img_00002.jpg is damaged, or no JPEG (.*)"),
+    "flow cut off": (lambda f: cut(f, "flow_x_00002.jpg"), "flow_x_00002.jpg is damaged or not a JPEG (.*)"),
+    "an empty file": (lambda f: (f / "img_00002.jpg").write_bytes(b""), "img_00002.jpg is damaged or not a JPEG (.*)"),
     "another format": (
         lambda f: (f / "img_00002.jpg").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99)),
-        "img_00002.jpg is damaged, or no JPEG (.*)",
+        "img_00002.jpg is damaged or not a JPEG (.*)",
     ),
     "a folder for a file": (
         lambda f: (remove(f, "img_00002.jpg"), (f / "img_00002.jpg").mkdir()),
@@ -219,7 +215,7 @@ def test_what_is_odd_is_named_in_one_line(tmp_path: Path, case: str) -> None:
 def test_flow_in_folders_of_its_own_is_named_by_where_it_is(tmp_path: Path) -> None:
     folder = write_jpegs(tmp_path, "v_1", "authors")
     (tmp_path / "v/v_1/frame000004.jpg").unlink()
-    with pytest.raises(VideoError, match=r": u/v_1/frame000004.jpg is there, v/v_1/frame000004.jpg is not$"):
+    with pytest.raises(VideoError, match=r": u/v_1/frame000004.jpg exists, v/v_1/frame000004.jpg is missing$"):
         imported(folder)
     shutil.rmtree(tmp_path / "v")
     with pytest.raises(VideoError, match=r"expected pictures in .*/v/v_1 \(No such file or directory\)"):
@@ -240,7 +236,9 @@ def test_all_in_one_folder_below_one_of_the_known_names(tmp_path: Path) -> None:
 
 def test_another_short_side_than_the_stores(tmp_path: Path) -> None:
     folder = write_jpegs(tmp_path, "a")
-    with pytest.raises(VideoError, match="pictures are 64x48, but the store's short side is 256 px; import them into"):
+    with pytest.raises(
+        VideoError, match="pictures are 64x48, but the store's short side is 256 px; import them into a store"
+    ):
         imported(folder, StoreSpec(FlowSpec("tvl1")))
 
 
@@ -335,13 +333,13 @@ def test_on_the_command_line(command: Command, root: Path, tmp_path: Path) -> No
     for incomplete in ([], ["--flow", "tvl1"], ["--bound", "20"]):
         code, _, err = command(*arguments, *incomplete)
         assert code == 2
-        assert "--from-jpegs needs --flow and --bound: what the levels mean cannot be seen" in one_line(err)
+        assert "--from-jpegs needs --flow and --bound, which the files do not record" in one_line(err)
     assert not (tmp_path / "store").exists()
     code, out, err = command(*arguments, "--flow", "tvl1", "--bound", "15", "--json")
     assert code == 1
     assert json.loads(out)["done"] == 2
     spec = FlowSpec("tvl1", short_side=48, bound_px=15)
-    assert f"note: the flow is taken to be {spec}: the files do not say" in err.splitlines()
+    assert f"note: assuming the flow is {spec}; the files do not record it" in err.splitlines()
     failure = err.splitlines()[-1]
     assert failure.startswith("failed: expected pictures in ")
     assert failure.endswith("/v/wave/c (No such file or directory)")
@@ -356,7 +354,7 @@ def test_on_the_command_line(command: Command, root: Path, tmp_path: Path) -> No
         path.write_bytes(b"")
     code, _, err = command(*arguments, "--flow", "on-the-fly")
     assert code == 1
-    assert "jump/a: frame000001.jpg is damaged, or no JPEG" in err.splitlines()[-1]
+    assert "jump/a: frame000001.jpg is damaged or not a JPEG" in err.splitlines()[-1]
 
 
 def test_sign_and_scale_are_those_of_the_extractors(tmp_path: Path) -> None:

@@ -120,12 +120,12 @@ def test_the_estimator_is_made_once(frames_only: Store, monkeypatch: pytest.Monk
 
 
 def test_a_damaged_frame_is_named(frames_only: Store, tmp_path: Path) -> None:
-    path = frames_only.root / "clips" / f"{frames_only.select()[0].record.id}.arrow"
+    path = frames_only.root / "videos" / f"{frames_only.select()[0].record.id}.arrow"
     content = bytearray(path.read_bytes())
     start = content.index(b"\xff\xd8\xff\xe0", len(content) // 2)
     content[start : start + 64] = bytes(64)
     (tmp_path / "a.arrow").write_bytes(content)
-    with pytest.raises(StoreError, match="this clip is damaged"):
+    with pytest.raises(StoreError, match="this prepared video is damaged"):
         PreparedVideo.open(tmp_path / "a.arrow").flow(range(25))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -21,18 +22,20 @@ import cv2
 import numpy as np
 import pytest
 
-import stresnet.data.prepare
+import stresnet.data.workers
 from helpers.jpeg_source import write_jpegs
 from helpers.tiny import Command
 from helpers.video_files import encode
 from stresnet.data.catalog import Catalog, VideoRecord
 from stresnet.data.datasets import read_catalog
-from stresnet.data.prepare import PrepareSummary, Progress, prepare, usable_cores
+from stresnet.data.prepare import PrepareSummary, prepare
 from stresnet.data.store import Store, StoreSpec, video_path
+from stresnet.data.workers import default_workers, usable_cores
 from stresnet.errors import FlowSpecError, StoreError
 from stresnet.flow.spec import FlowSpec
 from stresnet.media.video import write_video
 
+Report = tuple[str, int, int, str]
 SPEC = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))
 GOOD = [f"{label}/Vidéo {n} & [{label}].mp4" for label in ("jump", "wave") for n in range(4)]
 
@@ -48,17 +51,17 @@ SCRIPT = """
 
     mode, source, store, log, kind = sys.argv[1:]
     jpegs = kind == "jpegs"
-    encode, sync = getattr(stresnet.data.prepare, "import_video" if jpegs else "encode_video"), os.fsync
+    encode, sync = getattr(stresnet.data.prepare, "import_jpegs" if jpegs else "encode_video"), os.fsync
 
     def note(line):
         with open(log, "a") as stream:
             stream.write(line + "\\n")
 
-    def encode_or_die(record_id, path, spec, sink, refusal):
+    def encode_or_die(record_id, path, spec, sink):
         note(f"{os.getpid()} {'torch' in sys.modules}")
         if mode == "crash" and "2" in record_id:
             os.kill(os.getpid(), signal.SIGSEGV)
-        return encode(record_id, path, spec, sink, refusal)
+        return encode(record_id, path, spec, sink)
 
     def slow_or_full_disk(descriptor):
         time.sleep(0.15)  # most of a video's time is spent here, with a half-finished file on the disk
@@ -66,8 +69,11 @@ SCRIPT = """
             raise OSError(28, "No space left on device")
         sync(descriptor)
 
-    stresnet.data.prepare.encode_video = stresnet.data.prepare.import_video = encode_or_die
+    stresnet.data.prepare.encode_video = stresnet.data.prepare.import_jpegs = encode_or_die
     os.fsync = slow_or_full_disk
+
+    def print_done(activity, done, total, detail=""):
+        print(done, flush=True)
 
     def main():
         flow = FlowSpec(preset="ultrafast", short_side=48 if jpegs else 32)
@@ -75,7 +81,7 @@ SCRIPT = """
         catalog = read_catalog(source, jpegs=jpegs)
         try:
             stresnet.data.prepare.prepare(
-                catalog, store, spec, from_jpegs=jpegs, workers=2, progress=lambda p: print(p.done, flush=True)
+                catalog, store, spec, from_jpegs=jpegs, workers=2, progress=print_done
             )
         except StresnetError as error:
             print(error)
@@ -104,14 +110,18 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prepared(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PrepareSummary, list[Progress]]:
+def prepared(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PrepareSummary, list[Report]]:
     store = tmp_path_factory.mktemp("prepared") / "a store"
-    steps: list[Progress] = []
-    return store, prepare(read_catalog(source), store, SPEC, workers=2, progress=steps.append), steps
+    reports: list[Report] = []
+    return (
+        store,
+        prepare(read_catalog(source), store, SPEC, workers=2, progress=lambda *report: reports.append(report)),
+        reports,
+    )
 
 
 @pytest.fixture
-def copy(prepared: tuple[Path, PrepareSummary, list[Progress]], tmp_path: Path) -> Path:
+def copy(prepared: tuple[Path, PrepareSummary, list[Report]], tmp_path: Path) -> Path:
     """A copy of the prepared store that a test may change."""
     shutil.copytree(prepared[0], tmp_path / "copy")
     return tmp_path / "copy"
@@ -139,8 +149,8 @@ def finished(store: Path) -> int:
     return sum(1 for path in store.rglob("*.arrow") if not path.name.startswith("."))
 
 
-def test_good_and_bad_videos(prepared: tuple[Path, PrepareSummary, list[Progress]], source: Path) -> None:
-    root, summary, steps = prepared
+def test_good_and_bad_videos(prepared: tuple[Path, PrepareSummary, list[Report]], source: Path) -> None:
+    root, summary, reports = prepared
     assert (summary.done, summary.kept, summary.frames) == (8, 0, 8 * 14)
     failed = dict(summary.failed)
     assert sorted(failed) == ["bad/empty.avi", "bad/none.avi", "bad/short.mp4"]
@@ -161,10 +171,8 @@ def test_good_and_bad_videos(prepared: tuple[Path, PrepareSummary, list[Progress
         assert clip.meta.id == entry.record.id
         assert (entry.frames, entry.height, entry.width, entry.fps) == (14, 32, 43, 20.0)
     assert half_written(root) == []
-    assert [step.done for step in steps] == list(range(12))
-    assert {step.total for step in steps} == {11}
-    assert (steps[-1].failed, steps[-1].frames, steps[-1].eta_seconds) == (3, 112, 0.0)
-    assert steps[5].eta_seconds > 0
+    assert [report[:3] for report in reports] == [("preparing videos", done, 11) for done in range(12)]
+    assert re.fullmatch(r"(\d+ frames/s, )?3 failed", reports[-1][3])
 
 
 def test_a_bound_that_clips_much_is_told_for_each_video(tmp_path: Path, command: Command) -> None:
@@ -206,8 +214,8 @@ def test_workers_by_default(monkeypatch: pytest.MonkeyPatch, platform: str, core
     assert usable_cores() >= 1
     with monkeypatch.context() as patch:
         patch.setattr(sys, "platform", platform)
-        patch.setattr(stresnet.data.prepare, "usable_cores", lambda: cores)
-        found = stresnet.data.prepare._default_workers()
+        patch.setattr(stresnet.data.workers, "usable_cores", lambda: cores)
+        found = default_workers()
     assert found == expected
 
 
@@ -303,7 +311,7 @@ def test_a_full_disk_stops_the_run(source: Path, jpegs: Path, tmp_path: Path, ki
     assert run.returncode == 1, errors
     message = output.splitlines()[-1]
     assert "cannot be written (No space left on device)" in message
-    assert "what is finished is kept" in message
+    assert "finished videos are kept" in message
     store = tmp_path / "store"
     assert half_written(store) == []
     assert 1 <= finished(store) < 8
@@ -365,9 +373,9 @@ def test_another_spec_is_refused_with_both_printed(copy: Path, source: Path) -> 
 
 
 def test_stale_files_go_and_others_stay(copy: Path, source: Path) -> None:
-    stale = copy / "clips" / "jump" / ".x.mp4.4242.tmp.arrow"
+    stale = copy / "videos" / "jump" / ".x.mp4.4242.tmp.arrow"
     stale.touch()
-    kept = copy / "clips" / "jump" / ".mine.tmp.txt"
+    kept = copy / "videos" / "jump" / ".mine.tmp.txt"
     kept.touch()
     prepare(good_only(read_catalog(source)), copy, SPEC, workers=1)
     assert not stale.exists()
@@ -392,7 +400,7 @@ def test_two_at_once_are_kept_apart(copy: Path, source: Path) -> None:
     fcntl = pytest.importorskip("fcntl")
     with (copy / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(StoreError, match="another prepare is at work on this store"):
+        with pytest.raises(StoreError, match="another run is preparing this store"):
             prepare(good_only(read_catalog(source)), copy, SPEC)
 
 

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from helpers.videos_in_memory import written
+from helpers.videos_in_memory import in_memory
 from stresnet.data import prepared_video
 from stresnet.data.catalog import VideoRecord
 from stresnet.data.clips import CenteredClips, ClipSampling, TrainingClips, cut, recolor
 from stresnet.data.prepared_video import PreparedVideo, PreparedVideoMetadata, StoreSpec
-from stresnet.data.prepared_video_writer import Encode, PreparedVideoWriter, Refusal, write_video_file
+from stresnet.data.prepared_video_writer import Encode, PreparedVideoWriter, write_prepared_video
 from stresnet.data.sampling import (
     Crop,
     border_crop,
@@ -226,8 +226,8 @@ def encoder(rgb: Pictures, flow: Pictures) -> Encode:
         "v.avi", frames, height, width, 25.0, SPEC, 1, 1, 0.0, "", truncated=False, imported=False
     )
 
-    def encode(sink: BinaryIO, refusal: Refusal) -> PreparedVideoMetadata:
-        writer = PreparedVideoWriter(sink, refusal, SPEC)
+    def encode(sink: BinaryIO) -> PreparedVideoMetadata:
+        writer = PreparedVideoWriter(sink, SPEC)
         for i, pictures in enumerate(zip(rgb_jpegs, [*flow_jpegs, None], strict=True)):
             writer.append(i / 25, *pictures)
         return writer.finish(meta)
@@ -242,14 +242,14 @@ def noise() -> Encode:
 
 
 def noisy_clip() -> PreparedVideo:
-    return written(noise())
+    return in_memory(noise())
 
 
 def plain_clip(frames: int = 20) -> PreparedVideo:
     """Flow i has the level 60 + i for u and 160 + i for v all over, which JPEG keeps exactly."""
     level = np.arange(frames - 1)[:, None, None, None] + np.array([60, 160])[:, None, None]
     flow = np.broadcast_to(level, (frames - 1, 2, 32, 40)).astype(np.uint8)
-    return written(encoder(np.full((frames, 32, 40, 3), 90, np.uint8), flow))
+    return in_memory(encoder(np.full((frames, 32, 40, 3), 90, np.uint8), flow))
 
 
 WHOLE = Crop(0, 0, 32, 40)
@@ -350,7 +350,7 @@ def store(tmp_path: Path) -> Store:
     entries = []
     for n in range(3):
         record = VideoRecord(id=f"{n}.avi", path=f"/{n}.avi", label="ab"[n % 2])
-        write_video_file(video_path(tmp_path, record.id), noise())
+        write_prepared_video(video_path(tmp_path, record.id), noise())
         entries.append(StoreEntry(record, frames=20, height=32, width=40, fps=25.0))
     return Store(tmp_path, SPEC, ("b", "a"), "three", tuple(entries))
 

@@ -216,14 +216,14 @@ def test_no_scene_comes_twice_in_a_set():
 
 
 def test_dataset_has_the_split_and_class_folders_and_tells_how_far_it_is(tmp_path):
-    told = []
-    folder = write_dataset(tmp_path / "set", SMALL_SET, seed=5, progress=lambda done, total: told.append((done, total)))
+    reports = []
+    folder = write_dataset(tmp_path / "set", SMALL_SET, seed=5, progress=lambda *report: reports.append(report))
     assert folder == tmp_path / "set"
     videos = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.mp4"))
     expected = [f"train/{name}/{name}_{i:04d}.mp4" for name in CLASSES for i in (1, 2)]
     expected += [f"test/{name}/{name}_0001.mp4" for name in CLASSES]
     assert videos == sorted(expected)
-    assert told == [(done, 12) for done in range(1, 13)]
+    assert reports == [("generating videos", done, 12) for done in range(1, 13)]
     assert read_video(folder / videos[0]).frames.shape == (4, 24, 40, 3)
 
 

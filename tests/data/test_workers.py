@@ -51,8 +51,8 @@ def nobody_died(item: object) -> Any:
     raise AssertionError(f"the process of {item!r} died")
 
 
-def shared(job: Any, items: Iterable[Any], workers: int = 2, died: Any = nobody_died) -> list[Any]:
-    return sorted(map_in_processes(job, items, workers, died))
+def shared(job: Any, items: Iterable[Any], workers: int = 2, on_crash: Any = nobody_died) -> list[Any]:
+    return sorted(map_in_processes(job, items, workers, on_crash))
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -70,7 +70,7 @@ def test_nothing_to_do() -> None:
 
 
 def test_deaths_are_told_of_their_own_items() -> None:
-    assert shared(die_of_odd, range(7), 3, died=lambda n: -n) == [-5, -3, -1, 0, 2, 4, 6]
+    assert shared(die_of_odd, range(7), 3, on_crash=lambda n: -n) == [-5, -3, -1, 0, 2, 4, 6]
 
 
 def test_a_process_that_dies_once_is_forgiven(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def run_interrupted(at: float) -> int:
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal lines
-        if frame.f_code.co_filename != stresnet.data.workers.__file__ or frame.f_code.co_name == "_end":
+        if frame.f_code.co_filename != stresnet.data.workers.__file__ or frame.f_code.co_name == "_kill":
             return None
         lines += event == "line"
         if event == "line" and lines == at:

@@ -304,8 +304,8 @@ def test_damaged_videos_are_named_and_the_rest_is_scored(
         evaluate(copy, store_copy, tmp_path / "report", progress=interrupt_at("ST-ResNet", 2), examples=0)
     found = evaluate(copy, store_copy, tmp_path / "report", examples=1)
     assert [name for name, _ in found.failed] == [ids[0], ids[2]]
-    assert "expected a prepared clip, found no file" in found.failed[0][1]
-    assert "this clip is damaged" in found.failed[1][1]
+    assert "expected a prepared video, found no file" in found.failed[0][1]
+    assert "this prepared video is damaged" in found.failed[1][1]
     whole = {row.table.name: row.table for row in evaluation.rows}
     for row in found.rows:
         assert row.table.video_ids == (ids[1], ids[3])

@@ -1,29 +1,24 @@
-"""Clips that lie in memory rather than in a file."""
+"""Prepared videos in memory rather than in a file."""
 
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import pyarrow as pa
 
-from stresnet.data.encode import encode_video
+from stresnet.data.encode_video import encode_video
 from stresnet.data.prepared_video import PreparedVideo, StoreSpec
 from stresnet.data.prepared_video_writer import Encode
-from stresnet.errors import StoreError
 
 
-def refusal(error: OSError) -> StoreError:
-    """What to raise where nothing should go wrong."""
-    return StoreError(f"memory cannot be written: {error}")
-
-
-def written(encode: Encode) -> PreparedVideo:
-    """What was written."""
+def in_memory(encode: Encode) -> PreparedVideo:
+    """Return the prepared video that ``encode`` writes."""
     sink = pa.BufferOutputStream()
-    encode(sink, refusal)
+    encode(sink)
     return PreparedVideo(pa.BufferReader(sink.getvalue()), "memory")
 
 
 def encoded(record_id: str, path: str | os.PathLike[str], spec: StoreSpec) -> PreparedVideo:
-    """A video as a clip."""
-    return written(lambda sink, refusal: encode_video(record_id, path, spec, sink, refusal))
+    """Return a video as a prepared video."""
+    return in_memory(partial(encode_video, record_id, path, spec))

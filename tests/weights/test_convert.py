@@ -316,7 +316,7 @@ def test_a_model_of_frames_alone_is_told_of_no_flow(
     def forbidden(*_: object) -> None:
         raise AssertionError("flow is computed")
 
-    monkeypatch.setattr("stresnet.data.encode.flow_of", forbidden)
+    monkeypatch.setattr("stresnet.data.encode_video.flow_of", forbidden)
     video = next(videos.rglob("*.mp4"))
     assert recognizer.predict(video).label in recognizer.classes
     with pytest.raises(CheckpointError, match="use dense25"):

@@ -63,11 +63,9 @@ def run_demo(out: Path, bar: Bar, changes: Sequence[str] = ()) -> Evaluation:
     from stresnet.training import train
 
     recipe = load_recipe("demo", changes)
-    write_dataset(
-        out / "videos", SyntheticSpec(), seed=0, progress=lambda done, total: bar("generating videos", done, total)
-    )
+    write_dataset(out / "videos", SyntheticSpec(), seed=0, progress=bar)
     store_spec = StoreSpec(FlowSpec(short_side=SHORT_SIDE_PX))
-    prepare(read_catalog(out / "videos"), out / "store", store_spec, progress=bar.prepare)
+    prepare(read_catalog(out / "videos"), out / "store", store_spec, progress=bar)
     store = Store.open(out / "store")
     run = train(store, out / "run", recipe, resume=True, on_stage=bar.stage)
     return evaluate(run, store, out / "report", title=TITLE, intro=INTRO, examples=4, progress=bar)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from stresnet.data.prepare import Progress as PrepareProgress
     from stresnet.evaluation.report import ReportRow
 
 # Names of files, classes and videos are printed verbatim: brackets and colons have no special meaning.
@@ -69,12 +67,6 @@ class Bar:
         if self._display is not None:
             self._display.stop()
         self._display = None
-
-    def prepare(self, progress: PrepareProgress) -> None:
-        """Show how far preparing is."""
-        left = f", {progress.eta_seconds:.0f} s left" if isfinite(progress.eta_seconds) else ""
-        speed = f"{progress.frames / progress.seconds:.0f} frames/s{left}" if progress.seconds > 1 else ""
-        self("preparing videos", progress.done, progress.total, speed)
 
     def fetch(self, label: str, done: int, total: int) -> None:
         """Show how many MB of a download are done."""

@@ -111,7 +111,7 @@ def prepare(
         wanted = _imported(wanted, catalog, short_side, flow_stored)
     spec = StoreSpec(wanted, jpeg_quality, flow_stored=flow_stored)
     with Bar() as bar:
-        summary = run_prepare(catalog, store, spec, from_jpegs=from_jpegs, workers=workers, progress=bar.prepare)
+        summary = run_prepare(catalog, store, spec, from_jpegs=from_jpegs, workers=workers, progress=bar)
     _show_prepared(summary, store, as_json=as_json)
 
 
@@ -129,17 +129,17 @@ def _imported(wanted: FlowSpec, catalog: Catalog, short_side: int | None, flow_s
 def _show_prepared(summary: PrepareSummary, store: Path, *, as_json: bool) -> None:
     """Print the summary and notes about unusual videos; exit with code 1 if videos failed."""
     if as_json:
-        print(json.dumps({**vars(summary), "failed": dict(summary.failed)}, ensure_ascii=False))
+        print(json.dumps(summary.to_dict(), ensure_ascii=False))
     else:
         console.print(
             f"{summary.done} videos prepared, {summary.kept} kept, {len(summary.failed)} failed; "
             f"{summary.frames} frames, {summary.bytes / 1e6:.1f} MB, {summary.seconds:.0f} s",
             soft_wrap=True,
         )
-    if summary.unlisted:
+    if summary.no_longer_listed:
         note(
-            f"{len(summary.unlisted)} videos of the store are not in this source, such as {summary.unlisted[0]}; "
-            "they are removed from its index, their files are kept"
+            f"{len(summary.no_longer_listed)} videos of the store are not in this source, such as "
+            f"{summary.no_longer_listed[0]}; they are removed from its index, their files are kept"
         )
     if summary.truncated:
         _note_truncated(summary.truncated, store)

@@ -1,4 +1,4 @@
-"""Taking over frames and flow that were extracted elsewhere, byte by byte."""
+"""Importing frames and flow that were extracted elsewhere: the bytes of the JPEG files are stored unchanged."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import simplejpeg
 
 from stresnet.data.jpeg_folders import find_pictures, name_of
 from stresnet.data.prepared_video import MIN_FRAMES, PreparedVideoMetadata, StoreSpec
-from stresnet.data.prepared_video_writer import PreparedVideoWriter, Refusal
+from stresnet.data.prepared_video_writer import PreparedVideoWriter
 from stresnet.errors import VideoError
 from stresnet.media.video import FALLBACK_FPS
 
 
 def short_side_of(folders: Iterable[str]) -> int:
-    """Returns the short side in px of the first video whose first frame can be read.
+    """Return the short side, in px, of the first video whose first frame can be read.
 
     Args:
-        folders: of the frames of one video each.
+        folders: folders of frames, one per video.
 
     Raises:
-        VideoError: none can be read; the message tells of the first.
+        VideoError: no first frame can be read; the message is about the first video.
     """
     first_error = VideoError("expected folders of JPEGs, found none")
     for count, folder in enumerate(folders):
-        reader = _Reader(folder, None)
+        reader = _JpegReader(folder, None)
         try:
             reader.read(find_pictures(folder, flow=False).frames[0], gray=False)
         except VideoError as error:
@@ -37,29 +37,31 @@ def short_side_of(folders: Iterable[str]) -> int:
     raise first_error
 
 
-def import_video(
-    record_id: str, folder: str | os.PathLike[str], spec: StoreSpec, sink: BinaryIO, refusal: Refusal
+def import_jpegs(
+    record_id: str, folder: str | os.PathLike[str], spec: StoreSpec, sink: BinaryIO
 ) -> PreparedVideoMetadata:
-    """Returns what is known of a video after taking over its JPEGs, byte by byte, as a clip.
+    """Write the JPEGs of a video as a prepared video.
 
     Args:
-        record_id: becomes the clip's id.
-        folder: of its frames; flow, if it is to be stored, lies where the layout says.
-        spec: size of the pictures, and what their flow is said to be.
-        sink: the clip's file.
-        refusal: turns a failure to write that into what is raised.
+        record_id: id of the prepared video.
+        folder: folder of its frames. If flow is stored, its JPEGs are found by the layout of the folders.
+        spec: size of the pictures, and what the user states about their flow.
+        sink: the file to write to.
+
+    Returns:
+        The metadata of the prepared video.
 
     Raises:
-        VideoError: pictures are missing, damaged, or of another size or kind than they should be.
-        StoreError: the clip cannot be written.
+        VideoError: a picture is missing, damaged, or of another size or kind than expected.
+        OSError: ``sink`` cannot be written.
     """
     pictures = find_pictures(folder, flow=spec.flow_stored)
     count = len(pictures.frames)
     if count < MIN_FRAMES:
         raise VideoError(f"{folder}: {count} frames found; at least {MIN_FRAMES} needed")
     source_bytes, source_mtime_ns = pictures.stamp()
-    reader = _Reader(folder, spec.flow.short_side)
-    writer = PreparedVideoWriter(sink, refusal, spec, imported=True)
+    reader = _JpegReader(folder, spec.flow.short_side)
+    writer = PreparedVideoWriter(sink, spec, imported=True)
     for index, path in enumerate(pictures.frames):
         row: list[bytes | None] = [reader.read(path, gray=False)]
         if spec.flow_stored:
@@ -85,11 +87,11 @@ def import_video(
     )
 
 
-class _Reader:
-    """Reads a video's JPEGs and makes sure that each can be decoded and is what it should be.
+class _JpegReader:
+    """Read the JPEGs of a video, and check that each can be decoded and has the expected size and kind.
 
     Attributes:
-        size: (height, width) of the pictures; (0, 0) before the first.
+        size: height and width of the pictures; (0, 0) before the first.
     """
 
     def __init__(self, folder: str | os.PathLike[str], short_side: int | None) -> None:
@@ -98,7 +100,11 @@ class _Reader:
         self._short_side = short_side
 
     def read(self, path: str, *, gray: bool) -> bytes:
-        """Returns a file's bytes."""
+        """Return the bytes of a file.
+
+        Raises:
+            VideoError: the file cannot be read or decoded, or its size or kind is not as expected.
+        """
         where, name = self._folder, name_of(path, self._folder)
         try:
             jpeg = Path(path).read_bytes()
@@ -107,9 +113,9 @@ class _Reader:
         except OSError as error:
             raise VideoError(f"{where}: {name} cannot be read ({error.strerror or error})") from error
         except ValueError as error:
-            raise VideoError(f"{where}: {name} is damaged, or no JPEG ({error}); extract it again") from error
+            raise VideoError(f"{where}: {name} is damaged or not a JPEG ({error}); extract it again") from error
         if gray and colorspace != "Gray":
-            raise VideoError(f"{where}: {name} is in colour; flow is expected as gray levels, not as a drawing of it")
+            raise VideoError(f"{where}: {name} is in colour; flow must be gray levels, not a colour picture of it")
         if self.size == (0, 0):
             self._require_short_side(height, width)
             self.size = height, width
@@ -122,5 +128,5 @@ class _Reader:
         if self._short_side not in (None, min(height, width)):
             raise VideoError(
                 f"{self._folder}: its pictures are {width}x{height}, but the store's short side is "
-                f"{self._short_side} px; import them into one of {min(height, width)} px"
+                f"{self._short_side} px; import them into a store of {min(height, width)} px"
             )

@@ -1,13 +1,13 @@
-"""Where frames and flow lie that were extracted elsewhere.
+"""Folders of frames and flow that were extracted elsewhere, and where each video's files are in them.
 
     ROOT/jpegs_256/VIDEO/frame000001.jpg, ROOT/u/VIDEO/frame000001.jpg, ROOT/v/VIDEO/frame000001.jpg
     ROOT/rgb/VIDEO/img_00001.jpg, ROOT/flow/VIDEO/flow_x_00001.jpg, ROOT/flow/VIDEO/flow_y_00001.jpg
     ROOT/VIDEO/img_00001.jpg, ROOT/VIDEO/flow_x_00001.jpg, ROOT/VIDEO/flow_y_00001.jpg
 
-The first is how the authors released UCF101 and HMDB51, the last how denseflow writes; the folders of frames and of
-flow may go by the other names below, and VIDEO may be a path such as ``class/video``. Numbers begin at 0 or 1. Flow
-picture k takes frame k to k + 1; a last one without a frame to go to is passed over. What the levels of flow mean
-(method, bound) cannot be seen in the files.
+The authors released UCF101 and HMDB51 in the first layout; denseflow writes the last. Folders of frames and of flow
+may have the other names below, and VIDEO may be a path such as ``class/video``. Numbers start at 0 or 1. Flow picture
+k takes frame k to k + 1; one after the last frame is ignored. The files do not show what their levels of flow mean
+(method and bound).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _NUMBERED = re.compile(r"(.*?)(\d+)\.jpe?g", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Pictures:
-    """The files of one video, in order.
+    """The JPEG files of one video, in order.
 
     Attributes:
-        folder: of its frames.
+        folder: the folder of the frames.
         frames: T paths.
-        u, v: T−1 paths each; none if flow was not asked for.
+        u, v: T−1 paths each; empty if flow was not asked for.
     """
 
     folder: str
@@ -43,27 +43,34 @@ class Pictures:
     v: tuple[str, ...] = ()
 
     def stamp(self) -> tuple[int, int]:
-        """Returns the bytes of all files, and when the last of them was changed, in ns."""
-        stats = [os.stat(path) for paths in (self.frames, self.u, self.v) for path in paths]
+        """Return the total size of the files in bytes, and their latest modification time in ns.
+
+        Raises:
+            VideoError: a file disappeared.
+        """
+        try:
+            stats = [os.stat(path) for paths in (self.frames, self.u, self.v) for path in paths]
+        except OSError as error:
+            raise VideoError(f"{self.folder}: {error.filename} cannot be read ({error.strerror})") from error
         return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
 
 
 def name_of(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> str:
-    """Returns what to call a file in a message about the video whose frames are in ``folder``."""
+    """Return the name of a file for a message about the video whose frames are in ``folder``."""
     return Path(os.path.relpath(path, os.path.commonpath([folder, path]))).as_posix()
 
 
 def frames_root(root: Path) -> Path:
-    """Returns the folder below which the folders of frames lie: one of FRAME_ROOTS if there is one, or the root."""
+    """Return the folder that contains the folders of frames: one of FRAME_ROOTS if there is one, otherwise the root."""
     return next((root / name for name in FRAME_ROOTS if (root / name).is_dir()), root)
 
 
 def find_pictures(folder: str | os.PathLike[str], *, flow: bool) -> Pictures:
-    """Returns the files of a video.
+    """Return the files of a video.
 
     Args:
-        folder: of its frames.
-        flow: whether to look for its flow too.
+        folder: the folder of its frames.
+        flow: whether to find its flow too.
 
     Raises:
         VideoError: there is no such folder, or files are missing.
@@ -76,13 +83,13 @@ def find_pictures(folder: str | os.PathLike[str], *, flow: bool) -> Pictures:
     if not flow:
         return pictures
     at_u, at_v = _flow_folders(here)
-    own = () if at_u == at_v else _FRAME_NAMES
-    u, v = _Series(here, at_u, _U_NAMES + own), _Series(here, at_v, _V_NAMES + own)
+    plain_names = () if at_u == at_v else _FRAME_NAMES
+    u, v = _Series(here, at_u, _U_NAMES + plain_names), _Series(here, at_v, _V_NAMES + plain_names)
     for one, other in ((u, v), (v, u)):
         for number in sorted(one.names.keys() - other.names.keys())[:1]:
-            raise VideoError(f"{folder}: {one.shown(number)} is there, {other.shown(number)} is not")
+            raise VideoError(f"{folder}: {one.name(number)} exists, {other.name(number)} is missing")
     if u.first != frames.first:
-        raise VideoError(f"{folder}: expected flow numbered from {frames.first} on, as frames are, found {u.first}")
+        raise VideoError(f"{folder}: expected flow numbered from {frames.first}, like the frames, found {u.first}")
     fields, steps = u.paths(), len(pictures.frames) - 1
     if not steps <= len(fields) <= steps + 1:
         found = f"{len(fields)} pictures of flow for {steps + 1} frames"
@@ -94,17 +101,14 @@ class _Series:
     """The numbered JPEGs of one kind in a folder.
 
     Attributes:
-        names: file names by their numbers.
-        first: the least number.
+        names: file names by number.
+        first: the smallest number.
     """
 
     def __init__(self, video: Path, folder: Path, prefixes: Sequence[str]) -> None:
         self._video, self._folder = video, folder
         found: dict[str, dict[int, str]] = {}
-        try:
-            listing = sorted(os.listdir(folder))
-        except OSError as error:
-            raise VideoError(f"{video}: expected pictures in {folder} ({error.strerror})") from error
+        listing = _list_folder(video, folder)
         for name in listing:
             if (match := _NUMBERED.fullmatch(name)) and match[1] in prefixes:
                 twin = found.setdefault(match[1], {}).setdefault(int(match[2]), name)
@@ -118,25 +122,38 @@ class _Series:
         self.first = min(self.names)
 
     def paths(self) -> tuple[str, ...]:
-        """Returns all of them in order, when none is missing."""
+        """Return the paths in order.
+
+        Raises:
+            VideoError: a number is missing.
+        """
         if self.first > 1:
-            raise VideoError(f"{self._video}: expected numbers from 0 or 1 on, found {self.shown(self.first)} first")
+            raise VideoError(
+                f"{self._video}: expected numbers that start at 0 or 1, found {self.name(self.first)} first"
+            )
         for number in range(self.first, self.first + len(self.names)):
             if number not in self.names:
-                raise VideoError(f"{self._video}: {self.shown(number)} is missing, later ones are there")
+                raise VideoError(f"{self._video}: {self.name(number)} is missing, but later ones exist")
         return tuple(str(self._folder / self.names[number]) for number in sorted(self.names))
 
-    def shown(self, number: int) -> str:
-        """Returns what the picture of a number is called, or would be."""
+    def name(self, number: int) -> str:
+        """Return the name of the picture with a number, whether or not it exists."""
         like = Path(self.names[self.first])
         digits = len(like.stem) - len(self._prefix)
         name = self.names.get(number, f"{self._prefix}{number:0{digits}}{like.suffix}")
         return name_of(self._folder / name, self._video)
 
 
+def _list_folder(video: Path, folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise VideoError(f"{video}: expected pictures in {folder} ({error.strerror})") from error
+
+
 def _flow_folders(folder: Path) -> tuple[Path, Path]:
-    """Returns where the u and the v of a video lie, given the folder of its frames."""
-    matches = map(_NUMBERED.fullmatch, os.listdir(folder))
+    """Return the folders of u and v of a video, given the folder of its frames."""
+    matches = map(_NUMBERED.fullmatch, _list_folder(folder, folder))
     if any(match and match[1] in _U_NAMES + _V_NAMES for match in matches):
         return folder, folder
     roots = [parent for parent in folder.parents if parent.name in FRAME_ROOTS]

@@ -1,89 +1,61 @@
-"""From a catalog of videos to a prepared store: in parallel, resumable, never half a video.
+"""Preparing a store from a catalog of videos: in parallel, and resumable.
 
-Each clip file appears whole or not at all, and the index is written last. Whatever stops a run, the same call goes on
-where it was: a clip is kept if it was made from the same file (size and time of change) in the same way.
-No module imported here imports torch: the workers start quickly and stay small.
+Each prepared video is written atomically, and the index last. After an interruption, the same call resumes: a prepared
+video is kept if it was made from the same file (size and modification time) in the same way. No module imported here
+imports torch, so workers start quickly and stay small.
 """
 
 from __future__ import annotations
 
 import errno
-import math
 import os
 import re
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from stresnet.data.catalog import Catalog, VideoRecord
-from stresnet.data.encode import encode_video
-from stresnet.data.import_jpegs import import_video
+from stresnet.data.datasets import read_catalog
+from stresnet.data.encode_video import encode_video
+from stresnet.data.import_jpegs import import_jpegs
 from stresnet.data.jpeg_folders import find_pictures
-from stresnet.data.prepared_video_writer import cannot_write, write_video_file
-from stresnet.data.store import (
-    PreparedVideo,
-    PreparedVideoMetadata,
-    Store,
-    StoreEntry,
-    StoreSpec,
-    read_header,
-    video_path,
-    write_header,
-)
-from stresnet.data.workers import map_in_processes
+from stresnet.data.prepared_video import PreparedVideo, PreparedVideoMetadata, StoreSpec
+from stresnet.data.prepared_video_writer import write_prepared_video
+from stresnet.data.store import Store, StoreEntry, read_header, video_path, write_error, write_header
+from stresnet.data.workers import default_workers, map_in_processes
 from stresnet.errors import StoreError, StresnetError
 from stresnet.flow.estimate import require_method
 from stresnet.flow.show.statistics import clipping_note
+from stresnet.flow.spec import FlowSpec
+from stresnet.progress import Progress
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover - Windows has no flock; there, nobody guards against two runs at once
+except ImportError:  # pragma: no cover - Windows has no flock; two runs at once are not detected there
     fcntl = None  # type: ignore[assignment]
 
 _UNFINISHED = re.compile(r"\..*\.tmp\.(arrow|json|parquet)")  # names that `atomic.replacing` gives
-_MOST_ON_WINDOWS = 61  # processes of one pool; it refuses more there
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        done: videos finished, kept from before, or failed.
-        total: videos in the catalog.
-        failed: how many of those done could not be used.
-        frames: frames of the usable ones.
-        seconds: since the start.
-        eta_seconds: expected until the end, by bytes of video; NaN until a video has been worked on.
-    """
-
-    done: int
-    total: int
-    failed: int
-    frames: int
-    seconds: float
-    eta_seconds: float
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PrepareSummary:
-    """What a run did.
+    """The result of preparing a store.
 
     Attributes:
         done: videos prepared in this run.
-        kept: videos already there.
-        failed: (id, reason) of videos that could not be used.
+        kept: videos kept from earlier runs.
+        failed: (id, reason) of videos that are not usable.
         empty_classes: classes without any usable video.
-        truncated: ids of usable videos, parts of which could not be decoded.
-        clipped: a line for each video much of whose flow is beyond the bound.
-        unlisted: ids of usable videos that the store listed before and this catalog does not; their clips stay.
+        truncated: ids of usable videos of which parts could not be decoded.
+        clipped: one line for each video with much of its flow beyond the bound.
+        no_longer_listed: ids of usable videos that the index listed before and this catalog lacks; their files stay.
         frames: frames of all usable videos.
-        seconds: of this run.
-        bytes: size of all clip files in the index.
+        seconds: duration of this run.
+        bytes: total size of all usable prepared videos.
     """
 
     done: int
@@ -92,152 +64,161 @@ class PrepareSummary:
     empty_classes: tuple[str, ...]
     truncated: tuple[str, ...]
     clipped: tuple[str, ...]
-    unlisted: tuple[str, ...]
+    no_longer_listed: tuple[str, ...]
     frames: int
     seconds: float
     bytes: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the summary as JSON types; ``failed`` is a mapping from id to reason."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values |= {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
+        return values | {"failed": dict(self.failed)}
+
+    def __repr__(self) -> str:
+        counts = f"done={self.done}, kept={self.kept}, failed={len(self.failed)}, frames={self.frames}"
+        return f"PrepareSummary({counts}, seconds={self.seconds:.0f})"
+
 
 def prepare(
-    catalog: Catalog,
+    source: Catalog | str | os.PathLike[str],
     store: str | os.PathLike[str],
-    spec: StoreSpec,
+    spec: StoreSpec | None = None,
     *,
     from_jpegs: bool = False,
     workers: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Progress | None = None,
 ) -> PrepareSummary:
-    """Returns what was done to make ``store`` hold every usable video of the catalog.
+    """Decode videos, compute their flow, and keep both in a store.
 
-    A video that cannot be read, is too short, or kills the process that reads it is recorded in the index with its
-    reason; the rest goes on. Clips of videos that the catalog does not name stay: another split may want them.
-    Worker processes are spawned, so a script must call this below ``if __name__ == "__main__":``.
+    A video that cannot be read, is too short, or crashes its worker is recorded in the index with the reason, and the
+    run continues. Prepared videos that the catalog does not list stay in the folder for use by other splits. Workers
+    are spawned, so a script must call this below ``if __name__ == "__main__":``.
 
     Args:
-        catalog: the videos.
-        store: a folder, new, empty or a store of the same spec.
-        spec: how clips are made.
-        from_jpegs: whether the videos are folders of JPEGs to be taken over (see :mod:`stresnet.data.jpeg_folders`);
-            what the spec says of stored flow is then what the caller knows of it.
-        workers: processes; one per usable core by default, but no more than 61 on Windows.
-        progress: called in this process once at the start and after every video.
+        source: a catalog, a folder of class folders or a CSV file (see :func:`stresnet.data.datasets.read_catalog`).
+        store: a folder that is new, empty, or a store of the same spec.
+        spec: how videos are prepared; DIS flow at a short side of 256 px by default.
+        from_jpegs: whether videos are folders of JPEGs to import (see :mod:`stresnet.data.jpeg_folders`). The spec
+            then states what their flow is, and must be given.
+        workers: number of processes; by default one per usable core, but at most 61 on Windows.
+        progress: called at the start and after every video.
 
     Raises:
-        FlowSpecError: the store was made with another flow, or the method cannot be run here.
-        StoreError: the store cannot be written (full disk, no permission), is in use, or is another folder; nothing
-            half-written is left, and what is finished is kept.
+        FlowSpecError: the store has other flow, or the flow method is not available here.
+        StoreError: the source is not valid; or the store cannot be written (full disk, no permission), is in use, or
+            is another folder. Nothing half-written is left, and finished videos are kept.
     """
-    root = Path(os.path.abspath(store))
     start = time.monotonic()
     if workers is not None and workers < 1:
         raise StoreError(f"expected at least 1 worker, found {workers}")
-    if not (from_jpegs and spec.flow_stored):  # imported flow is there already
+    if spec is None and from_jpegs:
+        raise StoreError("importing JPEGs needs a spec: the files do not show the method and bound of their flow")
+    catalog = source if isinstance(source, Catalog) else read_catalog(source, jpegs=from_jpegs)
+    spec = spec or StoreSpec(FlowSpec())
+    if not (from_jpegs and spec.flow_stored):  # imported flow need not be computed
         require_method(spec.flow)
-    with _only_writer(root):
-        _claim(root, catalog, spec)
-        listed = _listed(root)
+    root = Path(os.path.abspath(store))
+    with _locked(root):
+        _create_or_check(root, catalog, spec)
+        listed_before = _usable_ids(root)
         _remove_unfinished(root)
-        kept = [entry for record in catalog.records if (entry := _kept_entry(root, record, spec, from_jpegs))]
-        kept_ids = {entry.record.id for entry in kept}
-        todo = [record for record in catalog.records if record.id not in kept_ids]
-        job = partial(_prepare_one, root, spec=spec, from_jpegs=from_jpegs)
-        run = _Run(start, list(kept), todo, progress)
+        kept = [entry for record in catalog.records if (entry := _reusable_entry(root, record, spec, from_jpegs))]
         try:
-            with closing(map_in_processes(job, todo, workers or _default_workers(), _died)) as finished:
-                for entry in finished:
-                    run.add(entry)
+            entries = _prepare_rest(root, catalog, spec, kept, from_jpegs, workers or default_workers(), progress)
         finally:
             _remove_unfinished(root)
-        entries = tuple(sorted(run.entries, key=lambda entry: entry.record.id))
         result = Store(root, spec, catalog.classes, catalog.name, entries)
         result.save()
-    return _summary(result, len(kept), listed, time.monotonic() - start)
+    return _summarize(result, len(kept), listed_before, time.monotonic() - start)
 
 
-def usable_cores() -> int:
-    """Returns how many cores this process may use: containers and clusters often grant fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _prepare_rest(
+    root: Path,
+    catalog: Catalog,
+    spec: StoreSpec,
+    kept: list[StoreEntry],
+    from_jpegs: bool,
+    workers: int,
+    progress: Progress | None,
+) -> tuple[StoreEntry, ...]:
+    """Prepare the videos that are not kept, and return the entries of all, sorted by id."""
+    kept_ids = {entry.record.id for entry in kept}
+    records = [record for record in catalog.records if record.id not in kept_ids]
+    function = partial(_prepare_one, root, spec=spec, from_jpegs=from_jpegs)
+    entries = list(kept)
+    report = _Report(progress, len(kept), len(catalog.records))
+    with closing(map_in_processes(function, records, workers, _crashed_entry)) as results:
+        for entry in results:
+            entries.append(entry)
+            report.add(entry)
+    return tuple(sorted(entries, key=lambda entry: entry.record.id))
 
 
-def _default_workers() -> int:
-    return min(usable_cores(), _MOST_ON_WINDOWS) if sys.platform == "win32" else usable_cores()
+class _Report:
+    """Report the progress of a run, with its speed and the number of failures."""
 
-
-class _Run:
-    """The entries so far, and the progress they make."""
-
-    def __init__(
-        self,
-        start: float,
-        entries: list[StoreEntry],
-        todo: Iterable[VideoRecord],
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self.entries = entries
-        # Bytes, not videos, foretell the time: videos differ in length by far more than in bytes per frame.
-        self._bytes = {record.id: _source_bytes(record) for record in todo}
-        self._all_bytes = sum(self._bytes.values())
-        self._bytes_left = self._all_bytes
-        self._total = len(entries) + len(self._bytes)
+    def __init__(self, progress: Progress | None, kept: int, total: int) -> None:
+        self._progress = progress
+        self._done = kept
+        self._total = total
         self._failed = 0
-        self._frames = sum(entry.frames for entry in entries)
-        self._start = start
-        self._work_start = time.monotonic()
-        self._on_progress = progress
-        self._report()
+        self._frames = 0
+        self._start = time.monotonic()
+        self._send()
 
     def add(self, entry: StoreEntry) -> None:
-        self.entries.append(entry)
+        """Count a video and report it."""
+        self._done += 1
         self._failed += bool(entry.reason)
         self._frames += entry.frames
-        self._bytes_left -= self._bytes[entry.record.id]
-        self._report()
+        self._send()
 
-    def _report(self) -> None:
-        if self._on_progress is None:
+    def _send(self) -> None:
+        if self._progress is None:
             return
-        now = time.monotonic()
-        finished = self._all_bytes - self._bytes_left
-        if len(self.entries) == self._total:
-            eta = 0.0
-        else:
-            eta = (now - self._work_start) * self._bytes_left / finished if finished else math.nan
-        self._on_progress(Progress(len(self.entries), self._total, self._failed, self._frames, now - self._start, eta))
+        seconds = time.monotonic() - self._start
+        details = [f"{self._frames / seconds:.0f} frames/s"] if seconds > 1 else []
+        details += [f"{self._failed} failed"] if self._failed else []
+        self._progress("preparing videos", self._done, self._total, ", ".join(details))
 
 
 @contextmanager
-def _only_writer(root: Path) -> Iterator[None]:
-    """Holds the store's lock. The system lets go of it however this process ends."""
+def _locked(root: Path) -> Iterator[None]:
+    """Hold the lock of a store, which is created if needed. The system releases it however this process ends."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock = (root / ".lock").open("w")
     except FileExistsError as error:
         raise StoreError(f"{root}: expected a folder for the store, found a file") from error
     except OSError as error:
-        raise cannot_write(root, error) from error
+        raise write_error(root, error) from error
     with lock:
         if fcntl is not None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise StoreError(f"{root}: another prepare is at work on this store; wait for it or stop it") from error
+                raise StoreError(f"{root}: another run is preparing this store; wait for it or stop it") from error
             except OSError:
-                pass  # some network file systems know no locks
+                pass  # some network file systems have no locks
         yield
 
 
-def _claim(root: Path, catalog: Catalog, spec: StoreSpec) -> None:
-    """Makes a new folder a store, or checks that the store there is of this spec."""
+def _create_or_check(root: Path, catalog: Catalog, spec: StoreSpec) -> None:
+    """Make an empty folder a store, or raise unless it is a store of this spec."""
     header = read_header(root)
-    if header is not None:
-        header[0].require_same(spec, f"the store {root} and this run")
-        if header[0].flow_stored != spec.flow_stored:
-            wanted, found = ("with flow in it" if s.flow_stored else "with frames only" for s in (spec, header[0]))
-            raise StoreError(f"{root}: expected a store {wanted}, found one {found}; prepare into another folder")
+    if header is None:
+        if others := sorted(p.name for p in root.iterdir() if not p.name.startswith(".")):
+            raise StoreError(
+                f"{root}: expected a new or empty folder or a store, found a folder with {others[0]} in it"
+            )
+        write_header(root, spec, catalog.classes, catalog.name)
         return
-    if strangers := sorted(p.name for p in root.iterdir() if not p.name.startswith(".")):
-        raise StoreError(f"{root}: expected a new or empty folder or a store, found a folder with {strangers[0]} in it")
-    write_header(root, spec, catalog.classes, catalog.name)
+    found_spec = header[0]
+    found_spec.require_same(spec, f"the store {root} and this run")
+    if found_spec.flow_stored != spec.flow_stored:
+        wanted, found = ("with flow in it" if s.flow_stored else "with frames only" for s in (spec, found_spec))
+        raise StoreError(f"{root}: expected a store {wanted}, found one {found}; prepare into another folder")
 
 
 def _remove_unfinished(root: Path) -> None:
@@ -248,15 +229,23 @@ def _remove_unfinished(root: Path) -> None:
                     os.unlink(os.path.join(folder, name))
 
 
-def _kept_entry(root: Path, record: VideoRecord, spec: StoreSpec, from_jpegs: bool) -> StoreEntry | None:
-    """Returns the entry of a clip that need not be made again, or None."""
+def _usable_ids(root: Path) -> set[str]:
+    """Return the ids of the usable videos in the index, if there is one."""
+    try:
+        return {entry.record.id for entry in Store.open(root).select()}
+    except StoreError:
+        return set()
+
+
+def _reusable_entry(root: Path, record: VideoRecord, spec: StoreSpec, from_jpegs: bool) -> StoreEntry | None:
+    """Return the entry of a video that is already prepared from the same source in the same way, or None."""
     path = video_path(root, record.id)
     try:
         meta = PreparedVideo.open(path).meta
         size = path.stat().st_size
         if meta.spec != spec or meta.imported != from_jpegs:
             return None
-        # Where the source is gone, the clip is not: videos may be deleted once they are prepared.
+        # A source that is gone does not invalidate the prepared video: sources may be deleted once prepared.
         same = not os.path.exists(record.path) or (meta.source_bytes, meta.source_mtime_ns) == _stamp(record, meta)
     except (StresnetError, OSError):
         return None
@@ -264,11 +253,39 @@ def _kept_entry(root: Path, record: VideoRecord, spec: StoreSpec, from_jpegs: bo
 
 
 def _stamp(record: VideoRecord, meta: PreparedVideoMetadata) -> tuple[int, int]:
-    """Returns size and time of change of what the clip was made from."""
+    """Return the current size and modification time of a prepared video's source."""
     if meta.imported:
         return find_pictures(record.path, flow=meta.spec.flow_stored).stamp()
     source = os.stat(record.path)
     return source.st_size, source.st_mtime_ns
+
+
+def _prepare_one(root: Path, record: VideoRecord, spec: StoreSpec, from_jpegs: bool) -> StoreEntry:
+    """Prepare one video and return its entry; runs in a worker.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    path = video_path(root, record.id)
+    make = import_jpegs if from_jpegs else encode_video
+    try:
+        meta = write_prepared_video(path, partial(make, record.id, record.path, spec))
+        return _entry(record, meta, path.stat().st_size)
+    except OSError as error:  # of writing; a source that cannot be read is a VideoError
+        if error.errno == errno.ENAMETOOLONG:
+            return StoreEntry(record, reason="the name is too long for this file system")
+        raise write_error(path, error) from error
+    except StresnetError as error:
+        return StoreEntry(record, reason=str(error).removeprefix(f"{record.path}: "))
+    except Exception as error:  # one bad video must not stop the run, whatever goes wrong with it
+        return StoreEntry(record, reason=" ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def _crashed_entry(record: VideoRecord) -> StoreEntry:
+    return StoreEntry(
+        record,
+        reason="the process reading it died, twice: the file crashes the decoder or needs more memory than there is",
+    )
 
 
 def _entry(record: VideoRecord, meta: PreparedVideoMetadata, size: int) -> StoreEntry:
@@ -280,70 +297,23 @@ def _entry(record: VideoRecord, meta: PreparedVideoMetadata, size: int) -> Store
         meta.fps,
         size,
         truncated=meta.truncated,
-        clipped_share=meta.clipped_share or 0.0,  # None where no flow is stored
+        clipped_share=meta.clipped_share or 0.0,  # None if no flow was computed
     )
 
 
-def _source_bytes(record: VideoRecord) -> int:
-    """Returns what a video's share of the time goes by: its bytes, or of a folder the number of its files."""
-    try:
-        return len(os.listdir(record.path)) if os.path.isdir(record.path) else os.stat(record.path).st_size
-    except OSError:
-        return 0
-
-
-def _listed(root: Path) -> set[str]:
-    """Returns the ids of the usable videos in the index that is there, if there is one."""
-    try:
-        return {entry.record.id for entry in Store.open(root).select()}
-    except StoreError:
-        return set()
-
-
-def _clipped(entry: StoreEntry, spec: StoreSpec) -> str | None:
-    return clipping_note(entry.record.id, entry.clipped_share, spec.flow.bound_px)
-
-
-def _summary(store: Store, kept: int, listed: set[str], seconds: float) -> PrepareSummary:
+def _summarize(store: Store, kept: int, listed_before: set[str], seconds: float) -> PrepareSummary:
     usable = store.select()
     classes = {entry.record.label for entry in usable}
+    notes = (clipping_note(entry.record.id, entry.clipped_share, store.spec.flow.bound_px) for entry in usable)
     return PrepareSummary(
         done=len(usable) - kept,
         kept=kept,
         failed=tuple((entry.record.id, entry.reason) for entry in store.entries if entry.reason),
         empty_classes=tuple(name for name in store.classes if name not in classes),
         truncated=tuple(entry.record.id for entry in usable if entry.truncated),
-        clipped=tuple(note for entry in usable if (note := _clipped(entry, store.spec))),
-        unlisted=tuple(sorted(listed - {entry.record.id for entry in store.entries})),
+        clipped=tuple(note for note in notes if note),
+        no_longer_listed=tuple(sorted(listed_before - {entry.record.id for entry in store.entries})),
         frames=sum(entry.frames for entry in usable),
         seconds=seconds,
         bytes=sum(entry.bytes for entry in usable),
     )
-
-
-def _died(record: VideoRecord) -> StoreEntry:
-    return StoreEntry(
-        record,
-        reason="the process reading it died, twice: the file crashes the decoder or needs more memory than there is",
-    )
-
-
-def _prepare_one(root: Path, record: VideoRecord, spec: StoreSpec, from_jpegs: bool) -> StoreEntry:
-    """Returns the entry of one video after writing its clip; runs in a worker.
-
-    Raises:
-        StoreError: the clip cannot be written, nor could any other.
-    """
-    path = video_path(root, record.id)
-    try:
-        encode = import_video if from_jpegs else encode_video
-        meta = write_video_file(path, partial(encode, record.id, record.path, spec))
-    except StoreError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG:
-            return StoreEntry(record, reason="the name is too long for this file system")
-        raise
-    except StresnetError as error:
-        return StoreEntry(record, reason=str(error).removeprefix(f"{record.path}: "))
-    except Exception as error:  # whatever one bad file brings about, ten thousand good ones go on
-        return StoreEntry(record, reason=" ".join(f"{type(error).__name__}: {error}".split()))
-    return _entry(record, meta, path.stat().st_size)

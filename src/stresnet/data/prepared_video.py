@@ -1,15 +1,15 @@
-"""One prepared video: its frames and its flow, decoded and estimated once, in an Arrow IPC file.
+"""Prepared videos: frames and flow of a video, decoded and estimated once, in an Arrow IPC file.
 
-One row per frame, in record batches of ``ROWS_PER_BATCH``, so that frame ``i`` lies in batch ``i // ROWS_PER_BATCH``;
-then an empty batch whose own metadata holds a :class:`PreparedVideoMetadata` as JSON: what it says is
-known only at the end, and a video is written as it is decoded, however long it is. The columns are ``time_sec``,
-``rgb`` (a JPEG), and for the step to the next row (null in the last one)
+There is one row per frame, in record batches of ``ROWS_PER_BATCH``, so frame ``i`` is in batch ``i // ROWS_PER_BATCH``.
+A last, empty batch carries the :class:`PreparedVideoMetadata` as JSON: a video is written while it is decoded, and
+some of its metadata is known only at the end. The columns are ``time_sec``, ``rgb`` (a JPEG), and for the step to the
+next row (null in the last one)
 
 - ``flow``, a gray JPEG of quantised levels with u above v, or
-- ``u`` and ``v``, two gray JPEGs taken over from elsewhere, or
-- neither, where flow is computed from the frames when it is asked for.
+- ``u`` and ``v``, two gray JPEGs imported from elsewhere, or
+- neither, if flow is computed from the frames when it is read.
 
-Frames have ``FlowSpec.short_side`` px on their short side: (H,W) below. T is the number of frames.
+The short side of frames and flow is ``FlowSpec.short_side`` px. T is the number of frames, (H,W) their size.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ import pyarrow as pa
 import simplejpeg
 from numpy.typing import NDArray
 
-from stresnet.data.step_flow import fill_steps
 from stresnet.errors import FlowSpecError, StoreError, StresnetError
+from stresnet.flow.codec import quantize_flow
 from stresnet.flow.spec import FlowSpec
 
 MIN_FRAMES = 11
-"""Frames that the one valid centre of a stack of 10 flow fields needs: t−5 … t+4 → t+5 (released code)."""
+"""Frames needed for one valid centre of a stack of 10 flow fields: t−5 … t+4 → t+5 (released code)."""
 
 ROWS_PER_BATCH = 32
-"""Frames of a record batch: about 1 MB at a short side of 256, which is what writing holds."""
+"""Frames in a record batch: about 1 MB at a short side of 256, which bounds the memory of writing."""
 
 ON_THE_FLY = ("dis", "farneback", "tvl1")
-"""Flow that any loader process can compute from stored frames: without the video, without a GPU."""
+"""Flow methods that a loader process can run on stored frames, without the video and without a GPU."""
 
 META_KEY = b"stresnet"
 _Indices = Sequence[int] | NDArray[np.integer[Any]]
@@ -46,12 +46,12 @@ _Indices = Sequence[int] | NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """How every clip of a store was made. The size is ``flow.short_side``.
+    """How the videos of a store are prepared.
 
     Attributes:
-        flow: the optical flow, and the size of frames and flow.
-        jpeg_quality: 1 to 100, of frames and flow alike.
-        flow_stored: whether flow lies in the store; else it is computed from the stored frames when it is read.
+        flow: the optical flow, and the size of frames and flow (``flow.short_side``).
+        jpeg_quality: quality of frames and flow, 1 to 100.
+        flow_stored: whether flow is stored; otherwise it is computed from the stored frames when it is read.
     """
 
     flow: FlowSpec
@@ -66,7 +66,7 @@ class StoreSpec:
             raise StoreError(f"expected flow on the fly by {', '.join(ON_THE_FLY)}, found {found}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the spec as JSON types."""
+        """Return the spec as JSON types."""
         return {
             "flow": self.flow.to_dict(),
             "flow_digest": self.flow.digest(),
@@ -76,7 +76,7 @@ class StoreSpec:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> StoreSpec:
-        """Returns the spec that :meth:`to_dict` wrote; without ``flow_stored``, flow is stored.
+        """Return the spec that :meth:`to_dict` wrote. Without ``flow_stored``, flow is stored.
 
         Raises:
             StoreError, FlowSpecError: a key is missing or unknown, or the flow was computed with other parameters
@@ -92,10 +92,14 @@ class StoreSpec:
         return cls(flow, data["jpeg_quality"], data.get("flow_stored", True))
 
     def require_same(self, other: StoreSpec, what: str) -> None:
-        """Returns if a network trained on clips of one spec may be used on clips of the other.
+        """Raise unless a network trained on videos of one spec can be used on videos of the other.
 
-        Whether flow is stored makes no difference to that: computed when read, it is the same flow, off by no more
-        than the JPEG coding of stored flow or of the frames it is computed from (figures in docs/store.md).
+        Specs may differ in whether flow is stored. Flow computed when it is read differs from stored flow only by
+        the JPEG coding, of the stored flow or of the frames it is computed from (docs/store.md has figures).
+
+        Args:
+            other: the other spec.
+            what: names both in the message, such as "the model and the store".
 
         Raises:
             FlowSpecError: the flow differs.
@@ -109,20 +113,19 @@ class StoreSpec:
 
 @dataclass(frozen=True)
 class PreparedVideoMetadata:
-    """What is known of one clip besides its pictures.
+    """The metadata of a prepared video.
 
     Attributes:
-        id: the record's id.
+        id: id of the video's record.
         frames, height, width: T, H and W.
-        fps: frames per second that the file claims; 25 for imported pictures, which claim nothing.
-        spec: how the clip was made.
-        source_bytes, source_mtime_ns: size and time of change of the video when it was read; of imported pictures,
-            their sizes together and the last change.
+        fps: frames per second according to the video file; 25 for imported JPEGs, which have no clock.
+        spec: how the video was prepared.
+        source_bytes, source_mtime_ns: size and modification time of the source when it was read; for imported JPEGs,
+            the sum of the sizes and the latest time.
         clipped_share: share of flow vectors beyond the bound, 0 to 1; None if no flow was computed.
-        checksum: BLAKE2b of everything else in the clip.
-        truncated: parts of the video could not be decoded, such as its end; what could is here.
-        imported: the pictures were made elsewhere and taken over as they were; so method and bound of stored flow are
-            what the user said they are.
+        checksum: BLAKE2b of the pictures, the times and all other metadata.
+        truncated: whether parts of the source, such as its end, could not be decoded and are missing.
+        imported: whether frames and flow are imported JPEGs. Method and bound of their flow are what the user stated.
     """
 
     id: str
@@ -139,33 +142,33 @@ class PreparedVideoMetadata:
     imported: bool
 
     def to_json(self) -> str:
-        """Returns the metadata as one line of JSON."""
+        """Return the metadata as one line of JSON."""
         values = {f.name: getattr(self, f.name) for f in fields(self)} | {"spec": self.spec.to_dict()}
         return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> PreparedVideoMetadata:
-        """Returns the metadata that :meth:`to_json` wrote."""
+        """Return the metadata that :meth:`to_json` wrote."""
         values = json.loads(text)
         return cls(**values | {"spec": StoreSpec.from_dict(values["spec"])})
 
 
 class PreparedVideo:
-    """One video, as pictures and flow: memory-mapped, so that only pictures that are asked for are read.
+    """A prepared video. Its file is memory-mapped; only pictures that are asked for are read.
 
     Attributes:
-        meta: what is known besides the pictures.
+        meta: the metadata.
     """
 
     def __init__(self, source: pa.NativeFile, name: object) -> None:
-        """Open a clip.
+        """Open a prepared video.
 
         Args:
-            source: the Arrow IPC file, ready for random access.
-            name: what to call it in the message if it is no clip.
+            source: the Arrow IPC file, open for random access.
+            name: names the file in error messages.
 
         Raises:
-            StoreError: it is no clip, or damaged.
+            StoreError: the file is not a prepared video, or is damaged.
         """
         try:
             self._file = pa.ipc.open_file(source)
@@ -173,9 +176,9 @@ class PreparedVideo:
             last = self._file.get_batch_with_custom_metadata(batches - 1)
             self.meta = PreparedVideoMetadata.from_json(last.custom_metadata[META_KEY])
             if self._file.schema != schema_of(self.meta.spec, imported=self.meta.imported):
-                raise ValueError("other columns than it should have")
+                raise ValueError("the columns are not those of its spec")
             if batches - 1 != -(-self.meta.frames // ROWS_PER_BATCH):
-                raise ValueError("another number of frames than it should have")
+                raise ValueError("the number of frames differs from its metadata")
         except StresnetError:
             raise
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
@@ -185,22 +188,22 @@ class PreparedVideo:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> PreparedVideo:
-        """Returns the clip in a file, memory-mapped.
+        """Open the prepared video in a file.
 
         Raises:
-            StoreError: there is no such file, or it is no clip.
+            StoreError: there is no such file, it is not a prepared video, or it is damaged.
         """
         try:
             source = pa.memory_map(os.fspath(path))
         except FileNotFoundError as error:
-            raise StoreError(f"{path}: expected a prepared clip, found no file; run prepare again") from error
+            raise StoreError(f"{path}: expected a prepared video, found no file; run prepare again") from error
         except (OSError, ValueError, pa.ArrowException) as error:
             raise _damaged(path, error) from error
         return cls(source, path)
 
     @cached_property
     def times_sec(self) -> NDArray[np.float64]:
-        """When each frame is shown, (T,) float64, seconds since the first."""
+        """Presentation time of each frame, (T,) float64, seconds since the first."""
         try:
             times: NDArray[np.float64] = np.concatenate([rows.column("time_sec").to_numpy() for rows in self._rows()])
         except (ValueError, pa.ArrowException) as error:
@@ -208,10 +211,10 @@ class PreparedVideo:
         return times
 
     def verify(self) -> None:
-        """Returns if the clip is what was written.
+        """Raise unless the checksum matches.
 
         Raises:
-            StoreError: the checksum differs.
+            StoreError: the file is damaged.
         """
         checksum = Checksum()
         try:
@@ -225,10 +228,10 @@ class PreparedVideo:
             raise _damaged(self.meta.id, f"its checksum is {found}, not {self.meta.checksum}")
 
     def rgb(self, indices: _Indices) -> NDArray[np.uint8]:
-        """Returns frames, (n,H,W,3) uint8 RGB.
+        """Return frames, (n,H,W,3) uint8 RGB.
 
         Args:
-            indices: n frames, 0 … T−1, in any order, repeats allowed; each distinct one is decoded once.
+            indices: n frames, 0 … T−1, in any order. A frame that is repeated is decoded once.
 
         Raises:
             IndexError: an index is out of range.
@@ -241,20 +244,20 @@ class PreparedVideo:
         return pictures[where]
 
     def flow(self, indices: _Indices) -> NDArray[np.uint8]:
-        """Returns flow as quantised levels, (n,2,H,W) uint8, u then v.
+        """Return flow as quantised levels, (n,2,H,W) uint8, u then v.
 
         Args:
-            indices: n steps, 0 … T−2, in any order, repeats allowed; each distinct one is decoded once, or computed
-                once where no flow is stored. Flow ``i`` takes frame ``i`` to ``i + 1``.
+            indices: n fields, 0 … T−2, in any order; field ``i`` takes frame ``i`` to ``i + 1``. A field that is
+                repeated is decoded, or computed, once.
 
         Raises:
             IndexError: an index is out of range.
             StoreError: a picture is damaged.
         """
         wanted, where = self._distinct(indices, self.meta.frames - 1, "flow")
-        return (self._stored(wanted) if self.meta.spec.flow_stored else self._compute(wanted))[where]
+        return (self._stored_flow(wanted) if self.meta.spec.flow_stored else self._computed_flow(wanted))[where]
 
-    def _stored(self, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _stored_flow(self, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
         height, width = self.meta.height, self.meta.width
         fields = np.empty((len(wanted), 2, height, width), np.uint8)
         for field, index in zip(fields, wanted, strict=True):
@@ -265,16 +268,24 @@ class PreparedVideo:
                 self._decode("flow", int(index), field.reshape(2 * height, width, 1))
         return fields
 
-    def _compute(self, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _computed_flow(self, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the levels of distinct, ascending fields; few frames are held, and each is decoded once."""
+        from stresnet.flow.estimate import iter_flow  # loads OpenCV, which a store with flow does not need
+
         if self._computed is not None and self._computed[0] == wanted.tobytes():
-            return self._computed[1]  # the ten-crop protocol asks for the same steps five times
-        shape = self.meta.height, self.meta.width
+            return self._computed[1]  # the ten-crop protocol asks for the same fields five times
+        shape, spec = (self.meta.height, self.meta.width), self.meta.spec.flow
 
         def frame(index: int) -> NDArray[np.uint8]:
             return self._decode("rgb", index, np.empty((*shape, 3), np.uint8))
 
         levels = np.empty((len(wanted), 2, *shape), np.uint8)
-        fill_steps(levels, wanted, frame, self.meta.spec.flow)
+        gaps = np.flatnonzero(np.diff(wanted) > 1) + 1
+        for part, run in zip(np.split(levels, gaps), np.split(wanted, gaps), strict=True):
+            if run.size:
+                frames = map(frame, range(int(run[0]), int(run[-1]) + 2))
+                for level, field in zip(part, iter_flow(frames, spec), strict=True):
+                    level[:] = quantize_flow(field, spec.bound_px)
         self._computed = wanted.tobytes(), levels
         return levels
 
@@ -285,7 +296,7 @@ class PreparedVideo:
         return wanted, where
 
     def _decode(self, column: str, index: int, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Fills ``picture`` (h,w,c) with the JPEG of one cell, and returns it."""
+        """Decode the JPEG of one cell into ``picture``, (h,w,c), and return it."""
         number, row = divmod(index, ROWS_PER_BATCH)
         try:
             if self._batch[0] != number:
@@ -305,37 +316,37 @@ class PreparedVideo:
 
     def _read(self, number: int) -> pa.RecordBatch:
         rows = self._file.get_batch(number)
-        rows.validate(full=True)  # or damaged offsets would end the process; takes 10 µs
+        rows.validate(full=True)  # damaged offsets would crash the process; takes 10 µs
         if rows.num_rows != min(ROWS_PER_BATCH, self.meta.frames - number * ROWS_PER_BATCH):
-            raise ValueError("another number of frames than it should have")
+            raise ValueError("the number of frames differs from its metadata")
         return rows
 
 
 class Checksum:
-    """BLAKE2b of a clip's rows, as they come, and of its metadata."""
+    """BLAKE2b of the rows and the metadata of a prepared video, computed row by row."""
 
     def __init__(self) -> None:
         self._digest = hashlib.blake2b(digest_size=16)
 
     def add(self, time_sec: float, pictures: Sequence[bytes | pa.Buffer | None]) -> None:
-        """Takes in one row."""
+        """Add one row."""
         self._digest.update(np.float64(time_sec).tobytes())
         for picture in pictures:
             self._digest.update((0 if picture is None else len(picture)).to_bytes(8, "little"))
             self._digest.update(picture or b"")
 
     def of(self, meta: PreparedVideoMetadata) -> str:
-        """Returns the checksum of all rows and of what else ``meta`` says."""
+        """Return the checksum of all rows and of ``meta``, its own checksum apart."""
         digest = self._digest.copy()
         digest.update(replace(meta, checksum="").to_json().encode())
         return digest.hexdigest()
 
 
 def schema_of(spec: StoreSpec, *, imported: bool) -> pa.Schema:
-    """Returns the columns of a clip."""
+    """Return the columns of a prepared video."""
     flow = [] if not spec.flow_stored else ["u", "v"] if imported else ["flow"]
     return pa.schema([("time_sec", pa.float64()), *((name, pa.large_binary()) for name in ("rgb", *flow))])
 
 
 def _damaged(what: object, why: object) -> StoreError:
-    return StoreError(f"{what}: this clip is damaged ({why}); delete its file and run prepare again")
+    return StoreError(f"{what}: this prepared video is damaged ({why}); delete its file and run prepare again")

@@ -1,4 +1,4 @@
-"""Writing a clip's file row by row: what is held is one record batch of JPEGs, however long the video is."""
+"""Writing prepared videos row by row; one record batch of JPEGs is held, however long the video is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,42 +24,39 @@ from stresnet.data.prepared_video import (
 )
 from stresnet.errors import StoreError
 
-Refusal = Callable[[OSError], StoreError]
-"""What to raise when a clip's file cannot be written: only whoever opened it knows what it is for."""
-
-Encode = Callable[[BinaryIO, Refusal], PreparedVideoMetadata]
-"""Writes a whole clip to a file."""
+Encode = Callable[[BinaryIO], PreparedVideoMetadata]
+"""Write a whole prepared video to a file. An OSError means that the file cannot be written: failures to read the
+source are VideoErrors."""
 
 
 class PreparedVideoWriter:
-    """A clip's file in the making.
+    """Write a prepared video. An OSError of the file is not caught.
 
     Attributes:
-        frames: rows so far.
+        frames: rows appended so far.
     """
 
-    def __init__(self, sink: BinaryIO, refusal: Refusal, spec: StoreSpec, *, imported: bool = False) -> None:
-        """Begin a clip.
+    def __init__(self, sink: BinaryIO, spec: StoreSpec, *, imported: bool = False) -> None:
+        """Start a prepared video.
 
         Args:
-            sink: where to write.
-            refusal: turns a failure to write into what is raised.
-            spec: how the clip is made.
-            imported: whether its pictures are taken over from elsewhere.
+            sink: the file to write to.
+            spec: how the video is prepared.
+            imported: whether frames and flow are imported JPEGs.
         """
         self.frames = 0
         self._sink = sink
-        self._refusal = refusal
         self._schema = schema_of(spec, imported=imported)
         self._rows: list[tuple[float | bytes | None, ...]] = []
         self._checksum = Checksum()
         self._writer: pa.RecordBatchFileWriter | None = None
 
     def append(self, time_sec: float, *pictures: bytes | None) -> None:
-        """Adds a frame: when it is shown, its JPEG, and those of the step to the next one, if flow is stored.
+        """Add a frame.
 
-        Raises:
-            StoreError: the file cannot be written.
+        Args:
+            time_sec: its presentation time, seconds since the first frame.
+            pictures: its JPEG, and the JPEGs of the flow to the next frame if flow is stored.
         """
         self._checksum.add(time_sec, pictures)
         self._rows.append((time_sec, *pictures))
@@ -69,10 +65,13 @@ class PreparedVideoWriter:
             self._write()
 
     def finish(self, meta: PreparedVideoMetadata) -> PreparedVideoMetadata:
-        """Returns what is known of the clip, the checksum filled in, after writing it: the clip is whole then.
+        """Write the metadata, which completes the file.
 
-        Raises:
-            StoreError: the file cannot be written.
+        Args:
+            meta: the metadata without its checksum.
+
+        Returns:
+            The metadata with its checksum.
         """
         if self._rows:
             self._write()
@@ -84,72 +83,56 @@ class PreparedVideoWriter:
         columns = list(zip(*self._rows, strict=True)) or [()] * len(self._schema)
         batch = pa.record_batch([list(column) for column in columns], schema=self._schema)
         self._rows.clear()
-        try:
-            if self._writer is None:
-                self._writer = pa.ipc.new_file(self._sink, self._schema)
-            if meta is None:
-                self._writer.write_batch(batch)
-            else:
-                self._writer.write_batch(batch, custom_metadata={META_KEY: meta.to_json()})
-                self._writer.close()
-                self._sink.flush()
-        except OSError as error:
-            raise self._refusal(error) from error
+        if self._writer is None:
+            self._writer = pa.ipc.new_file(self._sink, self._schema)
+        if meta is None:
+            self._writer.write_batch(batch)
+        else:
+            self._writer.write_batch(batch, custom_metadata={META_KEY: meta.to_json()})
+            self._writer.close()
+            self._sink.flush()
 
 
-def write_video_file(path: Path, encode: Encode) -> PreparedVideoMetadata:
-    """Returns the metadata of a clip after writing it so that ``path`` holds all of it or is as it was.
+def write_prepared_video(path: Path, encode: Encode) -> PreparedVideoMetadata:
+    """Write a prepared video to ``path``; a failure leaves ``path`` as it was.
 
     Args:
-        path: of the clip's file.
-        encode: writes the clip; raises OSError for no other reason than that it cannot.
+        path: the file; missing parent folders are created.
+        encode: writes the prepared video.
+
+    Returns:
+        Its metadata.
 
     Raises:
-        StoreError: the file cannot be written, such as on a full disk; caused by the OSError.
+        OSError: the file cannot be written, such as on a full disk.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, temporary.open("wb") as sink:
-            meta = encode(sink, partial(cannot_write, path))
-            # Without this a power cut could leave the new name on an empty file, which would be kept ever after.
-            os.fsync(sink.fileno())
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as sink:
+        meta = encode(sink)
+        # Without this a power cut could leave an empty file under the final name, which later runs would keep.
+        os.fsync(sink.fileno())
     return meta
 
 
 def write_temporary(encode: Encode) -> PreparedVideo:
-    """Returns a clip that lies in a file of the system's temporary folder and goes when the clip does.
+    """Return a prepared video in a temporary file that disappears with it.
 
-    On POSIX the file has no name, so nothing that ends this process can leave it behind.
+    On POSIX the file has no name, so it does not outlive the process, however that ends.
 
     Args:
-        encode: writes the clip; raises OSError for no other reason than that it cannot.
+        encode: writes the prepared video.
 
     Raises:
-        StoreError: there is no room for it.
+        StoreError: the temporary folder has no room for it.
     """
     try:
         with tempfile.TemporaryFile() as file:
-            encode(file, _no_room)
-            # Its pages stay, though the file is closed, for as long as the clip refers to them.
+            encode(file)
+            # The mapping keeps the pages of the closed file for as long as the prepared video refers to them.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
-        raise _no_room(error) from error
+        raise StoreError(
+            f"{tempfile.gettempdir()}: cannot hold the decoded video ({error.strerror or error}); make room there, or "
+            "name another folder in the environment variable TMPDIR"
+        ) from error
     return PreparedVideo(pa.BufferReader(pa.py_buffer(mapped)), "a temporary file")
-
-
-def cannot_write(path: object, error: OSError) -> StoreError:
-    """Returns what to raise when a store cannot be written, such as on a full disk."""
-    return StoreError(
-        f"{path}: cannot be written ({error.strerror or error}); mend that and run the same command again, what is "
-        "finished is kept"
-    )
-
-
-def _no_room(error: OSError) -> StoreError:
-    folder = tempfile.gettempdir()
-    return StoreError(
-        f"{folder}: cannot hold the decoded video ({error.strerror or error}); make room there, or name another folder "
-        "in the environment variable TMPDIR"
-    )

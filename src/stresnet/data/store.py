@@ -1,8 +1,8 @@
-"""The prepared store: the videos of a source as clips, and the index of what became of each.
+"""Prepared stores: the videos of a source with their frames and flow, and an index of them.
 
-STORE/store.json         what all clips share: how they were made, the source's name and its class names
-STORE/index.parquet      one row per video of the source, with the reason if it could not be used; written last
-STORE/clips/<id>.arrow   the clips, see :mod:`stresnet.data.prepared_video`
+STORE/store.json          what all videos share: how they were prepared, the source's name and its class names
+STORE/index.parquet       one row per video of the source, with the reason if it is not usable; written last
+STORE/videos/<id>.arrow   the prepared videos, see :mod:`stresnet.data.prepared_video`
 """
 
 from __future__ import annotations
@@ -20,14 +20,11 @@ import pyarrow.parquet as pq
 
 from stresnet.atomic import replacing
 from stresnet.data.catalog import VideoRecord
-from stresnet.data.prepared_video import MIN_FRAMES as MIN_FRAMES
 from stresnet.data.prepared_video import PreparedVideo as PreparedVideo
-from stresnet.data.prepared_video import PreparedVideoMetadata as PreparedVideoMetadata
 from stresnet.data.prepared_video import StoreSpec as StoreSpec
-from stresnet.data.prepared_video_writer import cannot_write
 from stresnet.errors import StoreError, StresnetError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _RECORD_COLUMNS = ("id", "path", "label", "split", "group")
 _INDEX_SCHEMA = pa.schema(
     [(name, pa.string()) for name in _RECORD_COLUMNS]
@@ -43,11 +40,11 @@ class StoreEntry:
 
     Attributes:
         record: the video.
-        frames, height, width, fps: of its clip; 0 if there is none.
-        bytes: size of its clip file.
-        reason: why there is no clip; ``""`` if there is one.
-        truncated: parts of the video could not be decoded; its clip holds the others.
-        clipped_share: share of its flow vectors beyond the bound, 0 to 1.
+        frames, height, width, fps: metadata of the prepared video; 0 if the video is not usable.
+        bytes: size of the prepared video's file.
+        reason: why the video is not usable; ``""`` if it is.
+        truncated: whether parts of the video could not be decoded and are missing.
+        clipped_share: share of flow vectors beyond the bound, 0 to 1.
     """
 
     record: VideoRecord
@@ -61,15 +58,15 @@ class StoreEntry:
     clipped_share: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Store:
     """A prepared store.
 
     Attributes:
-        root: its folder.
-        spec: how its clips were made.
+        root: the folder.
+        spec: how the videos were prepared.
         classes: class names; the position is the class index, 0-based.
-        name: of the source.
+        name: name of the source.
         entries: one per video of the source, usable or not, sorted by id.
     """
 
@@ -81,32 +78,25 @@ class Store:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Store:
-        """Returns the store in a folder; no clip is opened.
+        """Open the store in a folder. Only its index is read.
 
         Raises:
-            StoreError: the folder holds no store, one of another version, or one that was not finished.
+            StoreError: the folder is not a store, is one of another format version, or was not finished.
         """
         root = Path(path)
         header = read_header(root)
         if header is None:
             raise StoreError(f"{root}: expected a prepared store, found no store.json; make one with stresnet prepare")
         spec, classes, name = header
-        index = root / "index.parquet"
-        try:
-            rows = pq.read_table(index, schema=_INDEX_SCHEMA, partitioning=None).to_pylist()
-        except FileNotFoundError as error:
-            raise StoreError(f"{root}: preparing was not finished; run the same prepare command again") from error
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise StoreError(f"{index}: expected the index of a store ({error}); run prepare again") from error
-        entries = tuple(_entry(row) for row in rows)
-        if strangers := {e.record.label for e in entries} - set(classes):
+        entries = _read_index(root)
+        if unknown := {e.record.label for e in entries} - set(classes):
             raise StoreError(
-                f"{root}: the index has classes that store.json lacks, {sorted(strangers)}; run prepare again"
+                f"{root}: the index has classes that store.json lacks, {sorted(unknown)}; run prepare again"
             )
         return cls(root, spec, classes, name, entries)
 
     def save(self) -> None:
-        """Writes ``store.json``, then the index; each is there in full or as it was.
+        """Write ``store.json``, then the index, each atomically.
 
         Raises:
             StoreError: a file cannot be written.
@@ -118,27 +108,27 @@ class Store:
             with replacing(index) as temporary:
                 pq.write_table(pa.Table.from_pylist(rows, schema=_INDEX_SCHEMA), temporary)
         except OSError as error:
-            raise cannot_write(index, error) from error
+            raise write_error(index, error) from error
 
     def video(self, record_id: str) -> PreparedVideo:
-        """Returns one video's clip, memory-mapped.
+        """Open one prepared video.
 
         Raises:
-            StoreError: the store has no such video, could not use it, or its file is damaged.
+            StoreError: the store has no such video, the video is not usable, or its file is damaged.
         """
         entry = self._by_id.get(record_id)
         if entry is None:
-            raise StoreError(f"{self.root}: holds no video {record_id}")
+            raise StoreError(f"{self.root}: has no video {record_id}")
         if entry.reason:
             raise StoreError(f"{self.root}: {record_id} could not be prepared ({entry.reason})")
         return PreparedVideo.open(video_path(self.root, record_id))
 
     def select(self, split: str | None = None) -> tuple[StoreEntry, ...]:
-        """Returns the usable videos of one split, or of all."""
+        """Return the usable videos of one split, or of all."""
         return tuple(e for e in self.entries if not e.reason and split in (None, e.record.split))
 
     def with_test_groups(self, groups: Sequence[str]) -> Store:
-        """Returns the store with these groups for testing and all others for training.
+        """Return the store with these groups as the test split, and all others as the training split.
 
         Raises:
             StoreError: no video belongs to one of the groups.
@@ -147,7 +137,7 @@ class Store:
         if not known:
             raise StoreError(f"{self.root}: has no groups to hold out; prepare it from a CSV with a `group` column")
         if unknown := sorted(set(groups) - known):
-            listing = ", ".join(sorted(known)) or "none"
+            listing = ", ".join(sorted(known))
             raise StoreError(f"{self.root}: expected test groups among: {listing}; found {', '.join(unknown)}")
         entries = []
         for entry in self.entries:
@@ -155,30 +145,33 @@ class Store:
             entries.append(replace(entry, record=replace(entry.record, split=split)))
         return replace(self, entries=tuple(entries))
 
+    def __repr__(self) -> str:
+        usable = len(self.select())
+        return f"Store({str(self.root)!r}, {usable} of {len(self.entries)} videos usable, {len(self.classes)} classes)"
+
     @cached_property
     def _by_id(self) -> dict[str, StoreEntry]:
         return {entry.record.id: entry for entry in self.entries}
 
 
 def video_path(root: Path, record_id: str) -> Path:
-    """Returns where a store keeps the clip of a record."""
-    return root / "clips" / f"{record_id}.arrow"
+    """Return the path of a prepared video in a store."""
+    return root / "videos" / f"{record_id}.arrow"
 
 
 def read_header(root: Path) -> tuple[StoreSpec, tuple[str, ...], str] | None:
-    """Returns spec, classes and name of the store in a folder, or None if there is no ``store.json``.
+    """Return spec, classes and name of the store in a folder, or None if there is no ``store.json``.
 
     Raises:
-        StoreError: the file is not what it should be, or of another version.
+        StoreError: the file is not valid, or is one of another format version.
     """
     path = root / "store.json"
     try:
         data: dict[str, Any] = json.loads(path.read_bytes())
         if data["format"] != FORMAT_VERSION:
-            found = f"format {data['format']}"
             raise StoreError(
-                f"{root}: expected a store of format {FORMAT_VERSION}, found {found}; prepare its videos again, into "
-                "a new folder"
+                f"{root}: expected a store of format {FORMAT_VERSION}, found format {data['format']}; prepare its "
+                "videos again, into a new folder"
             )
         return StoreSpec.from_dict(data["spec"]), tuple(data["classes"]), str(data["name"])
     except (FileNotFoundError, NotADirectoryError):
@@ -192,10 +185,10 @@ def read_header(root: Path) -> tuple[StoreSpec, tuple[str, ...], str] | None:
 
 
 def write_header(root: Path, spec: StoreSpec, classes: Sequence[str], name: str) -> None:
-    """Writes ``store.json``; it is there in full or as it was.
+    """Write ``store.json`` atomically.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: the file cannot be written.
     """
     data = {"format": FORMAT_VERSION, "name": name, "classes": list(classes), "spec": spec.to_dict()}
     path = root / "store.json"
@@ -203,7 +196,26 @@ def write_header(root: Path, spec: StoreSpec, classes: Sequence[str], name: str)
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise write_error(path, error) from error
+
+
+def write_error(path: object, error: OSError) -> StoreError:
+    """Return the error to raise if a store cannot be written, such as on a full disk."""
+    return StoreError(
+        f"{path}: cannot be written ({error.strerror or error}); fix this and run the same command again, finished "
+        "videos are kept"
+    )
+
+
+def _read_index(root: Path) -> tuple[StoreEntry, ...]:
+    index = root / "index.parquet"
+    try:
+        rows = pq.read_table(index, schema=_INDEX_SCHEMA, partitioning=None).to_pylist()
+    except FileNotFoundError as error:
+        raise StoreError(f"{root}: preparing was not finished; run the same prepare command again") from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise StoreError(f"{index}: expected the index of a store ({error}); run prepare again") from error
+    return tuple(_entry(row) for row in rows)
 
 
 def _row(entry: StoreEntry) -> dict[str, Any]:
@@ -214,6 +226,4 @@ def _row(entry: StoreEntry) -> dict[str, Any]:
 
 def _entry(row: dict[str, Any]) -> StoreEntry:
     record = VideoRecord(**{name: row.pop(name) for name in _RECORD_COLUMNS})
-    # null where the index was written before there were these columns
-    truncated, clipped_share = bool(row.pop("truncated")), row.pop("clipped_share") or 0.0
-    return StoreEntry(record, **row, truncated=truncated, clipped_share=clipped_share)
+    return StoreEntry(record, **row)

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from stresnet.errors import StoreError
 from stresnet.media import write_video
+from stresnet.progress import Progress
 
 Split = Literal["train", "test"]
 Pixels = NDArray[np.float32]
@@ -141,7 +142,7 @@ def write_dataset(
     spec: SyntheticSpec,
     *,
     seed: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Returns ``folder`` once it holds ``{train,test}/<class>/<class>_0001.mp4`` and so on.
 
@@ -171,7 +172,7 @@ def write_dataset(
             frames = render_clip(label, clip_seed(seed, label, number), spec, split=split)
             write_video(path, frames, fps=spec.fps, quality_crf=spec.quality_crf)
         if progress is not None:
-            progress(done, len(clips))
+            progress("generating videos", done, len(clips))
     return folder
 
 

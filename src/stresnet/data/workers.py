@@ -1,8 +1,8 @@
-"""A job that processes share out among themselves, any of which may be killed by what it works on.
+"""A parallel map over worker processes that survives the death of any of them.
 
-Each process has a pipe of its own, and this side has neither threads nor locks: Ctrl-C may come between any two
-instructions (those of ``concurrent.futures`` must not be interrupted everywhere), and a process that dies leaves no
-doubt about what it was working on.
+Each worker has its own pipe, and the parent process uses neither threads nor locks. So Ctrl-C may arrive between any
+two instructions (``concurrent.futures`` is not safe against that), and if a worker dies, the item it was processing
+is known.
 """
 
 from __future__ import annotations
@@ -21,101 +21,112 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-import cv2
-
 from stresnet.errors import StoreError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_MAX_ON_WINDOWS = 61  # Windows waits for at most 63 handles at once
+
+
+def usable_cores() -> int:
+    """Return the number of cores this process may use; containers and clusters often grant fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers() -> int:
+    """Return one worker per usable core, but at most 61 on Windows."""
+    return min(usable_cores(), _MAX_ON_WINDOWS) if sys.platform == "win32" else usable_cores()
+
 
 def map_in_processes(
-    job: Callable[[Item], Result], items: Iterable[Item], workers: int, died: Callable[[Item], Result]
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, on_crash: Callable[[Item], Result]
 ) -> Generator[Result]:
-    """Yields one result per item, in the order they are done.
+    """Yield one result per item, in order of completion.
 
-    The processes end at once if the generator is closed, if an exception comes out of it, or if this process is
-    killed. They are spawned, and use one thread each for OpenCV and for torch.
+    An item whose worker dies is processed again, alone, at the end: another item may have used up the memory. The
+    workers end at once if the generator is closed or raises, or if this process is killed. They are spawned, and use
+    one thread each for OpenCV and for torch.
 
     Args:
-        job: done in another process; must be importable there.
-        items: what it is done for.
-        workers: processes.
-        died: the result for an item that killed the process at work on it twice, the second time alone.
+        function: called in the workers, so it must be picklable. If it raises, the generator raises the same.
+        items: the arguments.
+        workers: number of processes.
+        on_crash: returns the result of an item whose worker died twice.
 
     Raises:
-        StoreError: no process can start; and whatever the job raises.
+        StoreError: no worker can start.
     """
-    suspects: list[Item] = []
-    yield from _work_off(job, items, workers, suspects.append)
-    for suspect in suspects:  # one at a time: others may have used up the memory
-        culprits: list[Item] = []
-        yield from _work_off(job, [suspect], 1, culprits.append)
-        yield from map(died, culprits)
+    lost: list[Item] = []
+    yield from _map(function, items, workers, lost)
+    for item in lost:
+        lost_again: list[Item] = []
+        yield from _map(function, [item], 1, lost_again)
+        yield from map(on_crash, lost_again)
 
 
-def _work_off(
-    job: Callable[[Item], Result], items: Iterable[Item], workers: int, lost: Callable[[Item], object]
+def _map(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, lost: list[Item]
 ) -> Generator[Result]:
-    """Yields the results of all items but those that ``lost`` is told of: their process died."""
+    """Yield the results of all items, except for those whose worker died: they are appended to ``lost``."""
     waiting = deque(items)
-    with _links() as start:
-        links = {start(job) for _ in range(min(workers, len(waiting)))}  # to processes, every one of which will answer
-        at_work: dict[Connection, Item] = {}
-        while links:
-            for link in wait(list(links)):
-                assert isinstance(link, Connection)
+    with _starting() as start:
+        pipes = {start(function) for _ in range(min(workers, len(waiting)))}  # of workers that will send something
+        in_progress: dict[Connection, Item] = {}
+        while pipes:
+            for pipe in wait(list(pipes)):
+                assert isinstance(pipe, Connection)
                 try:
-                    result, error = link.recv()
+                    result, error = pipe.recv()
                 except (EOFError, OSError):
-                    links.remove(link)
-                    if link not in at_work:
+                    pipes.remove(pipe)
+                    if pipe not in in_progress:
                         raise StoreError(
                             "the worker processes cannot start; a script must call prepare below "
                             "if __name__ == '__main__':"
                         ) from None
-                    lost(at_work.pop(link))
+                    lost.append(in_progress.pop(pipe))
                     if waiting:
-                        links.add(start(job))
+                        pipes.add(start(function))
                     continue
-                began = link in at_work  # else it says that it is ready
-                at_work.pop(link, None)
+                is_result = pipe in in_progress  # otherwise the worker says that it has started
+                in_progress.pop(pipe, None)
                 if waiting:
-                    at_work[link] = waiting.popleft()
-                    with suppress(OSError):  # dead since then, which reading from it will tell
-                        link.send(at_work[link])
+                    in_progress[pipe] = waiting.popleft()
+                    with suppress(OSError):  # the worker has died since; the next recv will fail
+                        pipe.send(in_progress[pipe])
                 else:
-                    links.remove(link)
+                    pipes.remove(pipe)
                 if error is not None:
                     raise error
-                if began:
+                if is_result:
                     yield result
 
 
 @contextmanager
-def _links() -> Iterator[Callable[[Callable[..., Any]], Connection]]:
-    """What starts a process and returns the link to it; at the end of the block all processes end at once."""
+def _starting() -> Iterator[Callable[[Callable[..., Any]], Connection]]:
+    """Yield a function that starts a worker and returns its pipe; kill all workers at the end of the block."""
     context = multiprocessing.get_context("spawn")
     processes: list[tuple[BaseProcess, Connection]] = []
 
-    def start(job: Callable[..., Any]) -> Connection:
+    def start(function: Callable[..., Any]) -> Connection:
         here, there = context.Pipe()
-        process = context.Process(target=_serve, args=(job, there), daemon=True)
+        process = context.Process(target=_serve, args=(function, there), daemon=True)
         processes.append((process, here))
-        with _without_ctrl_c():
+        with _ignoring_ctrl_c():
             process.start()
-        there.close()  # so that the link ends when the process does
+        there.close()  # so that the pipe is closed when the worker dies
         return here
 
     try:
         yield start
     finally:
-        _end(processes)
+        _kill(processes)
 
 
-def _end(processes: list[tuple[BaseProcess, Connection]]) -> None:
-    for process, link in processes:
-        link.close()
+def _kill(processes: list[tuple[BaseProcess, Connection]]) -> None:
+    for process, pipe in processes:
+        pipe.close()
         if process.pid is not None:  # it was started
             process.kill()
     for process, _ in processes:
@@ -124,12 +135,12 @@ def _end(processes: list[tuple[BaseProcess, Connection]]) -> None:
 
 
 @contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Processes started in this block never see Ctrl-C: only the one in command does."""
+def _ignoring_ctrl_c() -> Iterator[None]:
+    """Block SIGINT in the processes started in this block: only the parent process handles Ctrl-C."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    resource_tracker.ensure_running()  # else the first process starts it, which unmasks the signal
+    resource_tracker.ensure_running()  # otherwise the first process starts it, which unblocks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -138,28 +149,30 @@ def _without_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(job: Callable[[Any], Any], link: Connection) -> None:
-    """Answers each item with (result, None) or (None, exception), and begins with (None, None)."""
+def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
+    """Send (None, None) at the start, then (result, None) or (None, exception) for each item received."""
+    import cv2  # only workers need it here
+
     cv2.setNumThreads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"  # for torch, should the job import it
-    if "torch" in sys.modules:  # the started script did
+    os.environ["OMP_NUM_THREADS"] = "1"  # for torch, if the function imports it
+    if "torch" in sys.modules:  # the main script imported it
         sys.modules["torch"].set_num_threads(1)
     items: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(link, items), daemon=True).start()
-    link.send((None, None))
+    threading.Thread(target=_receive, args=(pipe, items), daemon=True).start()
+    pipe.send((None, None))
     while True:
         item = items.get()
         result, failure = None, None
         try:
-            result = job(item)
+            result = function(item)
         except Exception as error:
             failure = error
-        link.send((result, failure))
+        pipe.send((result, failure))
 
 
-def _receive(link: Connection, items: queue.SimpleQueue[Any]) -> None:
-    # Always listening, so that a process at work, too, notices that the one in command has been killed.
+def _receive(pipe: Connection, items: queue.SimpleQueue[Any]) -> None:
+    # A thread that always listens, so a busy worker notices, too, that the parent process has been killed.
     with suppress(EOFError, OSError):
         while True:
-            items.put(link.recv())
+            items.put(pipe.recv())
     os._exit(1)

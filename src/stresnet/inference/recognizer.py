@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stresnet.data.clips import Sample, cut
-from stresnet.data.encode import temporary_video
+from stresnet.data.encode_video import temporary_video
 from stresnet.data.prepared_video import PreparedVideo, StoreSpec
 from stresnet.data.sampling import (
     Crop,
@@ -29,6 +29,7 @@ from stresnet.flow import FlowSpec
 from stresnet.model import Checkpoint, load_checkpoint
 from stresnet.model.checkpoint import first_line
 from stresnet.model.preprocessing import mirrored
+from stresnet.progress import Progress
 from stresnet.recipes import parse_recipe
 from stresnet.weights import hub
 
@@ -42,9 +43,6 @@ PROTOCOLS: tuple[Protocol, ...] = ("dense25", "crop10x25", "center")
 """
 
 Scores = NDArray[np.float32]
-
-OnProgress = Callable[[str, int, int], None]
-"""Told what is being done to a video, how much of it is done, and how much there is, as far as is known."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +251,7 @@ class Recognizer(ModelHubMixin):
         *,
         protocol: Protocol = "dense25",
         top: int = 5,
-        progress: OnProgress | None = None,
+        progress: Progress | None = None,
     ) -> Prediction:
         """The action in a video file, its flow computed on the way: exactly what evaluation says of it.
 
@@ -270,13 +268,7 @@ class Recognizer(ModelHubMixin):
         spec = self.store_spec
         if "motion" not in self.checkpoint.model.config.streams:  # then nobody will ask for flow
             spec = StoreSpec(FlowSpec(short_side=spec.flow.short_side), spec.jpeg_quality, flow_stored=False)
-        doing = "computing flow" if spec.flow_stored else "reading frames"
-
-        def on_frame(read: int, expected: int) -> None:
-            if progress:
-                progress(doing, read, max(read, expected))
-
-        clip = temporary_video(str(video), video, spec, on_frame)
+        clip = temporary_video(str(video), video, spec, progress)
         return self._prediction(clip, self._score(clip, protocol, progress), top)
 
     def judge(self, clip: PreparedVideo, *, protocol: Protocol = "dense25", top: int = 5) -> Prediction:
@@ -301,7 +293,7 @@ class Recognizer(ModelHubMixin):
         return self._score(clip, protocol)
 
     @torch.inference_mode()
-    def _score(self, clip: PreparedVideo, protocol: Protocol, progress: OnProgress | None = None) -> VideoScores:
+    def _score(self, clip: PreparedVideo, protocol: Protocol, progress: Progress | None = None) -> VideoScores:
         config, preprocessing = self.checkpoint.model.config, self.checkpoint.preprocessing
         by_stream: dict[str, list[Scores]] = {stream: [] for stream in config.streams}
         centers, crops = self._crops(clip, protocol)

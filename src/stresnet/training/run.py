@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 import stresnet
 from stresnet.atomic import replacing
 from stresnet.data.clips import CenteredClips, ClipSampling, Sample, TrainingClips
-from stresnet.data.prepare import usable_cores
 from stresnet.data.store import Store, StoreSpec
+from stresnet.data.workers import usable_cores
 from stresnet.errors import CheckpointError, RecipeError
 from stresnet.model import Checkpoint, Preprocessing, STResNet, load_checkpoint, save_checkpoint
 from stresnet.model.checkpoint import transfer_weights, video_hash
