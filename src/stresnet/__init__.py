@@ -1,6 +1,6 @@
 """ST-ResNet: spatiotemporal residual networks for video action recognition.
 
-Names are loaded on first use, so that ``import stresnet`` costs nothing.
+Everything but the error classes is loaded on first use, so that ``import stresnet`` is fast and does not load torch.
 """
 
 from __future__ import annotations
@@ -8,32 +8,75 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from stresnet.errors import (
+    CheckpointError,
+    DownloadError,
+    FlowFileError,
+    FlowSpecError,
+    RecipeError,
+    ScoreError,
+    StoreError,
+    StresnetError,
+    VideoError,
+)
+
 if TYPE_CHECKING:
-    from stresnet.flow import FlowSpec as FlowSpec
-    from stresnet.flow import estimate_flow as estimate_flow
-    from stresnet.inference.recognizer import Prediction as Prediction
-    from stresnet.inference.recognizer import Recognizer as Recognizer
-    from stresnet.media import read_video as read_video
-    from stresnet.model import STResNet as STResNet
-    from stresnet.model import STResNetConfig as STResNetConfig
-    from stresnet.model import load_model as load_model
+    from stresnet.data.prepare import prepare
+    from stresnet.evaluation import evaluate
+    from stresnet.flow import FlowSpec, estimate_flow
+    from stresnet.inference.recognizer import Prediction, Recognizer
+    from stresnet.media import read_video
+    from stresnet.model import STResNet, STResNetConfig
+    from stresnet.recipes import load_recipe
+    from stresnet.training import train
 
 __version__ = "0.1.0"
 
-_HOME = {
+__all__ = [
+    "CheckpointError",
+    "DownloadError",
+    "FlowFileError",
+    "FlowSpec",
+    "FlowSpecError",
+    "Prediction",
+    "RecipeError",
+    "Recognizer",
+    "STResNet",
+    "STResNetConfig",
+    "ScoreError",
+    "StoreError",
+    "StresnetError",
+    "VideoError",
+    "__version__",
+    "estimate_flow",
+    "evaluate",
+    "load_recipe",
+    "prepare",
+    "read_video",
+    "train",
+]
+
+_MODULES = {
     "FlowSpec": "stresnet.flow",
-    "estimate_flow": "stresnet.flow",
-    "read_video": "stresnet.media",
-    "STResNet": "stresnet.model",
-    "STResNetConfig": "stresnet.model",
-    "load_model": "stresnet.model",
     "Prediction": "stresnet.inference.recognizer",
     "Recognizer": "stresnet.inference.recognizer",
+    "STResNet": "stresnet.model",
+    "STResNetConfig": "stresnet.model",
+    "estimate_flow": "stresnet.flow",
+    "evaluate": "stresnet.evaluation",
+    "load_recipe": "stresnet.recipes",
+    "prepare": "stresnet.data.prepare",
+    "read_video": "stresnet.media",
+    "train": "stresnet.training",
 }
-__all__ = ["__version__", *_HOME]
+"""The modules of the names that are loaded on first use."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'stresnet' has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'stresnet' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__") and name.endswith("__"))})

@@ -1,4 +1,4 @@
-"""`python -m stresnet`, the same as the command `stresnet`."""
+"""Run the command line with `python -m stresnet`."""
 
 from stresnet.cli import main
 
