@@ -11,12 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import stresnet
 from helpers.formula import clips_of, randomized
 from helpers.hostile import Trap
 from helpers.torchvision_names import BASE, Weights, image_weights
 from stresnet.errors import CheckpointError
-from stresnet.model import Checkpoint, Preprocessing, STResNet, STResNetConfig, load_checkpoint, save_checkpoint
+from stresnet.model import (
+    Checkpoint,
+    Preprocessing,
+    STResNet,
+    STResNetConfig,
+    load_checkpoint,
+    load_model,
+    save_checkpoint,
+)
 from stresnet.model import checkpoint as weights_module
 from stresnet.model.checkpoint import transfer_weights
 from stresnet.weights.image_weights import init_from_images, read_image_weights
@@ -259,7 +266,7 @@ def test_round_trip_keeps_every_bit_and_the_whole_story(tmp_path: Path) -> None:
             assert getattr(loaded, name) == getattr(saved, name), name
     assert not loaded.model.training
     rgb, flow = (x.float() for x in clips_of(steps=5))
-    model = stresnet.load_model(path)
+    model = load_model(path)
     with torch.no_grad():
         assert model(rgb, flow).fused.equal(loaded.model(rgb, flow).fused)
         expected = saved.model.eval()(rgb, flow).fused
