@@ -29,23 +29,22 @@ import torch
 from numpy.typing import NDArray
 
 from stresnet.flow import FlowSpec, iter_flow
-from stresnet.flow import tvl1 as of_pairs
-from stresnet.flow.methods.tvl1 import TVL1, tvl1
-from stresnet.flow.spec import PARAMETERS
+from stresnet.flow.methods import METHODS, tvl1_torch
+from stresnet.flow.methods.tvl1_torch import TVL1Parameters, tvl1
 from stresnet.media.video import iter_frames
 
 H, W = 256, 340
 Image = NDArray[Any]
-OPENCV = TVL1.from_parameters(PARAMETERS["tvl1", "default"])
+OPENCV = TVL1Parameters.from_preset(METHODS["tvl1"].presets["default"])
 SCHEDULES = {  # beside the defaults: what else was tried
     "OpenCV's parameters, in PyTorch": OPENCV,
-    "scale step 0.5": TVL1(scale_step=0.5),
-    "scale step 0.7": TVL1(scale_step=0.7),
-    "5 scales": TVL1(scales=5),
-    "2 warps of 20": TVL1(inner_iterations=20),
-    "1 warp of 60": TVL1(warps=1, inner_iterations=60),
-    "early stop at 0.01 px": TVL1(epsilon=0.01),
-    "median filter off": TVL1(median_filter=1),
+    "scale step 0.5": TVL1Parameters(scale_step=0.5),
+    "scale step 0.7": TVL1Parameters(scale_step=0.7),
+    "5 scales": TVL1Parameters(scales=5),
+    "2 warps of 20": TVL1Parameters(inner_iterations=20),
+    "1 warp of 60": TVL1Parameters(warps=1, inner_iterations=60),
+    "early stop at 0.01 px": TVL1Parameters(epsilon=0.01),
+    "median filter off": TVL1Parameters(median_filter=1),
 }
 
 
@@ -170,7 +169,7 @@ def distances(flows: Any, others: Any) -> NDArray[np.float64]:
     return np.array([np.hypot(*(np.asarray(a) - b)).mean() for a, b in zip(flows, others, strict=True)])
 
 
-def print_accuracy(motions: list[Motion], schedules: dict[str, TVL1]) -> None:
+def print_accuracy(motions: list[Motion], schedules: dict[str, TVL1Parameters]) -> None:
     first = torch.from_numpy(np.stack([motion.first for motion in motions]))
     second = torch.from_numpy(np.stack([motion.second for motion in motions]))
     true = [motion.flow for motion in motions]
@@ -180,7 +179,7 @@ def print_accuracy(motions: list[Motion], schedules: dict[str, TVL1]) -> None:
     print("| endpoint error, px | " + " | ".join(f"{k} ({sum(of_kind[k])})" for k in of_kind) + " | worse by > 2 % |")
     print("|---|" + "---|" * (len(of_kind) + 1))
     print("| OpenCV's TV-L1 | " + " | ".join(f"{theirs[where].mean():.3f}" for where in of_kind.values()) + " | |")
-    for name, params in ({"**ours**": TVL1()} | schedules).items():
+    for name, params in ({"**ours**": TVL1Parameters()} | schedules).items():
         errors = distances(tvl1(first, second, params), true)
         cells = [f"{errors[w].mean():.3f} ({errors[w].mean() / theirs[w].mean():.2f})" for w in of_kind.values()]
         worse = f"{(errors > 1.02 * theirs).sum()}, at most {(errors / theirs).max():.2f} times"
@@ -248,14 +247,16 @@ def print_speed(frames: Image, options: argparse.Namespace) -> None:
 
     def operations_shared() -> None:
         with torch.no_grad():
-            of_pairs._flow_of_pairs(first[:2], second[:2], TVL1(), None, of_pairs.inner_step(first.device, False))
+            tvl1_torch._flow_of_pairs(
+                first[:2], second[:2], TVL1Parameters(), tvl1_torch.inner_step(first.device, False)
+            )
 
     def alone(**how: bool) -> None:
-        with changed(of_pairs._TOGETHER_PX, 1):
+        with changed(tvl1_torch._TOGETHER_PX, 1):
             tvl1(first, second, **how)
 
     def all_together() -> None:
-        with changed(of_pairs._TOGETHER_PX, 10**9):
+        with changed(tvl1_torch._TOGETHER_PX, 10**9):
             tvl1(first, second, compiled=True)
 
     started = time.perf_counter()
@@ -330,8 +331,8 @@ def print_gpu(frames: Image, rounds: int) -> None:
     """Frames/s of 256 pairs, and which share of the bandwidth of a copy the iterations' memory traffic is."""
     pair = [torch.from_numpy(frames[at]).cuda() for at in (slice(0, -1), slice(1, None))]
     pair = [side.repeat(-(-256 // len(side)), 1, 1)[:256] for side in pair]
-    params = TVL1()
-    scales = of_pairs._scales(torch.zeros(2, 1, *frames.shape[1:]), params)
+    params = TVL1Parameters()
+    scales = tvl1_torch._scales(torch.zeros(2, 1, *frames.shape[1:]), params)
     pixels = sum(scale[0, 0].numel() for scale in scales)
     # A step reads u, p and the data term (10 floats a pixel), writes u; reads u and p, writes p.
     moved_bytes = pixels * params.warps * params.inner_iterations * 4 * (10 + 2 + 6 + 4)

@@ -23,6 +23,7 @@ from stresnet.data.store import Store
 from stresnet.errors import StoreError
 from stresnet.evaluation import evaluate
 from stresnet.flow import FlowSpec, estimate, estimate_flow, quantize_flow
+from stresnet.flow.methods import METHODS
 from stresnet.inference.recognizer import Recognizer
 from stresnet.media.video import write_video
 from stresnet.model.checkpoint import load_checkpoint
@@ -98,25 +99,26 @@ def test_no_frame_is_decoded_twice_and_the_same_steps_are_computed_once(
 
 
 def test_the_estimator_is_made_once(frames_only: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    make = estimate._dis
+    loaded = []
+    load = METHODS["dis"].from_pictures
+    assert load is not None
 
-    def counting(spec: FlowSpec) -> Any:
-        made.append(spec)
-        return make(spec)
+    def counting(preset: str, parameters: Any) -> Any:
+        loaded.append(preset)
+        return load(preset, parameters)
 
-    monkeypatch.setattr(estimate, "_dis", counting)
+    monkeypatch.setitem(METHODS, "dis", replace(METHODS["dis"], from_pictures=counting))
     monkeypatch.setattr(estimate, "_of_thread", threading.local())
     for entry in frames_only.select()[:3]:
         frames_only.video(entry.record.id).flow([1, 2, 9])
-    assert made == [FRAMES_ONLY.flow]
+    assert loaded == [FRAMES_ONLY.flow.preset]
     other = replace(FRAMES_ONLY.flow, preset="fast")
     estimate_flow(np.zeros((3, 32, 32, 3), np.uint8), other)
-    assert made == [FRAMES_ONLY.flow, other]
+    assert loaded == [FRAMES_ONLY.flow.preset, other.preset]
     thread = threading.Thread(target=frames_only.video(frames_only.select()[0].record.id).flow, args=([1],))
     thread.start()
     thread.join()
-    assert made == [FRAMES_ONLY.flow, other, FRAMES_ONLY.flow]  # not shared with another thread
+    assert loaded == [FRAMES_ONLY.flow.preset, other.preset, FRAMES_ONLY.flow.preset]  # not shared with another thread
 
 
 def test_a_damaged_frame_is_named(frames_only: Store, tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ def test_the_two_kinds_do_not_mix_in_one_store(videos: Path, store: Store, frame
 
 @pytest.mark.parametrize("method", ["mv", "raft"])
 def test_what_needs_more_than_frames_or_a_gpu_is_refused(method: str) -> None:
-    expected = f"by dis, farneback, tvl1, found {method}, which loader processes cannot compute: store it"
+    expected = f"by dis, tvl1, farneback, found {method}, which loader processes cannot compute: store it"
     with pytest.raises(StoreError, match=expected):
         StoreSpec(FlowSpec(method), flow_stored=False)
 

@@ -25,10 +25,10 @@ from stresnet.flow import (
     mirror_flow,
     quantize_flow,
 )
-from stresnet.flow.methods.tvl1 import TVL1, tvl1
-from stresnet.flow.spec import PARAMETERS
+from stresnet.flow.methods import METHODS
+from stresnet.flow.methods.tvl1_torch import TVL1Parameters, tvl1
 
-ALL_SPECS = [FlowSpec(method, preset) for method, preset in PARAMETERS]  # type: ignore[arg-type]
+ALL_SPECS = [FlowSpec(method.name, preset) for method in METHODS.values() for preset in method.presets]
 PICTURE_SPECS = [spec for spec in ALL_SPECS if spec.method in ("dis", "tvl1", "farneback")]  # the others: own files
 
 COARSE = [FlowSpec(preset="ultrafast"), FlowSpec(preset="fast")]  # presets that stop at a quarter of the size
@@ -91,7 +91,7 @@ def test_methods_use_the_parameters_that_the_digest_covers(spec: FlowSpec) -> No
         theirs = cv2.DISOpticalFlow_create(preset).calc(first, second, None)
     elif spec.preset == "fast":
         pair = (torch.from_numpy(frame)[None] for frame in (first, second))
-        theirs = tvl1(*pair, TVL1())[0].permute(1, 2, 0).numpy()
+        theirs = tvl1(*pair, TVL1Parameters())[0].permute(1, 2, 0).numpy()
     elif spec.method == "tvl1":
         theirs = cv2.optflow.DualTVL1OpticalFlow_create().calc(first, second, None)
     else:
@@ -145,12 +145,14 @@ def test_tvl1_in_torch_takes_pairs_by_the_dozen(monkeypatch: pytest.MonkeyPatch)
     """Bounded in number, in order, compiled once that is worth it: none of which shows in the flow."""
     calls = []
 
-    def recorded(previous: torch.Tensor, following: torch.Tensor, params: TVL1, *, compiled: bool) -> torch.Tensor:
+    def recorded(
+        previous: torch.Tensor, following: torch.Tensor, params: TVL1Parameters, *, compiled: bool
+    ) -> torch.Tensor:
         calls.append((len(previous), compiled))
         return tvl1(previous, following, params)
 
-    monkeypatch.setattr("stresnet.flow.methods.tvl1.tvl1", recorded)
-    monkeypatch.setattr("stresnet.flow.estimate._PX_WORTH_COMPILING", 20 * 40 * 48)
+    monkeypatch.setattr("stresnet.flow.methods.tvl1_torch.tvl1", recorded)
+    monkeypatch.setattr("stresnet.flow.methods.tvl1._COMPILE_AFTER_PX", 20 * 40 * 48)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     spec = FlowSpec("tvl1", "fast", bound_px=19)  # no other test's, so that nothing was counted yet
     frames = moving(1, 0, 40, 48, count=41)
@@ -193,7 +195,7 @@ def test_frames_of_two_sizes_are_refused() -> None:
 
 @pytest.mark.parametrize("method", ["dis", "tvl1", "farneback"])
 def test_flow_of_the_mirrored_video_is_the_mirrored_flow(method: str) -> None:
-    spec = FlowSpec(method)  # type: ignore[arg-type]
+    spec = FlowSpec(method)
     frames = moving(3, -2)
     other = estimate_flow(frames[:, :, ::-1], spec)
     off = np.abs(inner(other) - inner(mirror_flow(estimate_flow(frames, spec))))
@@ -339,7 +341,8 @@ def test_every_field_changes_the_digest() -> None:
 
 def test_an_opencv_parameter_changes_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     before = FlowSpec().digest()
-    monkeypatch.setitem(PARAMETERS, ("dis", "medium"), {**PARAMETERS["dis", "medium"], "patch_stride": 4})
+    presets = METHODS["dis"].presets
+    monkeypatch.setitem(presets, "medium", {**presets["medium"], "patch_stride": 4})
     assert FlowSpec().digest() != before
 
 
@@ -352,7 +355,10 @@ def test_an_opencv_parameter_changes_the_digest(monkeypatch: pytest.MonkeyPatch)
         (FlowSpec("tvl1"), "0a65208f1d80"),
         (FlowSpec("farneback"), "a46f06d90e9f"),
         (FlowSpec(short_side=128, bound_px=10), "e435fafa8d60"),
+        (FlowSpec("tvl1", "fast"), "20765da8da51"),
         (FlowSpec("mv"), "f10518aeff2e"),
+        (FlowSpec("raft"), "5f644760fdd1"),
+        (FlowSpec("raft", "small"), "87bb0250cf24"),
         (FlowSpec(subtract_median=True), "ccbb6cdb9987"),
     ],
 )

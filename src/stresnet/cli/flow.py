@@ -12,6 +12,7 @@ from rich.table import Table
 
 from stresnet.cli import options
 from stresnet.cli.display import Bar, console, note, note_damaged
+from stresnet.flow.methods import methods_help
 
 if TYPE_CHECKING:
     from stresnet.flow.show.steps import Look, Part
@@ -25,9 +26,7 @@ Out = Annotated[
         show_default=False,
     ),
 ]
-FlowMethod = Annotated[
-    str, typer.Option("--flow", help="dis, tvl1 (the paper's), farneback, mv (the codec's motion vectors) or raft.")
-]
+FlowMethod = Annotated[str, typer.Option("--flow", help=f"Flow method: {methods_help()}.")]
 Bound = Annotated[float, typer.Option(help="Report how much flow `prepare` would clip at ± this many px per frame.")]
 At = Annotated[
     float | None,

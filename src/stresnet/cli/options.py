@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from stresnet.flow.methods import presets_help
+
 if TYPE_CHECKING:
     from stresnet.inference.recognizer import Protocol as ProtocolName
 
@@ -25,8 +27,7 @@ Classes = Annotated[str, typer.Option(help=_CLASSES_HELP, show_default=False)]
 Preset = Annotated[
     str,
     typer.Option(
-        help="Speed and accuracy of the flow method: ultrafast, fast or medium (dis); default or fast (tvl1); small "
-        "or large (raft). Default: depends on the method.",
+        help=f"Speed and accuracy of the flow method. {presets_help()}.",
         show_default=False,
     ),
 ]

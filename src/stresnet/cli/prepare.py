@@ -13,6 +13,7 @@ import typer
 from stresnet.cli import options
 from stresnet.cli.display import MAX_NAMED, Bar, console, errors, exit_with_failures, note, note_damaged
 from stresnet.data.datasets import DATASETS, read_catalog
+from stresnet.flow.methods import methods_help
 
 if TYPE_CHECKING:
     from stresnet.data.catalog import Catalog
@@ -48,8 +49,8 @@ FlowMethod = Annotated[
     str | None,
     typer.Option(
         "--flow",
-        help="dis, tvl1 (the paper's), farneback, mv (the codec's motion vectors) or raft. on-the-fly or "
-        "on-the-fly:METHOD stores frames only and computes flow when it is read. Default: dis.",
+        help=f"Flow method: {methods_help()}. on-the-fly or on-the-fly:METHOD stores frames only and computes flow "
+        "when it is read. Default: dis.",
         show_default=False,
     ),
 ]

@@ -28,7 +28,7 @@ from stresnet.data.prepared_video_writer import write_prepared_video
 from stresnet.data.store import Store, StoreEntry, read_header, video_path, write_error, write_header
 from stresnet.data.workers import default_workers, map_in_processes
 from stresnet.errors import StoreError, StresnetError
-from stresnet.flow.estimate import require_method
+from stresnet.flow.estimate import require_available
 from stresnet.flow.show.statistics import clipping_note
 from stresnet.flow.spec import FlowSpec
 from stresnet.progress import Progress
@@ -117,7 +117,7 @@ def prepare(
     catalog = source if isinstance(source, Catalog) else read_catalog(source, jpegs=from_jpegs)
     spec = spec or StoreSpec(FlowSpec())
     if not (from_jpegs and spec.flow_stored):  # imported flow need not be computed
-        require_method(spec.flow)
+        require_available(spec.flow)
     root = Path(os.path.abspath(store))
     with _locked(root):
         _create_or_check(root, catalog, spec)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from stresnet.errors import FlowSpecError, StoreError, StresnetError
 from stresnet.flow.codec import quantize_flow
+from stresnet.flow.methods import METHODS
 from stresnet.flow.spec import FlowSpec
 
 MIN_FRAMES = 11
@@ -36,9 +37,6 @@ MIN_FRAMES = 11
 
 ROWS_PER_BATCH = 32
 """Frames in a record batch: about 1 MB at a short side of 256, which bounds the memory of writing."""
-
-ON_THE_FLY = ("dis", "farneback", "tvl1")
-"""Flow methods that a loader process can run on stored frames, without the video and without a GPU."""
 
 META_KEY = b"stresnet"
 _Indices = Sequence[int] | NDArray[np.integer[Any]]
@@ -61,9 +59,10 @@ class StoreSpec:
     def __post_init__(self) -> None:
         if not 1 <= self.jpeg_quality <= 100:
             raise StoreError(f"expected a jpeg_quality of 1 to 100, found {self.jpeg_quality}")
-        if not self.flow_stored and self.flow.method not in ON_THE_FLY:
+        if not self.flow_stored and not METHODS[self.flow.method].on_the_fly:
+            names = ", ".join(method.name for method in METHODS.values() if method.on_the_fly)
             found = f"{self.flow.method}, which loader processes cannot compute: store it"
-            raise StoreError(f"expected flow on the fly by {', '.join(ON_THE_FLY)}, found {found}")
+            raise StoreError(f"expected flow on the fly by {names}, found {found}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as JSON types."""

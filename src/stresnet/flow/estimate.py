@@ -1,45 +1,37 @@
-"""Optical flow between consecutive frames.
+"""Compute the optical flow between consecutive frames.
 
-T frames, H height, W width. Flow is in pixels per frame, u to the right, v down; flow[t] takes frame t to t+1:
-what is at (x, y) in frame t is at (x + u, y + v) in frame t+1.
+T frames, H height, W width. Flow is in pixels per frame, u to the right, v down; flow[t] takes frame t to t+1: the
+content at (x, y) in frame t is at (x + u, y + v) in frame t+1.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from stresnet.errors import FlowSpecError
-from stresnet.flow.methods.motion_vectors import fields_from_vectors
-from stresnet.flow.methods.raft import raft
-from stresnet.flow.spec import MIN_SIDE_PX, FlowSpec
+from stresnet.flow.methods import METHODS, MIN_SIDE_PX, PictureEstimator
+from stresnet.flow.spec import FlowSpec
 from stresnet.media.video import Frame
-
-_PX_WORTH_COMPILING = 64 * 340 * 256  # TV-L1: after as long as compiling takes; on a CPU with the same bits as before
-_cv2: Any = cv2  # OpenCV's type stubs know neither DIS nor TV-L1
-_Picture = NDArray[np.uint8]
-_Pair = Callable[[_Picture, _Picture], NDArray[np.float32]]
 
 
 def estimate_flow(frames: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float32]:
-    """Returns the flow between consecutive frames, (T-1, 2, H, W) float32, pixels per frame, u right, v down.
+    """Return the flow between consecutive frames, (T-1, 2, H, W) float32, pixels per frame, u right, v down.
 
-    The frames are taken at the size they come in; bringing them to `spec.short_side` is the caller's part.
-    The result depends on neither the number of OpenCV threads nor on what was computed before.
+    Frames are used at their size; resize them to `spec.short_side` first. The result does not depend on the number of
+    OpenCV threads.
 
     Args:
         frames: (T, H, W, 3) uint8 RGB, T at least 2, H and W at least 32.
-        spec: which flow.
+        spec: the method and its preset.
 
     Raises:
-        FlowSpecError: frames of another type, rank or size, or fewer than two; a method that does not work on
-            pictures (``mv``), or that cannot be run here.
+        FlowSpecError: frames have another type, rank or size, or are fewer than two; the method does not work on
+            pictures (``mv``) or is not available.
     """
     if not isinstance(frames, np.ndarray):
         raise FlowSpecError(f"flow needs an array of frames (T,H,W,3) uint8, found {type(frames).__name__}")
@@ -52,103 +44,78 @@ def estimate_flow(frames: NDArray[np.uint8], spec: FlowSpec) -> NDArray[np.float
 
 
 def flow_of(frames: Iterable[Frame], spec: FlowSpec) -> Iterator[NDArray[np.float32]]:
-    """Yields the flow from each frame of a video to the next, (2, H, W) float32, by any method; one fewer than frames.
+    """Yield the flow from each frame of a video to the next, (2, H, W) float32, by any method.
 
-    Holds a few frames at a time. Sizes and meaning as in `estimate_flow`; a single frame yields nothing.
+    Yields one field fewer than frames and holds a few frames at a time. Sizes and units are as in `estimate_flow`.
 
     Args:
-        frames: of ``iter_frames(path, short_side=spec.short_side, motion_vectors=spec.from_codec)``; a part of them
-            will do, if it is without gaps.
-        spec: which flow.
+        frames: consecutive frames from
+            ``iter_frames(path, short_side=spec.short_side, motion_vectors=spec.from_codec)``.
+        spec: the method and its preset.
 
     Raises:
-        FlowSpecError: frames of another type or size, frames read without the motion vectors that the method needs,
-            or a method that cannot be run here.
+        FlowSpecError: frames have another type or size, or lack the motion vectors that the method needs; the method
+            is not available.
     """
-    if not spec.from_codec:
+    from_vectors = METHODS[spec.method].from_vectors
+    if from_vectors is None:
         return iter_flow((frame.rgb for frame in frames), spec)
-    return _subtracting_median(fields_from_vectors(_checked(frames)), spec)
+    return _postprocessed(from_vectors(_checked(frames), spec.parameters), spec)
 
 
 def iter_flow(frames: Iterable[NDArray[np.uint8]], spec: FlowSpec) -> Iterator[NDArray[np.float32]]:
-    """Yields the flow from each frame to the next, (2, H, W) float32; one field fewer than frames.
+    """Yield the flow from each picture to the next, (2, H, W) float32.
 
-    Holds two frames at a time, or as many as the method takes at once. Sizes and meaning as in `estimate_flow`;
-    a single frame yields nothing.
-
-    Raises:
-        FlowSpecError: a frame of another type or size; a method that does not work on pictures (``mv``), or that
-            cannot be run here.
-    """
-    return _subtracting_median(_estimates(map(_Check(), frames), spec), spec)
-
-
-def require_method(spec: FlowSpec) -> None:
-    """Returns if the method can be run here: better asked before hours of work than after.
+    Yields one field fewer than pictures and holds two at a time, or as many as the method batches. Sizes and units are
+    as in `estimate_flow`.
 
     Raises:
-        FlowSpecError: a library or a file of weights is missing; the message says which.
+        FlowSpecError: a frame has another type or size; the method does not work on pictures (``mv``) or is not
+            available.
     """
-    if not spec.from_codec:
-        _backend(spec)
+    return _postprocessed(_estimates(map(_FrameCheck(), frames), spec), spec)
 
 
-@dataclass(frozen=True)
-class _Backend:
-    """How flow is computed from pictures."""
+def require_available(spec: FlowSpec) -> None:
+    """Raise unless the method is available. Call it before long jobs.
 
-    compute: Callable[[Sequence[_Picture]], NDArray[np.float32]]
-    """From n + 1 consecutive pictures to their n fields (n, 2, H, W)."""
-    pairs: int
-    """The largest n; the memory it takes is the limit."""
-    gray: bool
-    """Whether the pictures are (H, W) gray rather than (H, W, 3) RGB."""
+    Raises:
+        FlowSpecError: a library or a file of weights is missing; the message names it.
+    """
+    METHODS[spec.method].require_available(spec.preset, spec.parameters)
 
 
-def _backend(spec: FlowSpec) -> _Backend:
-    if spec.from_codec:
+_of_thread = threading.local()  # estimators hold buffers, so that threads must not share them
+
+
+def _estimator(spec: FlowSpec) -> PictureEstimator:
+    """Return this thread's last estimator if the specification is the same: loading takes DIS 1 ms, RAFT seconds."""
+    from_pictures = METHODS[spec.method].from_pictures
+    if from_pictures is None:
         raise FlowSpecError(
             f"flow {spec.method} comes from the video file's own motion vectors, found pictures; "
             "use flow_of(iter_frames(path, motion_vectors=True), spec)"
         )
-    if spec.method == "raft":
-        return _Backend(raft(spec.preset, spec.parameters), pairs=8, gray=False)
-    if (spec.method, spec.preset) == ("tvl1", "fast"):
-        return _tvl1_in_torch(spec)
-    makers = {"dis": _dis, "tvl1": _tvl1, "farneback": _farneback}
-    pair = makers[spec.method](spec)
-
-    def compute(pictures: Sequence[_Picture]) -> NDArray[np.float32]:
-        return np.ascontiguousarray(pair(*pictures).transpose(2, 0, 1))[None]
-
-    return _Backend(compute, pairs=1, gray=True)
-
-
-_of_thread = threading.local()  # OpenCV's objects hold buffers, so no two threads may share one
-
-
-def _reused_backend(spec: FlowSpec) -> _Backend:
-    """Returns this thread's last backend if it is of the same flow: a new one costs DIS 1 ms, and RAFT its weights."""
     if getattr(_of_thread, "spec", None) != spec:
-        _of_thread.backend = _backend(spec)
+        _of_thread.estimator = from_pictures(spec.preset, spec.parameters)
         _of_thread.spec = spec
-    backend: _Backend = _of_thread.backend
-    return backend
+    estimator: PictureEstimator = _of_thread.estimator
+    return estimator
 
 
-def _estimates(frames: Iterable[_Picture], spec: FlowSpec) -> Iterator[NDArray[np.float32]]:
-    backend = _reused_backend(spec)
-    waiting: list[_Picture] = []
-    for rgb in frames:
-        waiting.append(_cv2.cvtColor(rgb, _cv2.COLOR_RGB2GRAY) if backend.gray else rgb)
-        if len(waiting) > backend.pairs:
-            yield from backend.compute(waiting)
-            del waiting[:-1]
-    if len(waiting) > 1:
-        yield from backend.compute(waiting)
+def _estimates(pictures: Iterable[NDArray[np.uint8]], spec: FlowSpec) -> Iterator[NDArray[np.float32]]:
+    estimator = _estimator(spec)
+    batch: list[NDArray[np.uint8]] = []
+    for rgb in pictures:
+        batch.append(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8) if estimator.gray else rgb)
+        if len(batch) > estimator.max_pairs:
+            yield from estimator.compute(batch)
+            del batch[:-1]
+    if len(batch) > 1:
+        yield from estimator.compute(batch)
 
 
-def _subtracting_median(fields: Iterable[NDArray[np.float32]], spec: FlowSpec) -> Iterator[NDArray[np.float32]]:
+def _postprocessed(fields: Iterable[NDArray[np.float32]], spec: FlowSpec) -> Iterator[NDArray[np.float32]]:
     for field in fields:
         if spec.subtract_median:
             yield field - np.median(field.reshape(2, -1), axis=1)[:, None, None]
@@ -157,20 +124,20 @@ def _subtracting_median(fields: Iterable[NDArray[np.float32]], spec: FlowSpec) -
 
 
 def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
-    check = _Check()
+    check = _FrameCheck()
     for frame in frames:
         check(frame.rgb)
         yield frame
 
 
-class _Check:
-    """Lets frames pass that have the type and the size that flow needs, all the same."""
+class _FrameCheck:
+    """Return each frame unchanged; raise unless all frames have the type that flow needs, and one size."""
 
     def __init__(self) -> None:
         self._shape: tuple[int, ...] | None = None
         self._index = 0
 
-    def __call__(self, rgb: _Picture) -> _Picture:
+    def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or min(rgb.shape[:2]) < MIN_SIDE_PX:
             raise FlowSpecError(
                 f"flow needs frames (H,W,3) uint8 with sides of at least {MIN_SIDE_PX} px, "
@@ -184,79 +151,6 @@ class _Check:
             )
         self._index += 1
         return rgb
-
-
-def _dis(spec: FlowSpec) -> _Pair:
-    p = spec.parameters
-    dis = _cv2.DISOpticalFlow_create(_cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-
-    def pair(first: _Picture, second: _Picture) -> NDArray[np.float32]:
-        # Anew for each pair: for pictures below about 90 px OpenCV chooses other scales by itself, for good, and the
-        # flow of a pair would depend on whether it is the first.
-        dis.setFinestScale(p["finest_scale"])
-        dis.setPatchSize(p["patch_size"])
-        dis.setPatchStride(p["patch_stride"])
-        dis.setGradientDescentIterations(p["gradient_descent_iterations"])
-        dis.setVariationalRefinementIterations(p["variational_refinement_iterations"])
-        flow: NDArray[np.float32] = dis.calc(first, second, None)
-        return flow
-
-    return pair
-
-
-def _tvl1(spec: FlowSpec) -> _Pair:
-    p = spec.parameters
-    tvl1 = _cv2.optflow.DualTVL1OpticalFlow_create()
-    tvl1.setTau(p["tau"])
-    tvl1.setLambda(p["lambda"])
-    tvl1.setTheta(p["theta"])
-    tvl1.setScalesNumber(p["scales"])
-    tvl1.setWarpingsNumber(p["warps"])
-    tvl1.setEpsilon(p["epsilon"])
-    tvl1.setInnerIterations(p["inner_iterations"])
-    tvl1.setOuterIterations(p["outer_iterations"])
-    tvl1.setScaleStep(p["scale_step"])
-    tvl1.setGamma(p["gamma"])
-    tvl1.setMedianFiltering(p["median_filter"])
-    return lambda first, second: tvl1.calc(first, second, None)
-
-
-def _tvl1_in_torch(spec: FlowSpec) -> _Backend:
-    import torch  # takes a second
-    from torch.utils.data import get_worker_info
-
-    from stresnet.flow.methods.tvl1 import TVL1, tvl1
-
-    # Loader processes leave the GPU to the training, and forked ones could not use it.
-    on_gpu = torch.cuda.is_available() and get_worker_info() is None
-    device = torch.device("cuda" if on_gpu else "cpu")
-    params = TVL1.from_parameters(spec.parameters)
-    done_px = 0
-
-    def compute(pictures: Sequence[_Picture]) -> NDArray[np.float32]:
-        nonlocal done_px
-        gray = torch.from_numpy(np.stack(pictures)).to(device)
-        compiled = device.type == "cpu" and done_px >= _PX_WORTH_COMPILING
-        done_px += gray[1:].numel()
-        return tvl1(gray[:-1], gray[1:], params, compiled=compiled).cpu().numpy()
-
-    return _Backend(compute, pairs=64 if device.type == "cuda" else 16, gray=True)
-
-
-def _farneback(spec: FlowSpec) -> _Pair:
-    p = spec.parameters
-    return lambda first, second: _cv2.calcOpticalFlowFarneback(
-        first,
-        second,
-        None,
-        pyr_scale=p["pyramid_scale"],
-        levels=p["levels"],
-        winsize=p["window"],
-        iterations=p["iterations"],
-        poly_n=p["poly_n"],
-        poly_sigma=p["poly_sigma"],
-        flags=_cv2.OPTFLOW_FARNEBACK_GAUSSIAN if p["gaussian_window"] else 0,
-    )
 
 
 def _describe(array: NDArray[np.uint8]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from helpers.video_files import CLOCKWISE, encode, with_matrix
 from stresnet.errors import FlowSpecError, VideoError
 from stresnet.flow import FlowSpec, estimate_flow, flow_of, iter_flow
-from stresnet.flow.methods.motion_vectors import dense_field
+from stresnet.flow.methods.dense_field import dense_field
 from stresnet.media import iter_frames, read_video
 from stresnet.media.motion_vectors import (
     _SUSPECT,
@@ -256,12 +257,15 @@ def test_one_frame_has_no_flow(tmp_path: Path) -> None:
         assert list(flow_of(reader, MV)) == []
 
 
+dense = partial(dense_field, cell_px=8, smoothing_cells=1.0)
+
+
 def block(x: float, y: float, width: float, height: float, u: float, v: float) -> NDArray[np.void]:
     return np.array([(x, y, width, height, u, v, 1)], MOTION_VECTOR)
 
 
 def test_one_block_fills_the_picture() -> None:
-    field = dense_field(block(16, 16, 16, 16, 1.5, -2.5), 36, 52)
+    field = dense(block(16, 16, 16, 16, 1.5, -2.5), 36, 52)
     assert field.shape == (2, 36, 52)
     np.testing.assert_allclose(field[0], 1.5, atol=1e-6)
     np.testing.assert_allclose(field[1], -2.5, atol=1e-6)
@@ -269,23 +273,23 @@ def test_one_block_fills_the_picture() -> None:
 
 def test_later_blocks_win_and_borders_are_where_they_should_be() -> None:
     everywhere, right_half = block(64, 32, 128, 64, 0, 0), block(96, 32, 64, 64, 4, 0)
-    u = dense_field(np.concatenate([everywhere, right_half]), 64, 128)[0]
+    u = dense(np.concatenate([everywhere, right_half]), 64, 128)[0]
     # Half the step is reached on the border between columns 63 and 64, odd about it: a smoothed step.
     np.testing.assert_allclose(u + u[:, ::-1], 4, atol=1e-5)
     np.testing.assert_allclose(u[:, [0, 127]], [[0, 4]] * 64, atol=1e-3)
     assert u[0, 63] < 2 < u[0, 64]
-    assert not dense_field(np.concatenate([right_half, everywhere]), 64, 128).any()
+    assert not dense(np.concatenate([right_half, everywhere]), 64, 128).any()
 
 
 def test_blocks_that_left_the_picture_do_no_harm() -> None:
-    assert not dense_field(block(-40, 500, 16, 16, 9, 9), 64, 64).any()
+    assert not dense(block(-40, 500, 16, 16, 9, 9), 64, 64).any()
     both = np.concatenate([block(-40, 500, 16, 16, 9, 9), block(8, 8, 16, 16, 1, 0)])
-    np.testing.assert_allclose(dense_field(both, 64, 64)[0], 1, atol=1e-6)
+    np.testing.assert_allclose(dense(both, 64, 64)[0], 1, atol=1e-6)
 
 
 def test_holes_take_the_mean_of_what_is_around_them() -> None:
     left, right = block(16, 32, 32, 64, 0, 0), block(112, 32, 32, 64, 8, 0)
-    u = dense_field(np.concatenate([left, right]), 64, 128)[0]
+    u = dense(np.concatenate([left, right]), 64, 128)[0]
     assert (np.diff(u[32]) >= -1e-5).all()
     np.testing.assert_allclose(u + u[:, ::-1], 8, atol=1e-4)
 

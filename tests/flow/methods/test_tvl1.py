@@ -22,16 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stresnet.errors import FlowSpecError
-from stresnet.flow.methods import tvl1 as of_pairs
-from stresnet.flow.methods import tvl1_scale as of_scale
-from stresnet.flow.methods.tvl1 import TVL1, tvl1
-from stresnet.flow.spec import PARAMETERS
+from stresnet.flow.methods import METHODS, tvl1_torch, tvl1_torch_scale
+from stresnet.flow.methods.tvl1_torch import TVL1Parameters, tvl1
 
 H, W = 64, 96
 Numbers = NDArray[np.float64]
 Places = tuple[Numbers, Numbers]
 
-QUICK = TVL1(inner_iterations=6)  # where only sameness is asked for
+QUICK = TVL1Parameters(inner_iterations=6)  # where only sameness is asked for
 
 
 @pytest.fixture(autouse=True)
@@ -156,8 +154,8 @@ def test_the_endpoint_error_is_no_larger_than_opencvs(ours: Tensor, theirs: NDAr
 def test_opencvs_parameters_give_opencvs_flow_where_both_know_it() -> None:
     """Apart from the border. What is left is OpenCV's cubic interpolation (here: linear) and when each stops."""
     kept = [0, 1, 3, 4, 5]  # the other two end in other local minima
-    params = TVL1.from_parameters(PARAMETERS["tvl1", "default"])
-    assert params == TVL1(scales=5, warps=5, epsilon=0.01, outer_iterations=10)
+    params = TVL1Parameters.from_preset(METHODS["tvl1"].presets["default"])
+    assert params == TVL1Parameters(scales=5, warps=5, epsilon=0.01, outer_iterations=10)
     flow = tvl1(PREVIOUS[kept], FOLLOWING[kept], params)
     assert distance(flow, opencv(PREVIOUS[kept], FOLLOWING[kept]), 8).max() < 0.06  # px
 
@@ -184,8 +182,8 @@ def test_each_pair_comes_out_as_alone(ours: Tensor, monkeypatch: pytest.MonkeyPa
     one_by_one = torch.cat([tvl1(many[0][k : k + 1], many[1][k : k + 1]) for k in range(len(together))])
     assert torch.equal(one_by_one, together)
     assert torch.equal(ours, together[: len(ours)])
-    monkeypatch.setitem(of_pairs._TOGETHER_PX, "cpu", 2 * H * W)
-    monkeypatch.setitem(of_pairs._AT_ONCE_PX, "cpu", 3 * H * W)
+    monkeypatch.setitem(tvl1_torch._TOGETHER_PX, "cpu", 2 * H * W)
+    monkeypatch.setitem(tvl1_torch._AT_ONCE_PX, "cpu", 3 * H * W)
     assert torch.equal(tvl1(PREVIOUS, FOLLOWING), ours)
     order = [4, 2, 6, 0, 1, 5, 3]
     assert torch.equal(tvl1(PREVIOUS[order], FOLLOWING[order]), ours[order])
@@ -260,29 +258,19 @@ def test_scales_too_small_are_left_out() -> None:
     assert not torch.equal(tvl1(*frames, replace(QUICK, scales=5)), tvl1(*frames, replace(QUICK, scales=4)))
 
 
-def test_a_flow_to_start_from_takes_the_place_of_coarser_scales(ours: Tensor) -> None:
-    warm = tvl1(PREVIOUS, FOLLOWING, initial=ours)
-    assert distance(warm, ours, 12).max() < 0.05  # px
-    far = list(MOTIONS).index("ten pixels")
-    truth = TRUTH[far : far + 1]
-    cold = distance(tvl1(*pair(far), TVL1(scales=1)), truth, 12)
-    warm_error = distance(tvl1(*pair(far), TVL1(scales=1), initial=ours[far : far + 1]), truth, 12)
-    assert cold > 1 > 10 * warm_error
-
-
 def test_from_scale_to_scale_flow_is_in_pixels_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Tensor] = []
 
-    def unmoved(first: Tensor, second: Tensor, flow: Tensor, params: TVL1, step: of_scale.Step) -> Tensor:
+    def unmoved(first: Tensor, second: Tensor, flow: Tensor, *_: Any) -> Tensor:
         started.append(flow)
-        return flow
+        constant = torch.tensor([3.0, -2.0]).view(1, 2, 1, 1) * 0.8**6
+        return flow if flow.any() else constant.expand_as(flow)
 
-    monkeypatch.setattr(of_pairs, "flow_of_scale", unmoved)
-    initial = torch.tensor([3.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, H, W)
-    torch.testing.assert_close(tvl1(*pair(0), initial=initial), initial)
+    monkeypatch.setattr(tvl1_torch, "flow_of_scale", unmoved)
+    torch.testing.assert_close(tvl1(*pair(0)), torch.tensor([3.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, H, W))
     sides = [(17, 26), (21, 32), (26, 40), (33, 50), (41, 62), (51, 77), (64, 96)]
     assert [tuple(flow.shape[2:]) for flow in started] == sides
-    for k, flow in enumerate(reversed(started)):
+    for k, flow in enumerate(reversed(started[1:])):
         torch.testing.assert_close(flow.mean((0, 2, 3)), torch.tensor([3.0, -2.0]) * 0.8**k)
 
 
@@ -313,10 +301,10 @@ def test_iterations_in_one_line_are_those_of_each_pair() -> None:
     flow, data = random_flow(0, n, 2, height, width), random_flow(1, 4, n, height, width)
     data[3].abs_()
     data[3, :, 2] = 0
-    lines = of_scale._Lines(flow, TVL1(tau=tau, lambda_=lambda_, theta=theta))
+    lines = tvl1_torch_scale._Lines(flow, TVL1Parameters(tau=tau, lambda_=lambda_, theta=theta))
     lines.set_data(data)
     for _ in range(4):
-        lines.advance(of_scale._step)
+        lines.advance(tvl1_torch_scale._step)
     for k in range(n):
         u, p = flow[k].double().numpy(), np.zeros((2, 2, height, width))
         for _ in range(4):
@@ -327,10 +315,10 @@ def test_iterations_in_one_line_are_those_of_each_pair() -> None:
 def test_a_warped_ramp_is_where_the_flow_says() -> None:
     x, y = places()
     first = torch.from_numpy(x + 2 * y).float()[None]
-    moving = torch.stack([first, *of_scale._gradient(first)], dim=1)
+    moving = torch.stack([first, *tvl1_torch_scale._gradient(first)], dim=1)
     flow = torch.zeros(2, 1, H, W)
     flow[0], flow[1] = 2.25, -1.5
-    right, down, constant, inverse = of_scale._linearized(first, moving, flow)[:, 0, 8:-8, 8:-8]
+    right, down, constant, inverse = tvl1_torch_scale._linearized(first, moving, flow)[:, 0, 8:-8, 8:-8]
     for found, expected in ((right, 1), (down, 2), (constant, 0), (inverse, 1 / 5)):
         np.testing.assert_allclose(found, expected, atol=2e-4)  # rho: warped levels of about 200 in float32
 
@@ -338,11 +326,11 @@ def test_a_warped_ramp_is_where_the_flow_says() -> None:
 def test_nothing_is_concluded_where_the_flow_leaves_the_frame_or_nothing_is_seen() -> None:
     first = PREVIOUS[:1].float().clone()
     first[0, 20:30, 20:30] = 9
-    moving = torch.stack([first, *of_scale._gradient(first)], dim=1)
+    moving = torch.stack([first, *tvl1_torch_scale._gradient(first)], dim=1)
     flow = torch.zeros(2, 1, H, W)
-    assert (of_scale._linearized(first, moving, flow)[3, 0, 21:29, 21:29] == 0).all()
+    assert (tvl1_torch_scale._linearized(first, moving, flow)[3, 0, 21:29, 21:29] == 0).all()
     flow[0] = 3.5
-    inverse = of_scale._linearized(first, moving, flow)[3, 0]
+    inverse = tvl1_torch_scale._linearized(first, moving, flow)[3, 0]
     assert (inverse[:, -3:] == 0).all()
     assert (inverse[:, -4] == 0).all()  # 3.5 of 4 px
     assert (inverse[:, -5] > 0).all()
@@ -352,7 +340,7 @@ def test_nothing_is_concluded_where_the_flow_leaves_the_frame_or_nothing_is_seen
 def test_resizing_is_opencvs(step_px: float) -> None:
     planes = random_flow(7, 2, 3, 40, 61)
     sides = [round(side / step_px) for side in (40, 61)]
-    found = of_pairs._resized(planes, sides, [step_px, step_px]).flatten(0, 1)
+    found = tvl1_torch._resized(planes, sides, [step_px, step_px]).flatten(0, 1)
     for plane, expected in zip(found, planes.flatten(0, 1).numpy(), strict=True):
         theirs = cv2.resize(expected, None, fx=1 / step_px, fy=1 / step_px, interpolation=cv2.INTER_LINEAR)
         np.testing.assert_allclose(plane, theirs, atol=5e-5)  # of levels; places in float32
@@ -362,7 +350,7 @@ def test_resizing_is_opencvs(step_px: float) -> None:
 def test_both_medians_are_opencvs_to_the_bit(size: int) -> None:
     planes = torch.cat([random_flow(5, 3, 17, 23), random_flow(6, 1, 17, 23).round()])
     expected = np.stack([cv2.medianBlur(plane, size) for plane in planes.numpy()])
-    for found in (of_scale.median(planes, size), of_scale.median_by_selection(planes, size)):
+    for found in (tvl1_torch_scale.median(planes, size), tvl1_torch_scale.median_by_selection(planes, size)):
         np.testing.assert_array_equal(found, expected)
 
 
@@ -371,9 +359,9 @@ def test_both_medians_are_opencvs_to_the_bit(size: int) -> None:
 
 @pytest.fixture
 def _fresh() -> Any:
-    of_scale._compiled_for.cache_clear()
+    tvl1_torch_scale._compiled_for.cache_clear()
     yield
-    of_scale._compiled_for.cache_clear()
+    tvl1_torch_scale._compiled_for.cache_clear()
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile with")
@@ -396,7 +384,7 @@ def test_where_compiling_fails_it_says_so_once_and_goes_on(monkeypatch: pytest.M
         return called
 
     monkeypatch.setattr(torch, "compile", no_compiler)
-    with pytest.warns(RuntimeWarning, match=r"^TV-L1 flow goes on uncompiled, and slower: g\+\+ not found$"):
+    with pytest.warns(RuntimeWarning, match=r"^TV-L1 flow is computed uncompiled, which is slower: g\+\+ not found$"):
         flow = tvl1(PREVIOUS, FOLLOWING, QUICK, compiled=True)
     assert torch.equal(flow, tvl1(PREVIOUS, FOLLOWING, QUICK))
     with warnings.catch_warnings():
@@ -419,7 +407,7 @@ def test_a_gpu_finds_the_same(ours: Tensor, compiled: bool) -> None:
 def fake_memory(monkeypatch: pytest.MonkeyPatch, pairs: int) -> list[int]:
     """Lets at most so many pairs be computed at once; returns the list of what was tried."""
     tried: list[int] = []
-    compute = of_pairs._flow_of_pairs
+    compute = tvl1_torch._flow_of_pairs
 
     def limited(previous: Tensor, *rest: Any) -> Tensor:
         tried.append(len(previous))
@@ -427,14 +415,14 @@ def fake_memory(monkeypatch: pytest.MonkeyPatch, pairs: int) -> list[int]:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
         return compute(previous, *rest)
 
-    monkeypatch.setattr(of_pairs, "_flow_of_pairs", limited)
+    monkeypatch.setattr(tvl1_torch, "_flow_of_pairs", limited)
     return tried
 
 
 def test_out_of_memory_it_takes_half_the_pairs(ours: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = fake_memory(monkeypatch, 2)
     with pytest.warns(
-        RuntimeWarning, match="not enough memory for .* pairs of 96x64 frames at once; going on with"
+        RuntimeWarning, match="not enough memory for .* pairs of 96x64 frames at once; continuing with"
     ) as told:
         flow = tvl1(PREVIOUS, FOLLOWING)
     assert torch.equal(flow, ours)
@@ -445,72 +433,6 @@ def test_out_of_memory_it_takes_half_the_pairs(ours: Tensor, monkeypatch: pytest
 def test_out_of_memory_for_one_pair_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_memory(monkeypatch, 0)
     with pytest.raises(
-        FlowSpecError, match=r"^TV-L1 flow needs more memory than is free, for one pair of 96x64 frames"
+        FlowSpecError, match=r"^TV-L1 flow needs more GPU memory than is free for one pair of 96x64 frames"
     ):
         tvl1(PREVIOUS[:1], FOLLOWING[:1])
-
-
-# ---------------------------------------------------------------- what is refused
-
-
-@pytest.mark.parametrize(
-    ("previous", "following", "message"),
-    [
-        (PREVIOUS[0], FOLLOWING[0], r"frames \(N,H,W\).*found \(64, 96\) uint8 on cpu"),
-        (PREVIOUS[:0], FOLLOWING[:0], r"N at least 1.*found \(0, 64, 96\)"),
-        (PREVIOUS[..., :31], FOLLOWING[..., :31], r"at least 32 px, found \(7, 64, 31\)"),
-        (PREVIOUS, FOLLOWING[..., :-1], r"one shape.*found \(7, 64, 96\).*and \(7, 64, 95\)"),
-        (PREVIOUS, FOLLOWING[:-1], r"one shape.*and \(6, 64, 96\)"),
-        (PREVIOUS, FOLLOWING.float(), r"one shape, type.*uint8.*float32"),
-        (PREVIOUS, FOLLOWING.double(), "uint8 or float32, found .*float64"),
-        (PREVIOUS.float() * float("nan"), FOLLOWING.float(), "levels 0 to 255, found nan to nan in previous"),
-        (PREVIOUS.float(), FOLLOWING.float() + 200, "levels 0 to 255, found .* in following"),
-        (PREVIOUS.float() / 255, FOLLOWING.float() / 255, "found fractions up to [0-9.]+ in previous; multiply by 255"),
-        (PREVIOUS.numpy(), FOLLOWING, "needs tensors, found ndarray; see torch.from_numpy"),
-        (PREVIOUS.float() - 128, FOLLOWING.float(), "levels 0 to 255, found -1"),
-    ],
-)
-def test_frames_that_cannot_be_used_are_refused_in_one_line(previous: Tensor, following: Tensor, message: str) -> None:
-    with pytest.raises(FlowSpecError, match=message) as refused:
-        tvl1(previous, following)
-    assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("initial", "message"),
-    [
-        (torch.zeros(7, H, W, 2), r"must be \(7, 2, 64, 96\) float32 on cpu, found \(7, 64, 96, 2\)"),
-        (torch.zeros(7, 2, H, W).double(), "found .*float64"),
-        (torch.full((7, 2, H, W), float("inf")), "must be finite"),
-    ],
-)
-def test_a_flow_to_start_from_must_fit(initial: Tensor, message: str) -> None:
-    with pytest.raises(FlowSpecError, match=message):
-        tvl1(PREVIOUS, FOLLOWING, initial=initial)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"tau": 0.0}, "tau must be above 0, found 0"),
-        ({"lambda_": float("nan")}, "lambda_ must be above 0, found nan"),
-        ({"theta": "0.3"}, "theta must be a number, found '0.3'"),
-        ({"epsilon": -0.01}, "epsilon must be at least 0, found -0.01"),
-        ({"scales": 0}, "scales must be at least 1, found 0"),
-        ({"warps": 2.0}, "warps must be a whole number, found 2.0"),
-        ({"inner_iterations": True}, "inner_iterations must be a whole number, found True"),
-        ({"scale_step": 1.0}, "scale_step must be below 1, found 1.0"),
-        ({"median_filter": 7}, "median_filter must be 1, 3 or 5, found 7"),
-    ],
-)
-def test_parameters_outside_their_range_are_refused(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(FlowSpecError, match=message):
-        TVL1(**values)
-
-
-def test_parameters_by_opencvs_names() -> None:
-    assert TVL1.from_parameters({"lambda": 0.05, "gamma": 0.0, "warps": 3}) == TVL1(lambda_=0.05, warps=3)
-    with pytest.raises(FlowSpecError, match=r"gamma must be 0, found 0\.1"):
-        TVL1.from_parameters({"gamma": 0.1})
-    with pytest.raises(FlowSpecError, match="unknown parameters of TV-L1: levels"):
-        TVL1.from_parameters({"levels": 5})

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from stresnet.atomic import replacing
 from stresnet.errors import FlowFileError
-from stresnet.flow.estimate import flow_of, require_method
+from stresnet.flow.estimate import flow_of, require_available
 from stresnet.flow.show.drawing import arrow_px, draw_arrows, draw_colours, enlarge, full_colour_px, side_by_side
 from stresnet.flow.show.flo import write_flo
 from stresnet.flow.show.statistics import FlowStatistics
@@ -77,7 +77,7 @@ def view_flow(
             f"{out}: the ending says what to write, .mp4, .png, .npz, .flo, or / for a folder of .flo files; "
             f"found {ending or 'none'}"
         )
-    require_method(spec)
+    require_available(spec)
     target = Path(out)
     look = Look(Path(video), spec, part or Part(), progress)
     _require_place(target, look.video, ending)

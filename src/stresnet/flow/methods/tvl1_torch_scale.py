@@ -4,17 +4,18 @@ Zach, Pock and Bischof 2007 minimise, for a flow (u, v) near (u0, v0), with I1 t
 
     sum over pixels of |grad u| + |grad v| + lambda |rho|,    rho = I1 + grad I1 . (u - u0, v - v0) - I0
 
-by two alternating steps: a thresholding that moves (u, v) along grad I1 towards rho = 0, by theta lambda |grad I1| at
-most, and Chambolle's step for the total variation, with a dual variable p (two components for each of u and v):
+by two alternating steps: a thresholding that moves (u, v) along grad I1 towards rho = 0, by at most
+theta lambda |grad I1|, and Chambolle's step for the total variation, with a dual variable p (two components for each of
+u and v):
 
     u <- u + threshold(rho) + theta div p        p <- (p + tau/theta grad u) / (1 + tau/theta |grad u|)
 
-What costs is that step, some hundred times per pair, and in it the memory: so all n pairs lie row after row in one
-line, (planes, n H W). Neighbours are then shifts by 1 and by W of contiguous memory, for any number of pairs of any
-size; one row of padding at each end keeps the shifts inside. Where a pixel has no right (lower) neighbour, p's first
-(second) component is held at 0, which is the border condition of grad and of div alike, and separates the pairs.
+The cost is in that step, taken some hundred times per pair, and there in memory traffic. All n pairs therefore lie row
+after row in one line, (planes, n H W). Neighbours are then shifts by 1 and by W of contiguous memory, for any number of
+pairs of any size; one row of padding at each end keeps the shifts inside. Where a pixel has no right (lower) neighbour,
+p's first (second) component is held at 0: the border condition of both grad and div, which also separates the pairs.
 
-Rounding is the same in any arrangement: every sum, product, quotient and root is rounded by itself.
+No operation is fused with another, so that rounding does not depend on the arrangement.
 """
 
 from __future__ import annotations
@@ -33,25 +34,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stresnet.flow.methods.tvl1_parameters import TVL1
+from stresnet.flow.methods.tvl1_torch_parameters import TVL1Parameters
 
 Step = Callable[..., None]
-"""`_step`, as it is or compiled."""
+"""`_step`, compiled or not."""
 
-_FLAT = 1e-7  # squared gradients up to this are taken for none
-_TINY = 1e-20  # makes 0 rsqrt(0) 0, and changes nothing else beside the 1 that is added
-_LOOK_EVERY = 5  # inner iterations between two looks at the change: each is a pass over the flow, and a GPU waits
+_FLAT = 1e-7  # squared gradients up to this count as zero
+_TINY = 1e-20  # makes 0 rsqrt(0) 0; too small to change the result otherwise, since 1 is added
+_CHECK_EVERY = 5  # iterations between checks for convergence, each a pass over the flow that a GPU has to wait for
 
 
-def flow_of_scale(first: Tensor, second: Tensor, flow: Tensor, params: TVL1, step: Step) -> Tensor:
-    """Returns the flow (n, 2, H, W) of pairs at one scale.
+def flow_of_scale(first: Tensor, second: Tensor, flow: Tensor, params: TVL1Parameters, step: Step) -> Tensor:
+    """Return the flow (n, 2, H, W) of pairs at one scale.
 
     Args:
         first: (n, H, W) float32, levels 0 to 255.
-        second: likewise.
-        flow: (n, 2, H, W) float32, pixels of this scale: where to start.
+        second: (n, H, W) float32.
+        flow: (n, 2, H, W) float32, pixels of this scale: the flow to start from.
         params: the parameters; with an epsilon above 0, n must be 1.
-        step: of `inner_step`.
+        step: from `inner_step`.
     """
     lines = _Lines(flow, params)
     moving = torch.stack([second, *_gradient(second)], dim=1)
@@ -64,19 +65,19 @@ def flow_of_scale(first: Tensor, second: Tensor, flow: Tensor, params: TVL1, ste
     return lines.flow.transpose(0, 1).contiguous()
 
 
-def _iterate(lines: _Lines, params: TVL1, step: Step) -> bool:
-    """Takes the inner iterations; returns whether the flow came to rest."""
+def _iterate(lines: _Lines, params: TVL1Parameters, step: Step) -> bool:
+    """Take the inner iterations; return whether the flow converged."""
     for index in range(1, params.inner_iterations + 1):
         lines.advance(step)
-        if params.epsilon > 0 and index % _LOOK_EVERY == 0 and lines.change() <= params.epsilon**2:
+        if params.epsilon > 0 and index % _CHECK_EVERY == 0 and lines.change() <= params.epsilon**2:
             return True
     return False
 
 
 class _Lines:
-    """Flow and dual variable of n pairs in one line, twice: each step reads the one and writes the other."""
+    """Flow and dual variable of n pairs in one line, in two buffers: each step reads one and writes the other."""
 
-    def __init__(self, flow: Tensor, params: TVL1) -> None:
+    def __init__(self, flow: Tensor, params: TVL1Parameters) -> None:
         n, _, height, width = flow.shape
         self._shape, self._width = (2, n, height, width), width
         pixels = n * height * width
@@ -95,25 +96,25 @@ class _Lines:
 
     @property
     def flow(self) -> Tensor:
-        """The flow now, (2, n, H, W): a view."""
+        """The current flow, a view (2, n, H, W)."""
         return self._u[self._now][:, self._width : -self._width].view(self._shape)
 
     def set_data(self, data: Tensor) -> None:
-        """Takes the data term (4, n, H, W) of `_linearized`."""
+        """Set the data term, (4, n, H, W) from `_linearized`."""
         self._data[:, : -self._width] = data.flatten(1)
 
     def filter(self, size: int) -> None:
-        """Median filters the flow."""
+        """Apply a median filter to the flow."""
         if size > 1:
             self.flow.copy_(median(self.flow.flatten(0, 1), size).view(self._shape))
 
     def advance(self, step: Step) -> None:
-        """Takes one inner iteration."""
+        """Take one inner iteration."""
         step(*self._calls[self._now])
         self._now = 1 - self._now
 
     def change(self) -> float:
-        """The mean squared change of the flow in the last step, pixels². (The padding stays 0.)"""
+        """Return the mean squared change of the flow in the last iteration, pixels². (The padding stays 0.)"""
         return float((self._u[0] - self._u[1]).square_().sum() / (self._data.shape[1] - self._width))
 
 
@@ -130,17 +131,17 @@ def _step(
     p_right_next: Tensor,
     p_down_next: Tensor,
 ) -> None:
-    """Writes the flow and the dual variable after one iteration.
+    """Write the flow and the dual variable after one iteration.
 
-    In place wherever a value is of no more use: uncompiled, fresh memory costs more than the sums.
+    Operates in place where possible: uncompiled, allocating memory costs more than the arithmetic.
 
     Args:
         u: flow (2, W + n H W + W): u, v.
         p_right: dual variable's component to the right, of u and v, padded likewise.
         p_down: its component down.
-        data: (4, n H W + W) of `_linearized`; zeros in the last row.
+        data: (4, n H W + W) from `_linearized`; zeros in the last row.
         right: (1, W): tau / theta, 0 where there is no neighbour to the right.
-        down: (n H, 1): likewise below.
+        down: (n H, 1): tau / theta, 0 where there is no neighbour below.
         reach: theta lambda.
         theta: theta.
         u_next: (2, n H W + W), written.
@@ -149,7 +150,7 @@ def _step(
     """
     width = right.shape[1]
     pixels = data.shape[1] - width
-    # Thresholding. The row of padding below the last pair goes with it, since the gradient looks there.
+    # Thresholding. It includes the row of padding below the last pair, which the gradient reads.
     now = u[:, width:]
     move = data[0] * now[0]
     move += data[2]
@@ -168,7 +169,7 @@ def _step(
     downward = (u_next[:, width:].view(2, -1, width) - here).mul_(down)
     squared = to_right * to_right
     squared += downward * downward
-    # 1 / (1 + root of that): torch.sqrt would round otherwise when compiled.
+    # 1 / (1 + sqrt(squared)), with rsqrt because torch.sqrt rounds differently when compiled.
     shrink = (squared + _TINY).rsqrt_().mul_(squared).add_(1).reciprocal_()
     for p, step, p_next in ((p_right, to_right, p_right_next), (p_down, downward, p_down_next)):
         step += p[:, width:-width].view(2, -1, width)
@@ -177,15 +178,15 @@ def _step(
 
 
 def inner_step(device: torch.device, compiled: bool) -> Step:
-    """Returns the function that takes an inner iteration on this device, compiled if wished and possible."""
+    """Return the function that takes an inner iteration on a device, compiled if requested and possible."""
     return _compiled_for(device.type) if compiled else _step
 
 
 class _Compiled:
-    """`_step` compiled at its first call, for all sizes; if that cannot be, `_step` itself."""
+    """`_step`, compiled for all sizes at its first call; left uncompiled, with a warning, if compiling fails."""
 
     def __init__(self, device_type: str) -> None:
-        # On a CPU the C++ calls its kernels itself, not from Python: then other threads can compute meanwhile.
+        # On a CPU, a C++ wrapper calls the kernels without holding the GIL, so that other threads can compute.
         self._options: dict[str, Any] = {"cpp_wrapper": device_type == "cpu"}
         self._step: Step | None = None
         self._lock = threading.Lock()
@@ -193,12 +194,12 @@ class _Compiled:
     def __call__(self, *arguments: Any) -> None:
         if self._step is None:
             with self._lock:
-                self._step = self._step or self._tried(arguments)
+                self._step = self._step or self._compile(arguments)
         self._step(*arguments)
 
-    def _tried(self, arguments: tuple[Any, ...]) -> Step:
+    def _compile(self, arguments: tuple[Any, ...]) -> Step:
         if parent_process() is not None:
-            # The compiler makes a tqdm bar, whose lock is one for processes: killed, this one would leave it behind.
+            # The compiler creates a tqdm bar, whose lock spans processes: if this process is killed, it would leak.
             with suppress(ImportError):
                 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -208,31 +209,31 @@ class _Compiled:
             step(*arguments)
         except torch.cuda.OutOfMemoryError:
             raise
-        except Exception as error:  # whatever a compiler or its absence may raise
+        except Exception as error:  # a compiler, or its absence, may raise anything
             reason = str(error).strip().partition("\n")[0]
-            warnings.warn(f"TV-L1 flow goes on uncompiled, and slower: {reason}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"TV-L1 flow is computed uncompiled, which is slower: {reason}", RuntimeWarning, stacklevel=2)
             return _step
         return step
 
 
-_compiled_for = lru_cache(_Compiled)  # one for each type of device: compiling takes seconds
+_compiled_for = lru_cache(_Compiled)  # one per device type, because compiling takes seconds
 
 
 def _gradient(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the central differences to the right and down of (n, H, W), one-sided and halved at the border."""
+    """Return the central differences (n, H, W) to the right and down, one-sided and halved at the border."""
     wide = F.pad(frames[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
     return (wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2]) * 0.5, (wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1]) * 0.5
 
 
 def _linearized(first: Tensor, moving: Tensor, flow: Tensor) -> Tensor:
-    """Returns the data term around a flow, (4, n, H, W).
+    """Return the data term around a flow, (4, n, H, W).
 
-    That is the warped gradient to the right and down, rho for no flow at all, and 1 / |gradient|²: 0 where there is
-    no gradient or where the flow leaves the frame, so that nothing is concluded there.
+    The planes are the warped gradient to the right and down, rho at zero flow, and 1 / |gradient|². The last is 0 where
+    there is no gradient or where the flow leaves the frame, so that the data term has no effect there.
 
     Args:
         first: (n, H, W).
-        moving: (n, 3, H, W), the second frame and its gradient, to be warped.
+        moving: (n, 3, H, W): the second frame and its gradient, to be warped.
         flow: (2, n, H, W).
     """
     height, width = first.shape[1:]
@@ -247,7 +248,7 @@ def _linearized(first: Tensor, moving: Tensor, flow: Tensor) -> Tensor:
 
 
 def median(planes: Tensor, size: int) -> Tensor:
-    """Returns (P, H, W) float32 planes median filtered, size 3 or 5 px; beyond the border its pixels are repeated."""
+    """Return planes (P, H, W) float32 after a median filter of size 3 or 5 px; border pixels are repeated."""
     if planes.device.type != "cpu":
         return median_by_selection(planes, size)
     filtered = [cv2.medianBlur(plane, size) for plane in planes.numpy()]
@@ -255,10 +256,10 @@ def median(planes: Tensor, size: int) -> Tensor:
 
 
 def median_by_selection(planes: Tensor, size: int) -> Tensor:
-    """Returns what `median` does, by minima and maxima alone.
+    """Return the same as `median`, computed by minima and maxima alone.
 
-    Of half the values and two more, neither the least nor the greatest is the median of all: both are forgotten and
-    the next value is taken in, until one is left.
+    Among half of the values plus two, neither the least nor the greatest can be the median of all values. Both are
+    dropped and the next value is added, until one is left.
     """
     half = size // 2
     height, width = planes.shape[1:]
@@ -273,7 +274,7 @@ def median_by_selection(planes: Tensor, size: int) -> Tensor:
 
 
 def _without_extremes(values: list[Tensor]) -> list[Tensor]:
-    """Returns the values less the least and the greatest, elementwise; in no order."""
+    """Return the values without the least and the greatest, elementwise, in any order."""
     least, *rest = values
     for index, value in enumerate(rest):
         least, rest[index] = torch.minimum(least, value), torch.maximum(least, value)
