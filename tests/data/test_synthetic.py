@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stresnet.data import synthetic
-from stresnet.data.synthetic import CLASSES, MEMORY_FRAMES, SyntheticSpec, clip_seed, render_clip, write_dataset
+from stresnet.data.synthetic import CLASSES, MEMORY_FRAMES, SyntheticSpec, render_video, video_seed, write_dataset
 from stresnet.errors import StoreError
 from stresnet.flow import FlowSpec, estimate_flow
 from stresnet.media import read_video, write_video
@@ -55,16 +55,16 @@ def test_classes_are_in_alphabetical_order_as_class_folders_are_read():
 
 def test_same_arguments_give_the_same_clip_and_other_seeds_another():
     spec = SyntheticSpec(frames=3)
-    clip = render_clip(1, 7, spec, split="train")
+    clip = render_video(1, 7, spec, split="train")
     assert clip.shape == (3, spec.height, spec.width, 3)
     assert clip.dtype == np.uint8
-    assert np.array_equal(clip, render_clip(1, 7, spec, split="train"))
-    assert not np.array_equal(clip, render_clip(1, 8, spec, split="train"))
-    assert not np.array_equal(clip, render_clip(1, 7, spec, split="test"))
+    assert np.array_equal(clip, render_video(1, 7, spec, split="train"))
+    assert not np.array_equal(clip, render_video(1, 8, spec, split="train"))
+    assert not np.array_equal(clip, render_video(1, 7, spec, split="test"))
 
 
 def test_the_class_turns_the_textures_and_changes_nothing_else():
-    clips = [render_clip(label, 3, STILL_CAMERA, split="train") for label in range(4)]
+    clips = [render_video(label, 3, STILL_CAMERA, split="train") for label in range(4)]
     reference = clips[CLASSES.index("red_right_blue_left")]
     red, blue = windows(reference)
     outside = ~np.any([mask.any(axis=0) for mask in color_masks(reference)], axis=0)
@@ -80,12 +80,12 @@ def test_the_class_turns_the_textures_and_changes_nothing_else():
 
 def test_camera_and_noise_do_not_depend_on_the_class():
     spec = SyntheticSpec(frames=8)
-    reference = render_clip(0, 3, spec, split="test")
+    reference = render_video(0, 3, spec, split="test")
     red, blue = color_masks(reference)
     near_windows = cv2.dilate((red | blue).any(axis=0).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     assert near_windows.mean() < 0.6
     for label in (1, 2, 3):
-        clip = render_clip(label, 3, spec, split="test")
+        clip = render_video(label, 3, spec, split="test")
         assert np.array_equal(clip[:, ~near_windows], reference[:, ~near_windows])
         for mask, expected in zip(color_masks(clip), (red, blue), strict=True):
             assert np.mean(mask != expected) < 0.02
@@ -94,7 +94,7 @@ def test_camera_and_noise_do_not_depend_on_the_class():
 @pytest.mark.parametrize("label", range(4))
 def test_textures_drift_as_the_class_says_and_correlate_as_derived(label):
     step = np.array(RED_DRIFT[CLASSES[label]]) * STILL_CAMERA.drift_px
-    stacks = [windows(render_clip(label, seed, STILL_CAMERA, split="test")) for seed in range(4)]
+    stacks = [windows(render_video(label, seed, STILL_CAMERA, split="test")) for seed in range(4)]
     for contents, drift in zip(zip(*stacks, strict=True), (step, -step), strict=True):
         gray = np.stack(contents) @ GRAY - 96.0
         ahead = [correlation(g[:-1], g[1:], drift) for g in gray]
@@ -133,7 +133,7 @@ def test_tints_leave_gray_alone_and_clip_nowhere():
     reds, blues = [], []
     for seed in range(12):
         spec = replace(STILL_CAMERA, frames=6)
-        for content, levels in zip(windows(render_clip(0, seed, spec, split="train")), (reds, blues), strict=True):
+        for content, levels in zip(windows(render_video(0, seed, spec, split="train")), (reds, blues), strict=True):
             assert content.min() > 5
             assert content.max() < 250
             levels.append(content @ GRAY)
@@ -160,7 +160,7 @@ def test_a_linear_probe_on_single_frames_stays_at_chance():
     def frames(split, count):
         labels = np.arange(count) % 4
         clips = [
-            render_clip(int(label), clip_seed(0, int(label), i), spec, split=split) for i, label in enumerate(labels)
+            render_video(int(label), video_seed(0, int(label), i), spec, split=split) for i, label in enumerate(labels)
         ]
         return np.concatenate(clips), labels
 
@@ -183,7 +183,7 @@ def test_color_joined_with_encoded_flow_tells_the_class_and_flow_alone_the_axis(
     spec = SyntheticSpec(frames=16)
     for number in range(4):
         for label, name in enumerate(CLASSES):
-            clip = render_clip(label, clip_seed(1, label, number), spec, split="test")
+            clip = render_video(label, video_seed(1, label, number), spec, split="test")
             write_video(tmp_path / "clip.mp4", clip, fps=spec.fps, quality_crf=spec.quality_crf)
             frames = read_video(tmp_path / "clip.mp4", short_side=64).frames
             assert frames.shape == clip.shape
@@ -204,14 +204,14 @@ def test_train_and_test_have_backgrounds_of_different_families(split, others, mo
         original = getattr(synthetic, name)
         monkeypatch.setattr(synthetic, name, lambda *a, of=original, name=name: used.append(name) or of(*a))
     for seed in range(20):
-        render_clip(0, seed, SyntheticSpec(frames=1), split=split)
+        render_video(0, seed, SyntheticSpec(frames=1), split=split)
     assert not used
-    render_clip(0, 0, SyntheticSpec(frames=1), split="test" if split == "train" else "train")
+    render_video(0, 0, SyntheticSpec(frames=1), split="test" if split == "train" else "train")
     assert used
 
 
 def test_no_scene_comes_twice_in_a_set():
-    seeds = [clip_seed(0, label, number) for label in range(4) for number in range(200)]
+    seeds = [video_seed(0, label, number) for label in range(4) for number in range(200)]
     assert len(set(seeds)) == len(seeds)
 
 

@@ -29,10 +29,13 @@ from stresnet.model.config import STREAMS, Stream
 
 
 class Sample(TypedDict, total=False):
-    """One clip, or a batch of them with a leading B: uint8 frames and flow levels, ready for `Preprocessing`.
+    """One clip, or a batch of them with a leading dimension B, ready for `Preprocessing`.
 
-    rgb (T,H,W,3) and flow (T,2L,H,W) are uint8, there only for a stream that asked for them; flow_scale (2,) float32
-    holds the factors that resizing and mirroring put on u and v; label is an index into the classes.
+    Attributes:
+        rgb: frames, (T,H,W,3) uint8; absent unless the appearance stream is used.
+        flow: stacks of flow levels, (T,2L,H,W) uint8; absent unless the motion stream is used.
+        flow_scale: factors of u and v due to resizing and mirroring, (2,) float32.
+        label: class index, 0-based.
     """
 
     rgb: Tensor
@@ -42,7 +45,7 @@ class Sample(TypedDict, total=False):
 
 
 def cut(
-    clip: PreparedVideo,
+    video: PreparedVideo,
     centers: Indices,
     crop: Crop,
     size: tuple[int, int],
@@ -50,30 +53,32 @@ def cut(
     flow_stack: int,
     streams: Sequence[Stream] = STREAMS,
 ) -> Sample:
-    """One clip without its label; each stored picture is decoded and resized once however many stacks share it.
+    """Return one clip of a prepared video, without its label.
+
+    Each stored picture is decoded and resized once, even if several stacks share it.
 
     Args:
-        clip: a prepared video.
-        centers: (T,) frames.
-        crop: the window taken, the same for all frames and both streams.
-        size: (height, width) in px that the window is resized to; flow values are scaled along.
-        flow_stack: L.
-        streams: the streams that will read it.
+        video: the prepared video.
+        centers: (T,) int64, the frame of each step.
+        crop: the crop, the same for all frames and both streams.
+        size: height and width in px that the crop is resized to; `flow_scale` scales the flow accordingly.
+        flow_stack: L, the flow fields of a step.
+        streams: the streams to cut for.
     """
     u_sign = -1.0 if crop.mirror else 1.0
     sample = Sample(flow_scale=torch.tensor([u_sign * size[1] / crop.width, size[0] / crop.height]))
     if "appearance" in streams:
-        sample["rgb"] = torch.from_numpy(np.stack([_window(frame, crop, size) for frame in clip.rgb(centers)]))
+        sample["rgb"] = torch.from_numpy(np.stack([_crop(frame, crop, size) for frame in video.rgb(centers)]))
     if "motion" in streams:
         wanted, where = np.unique(stack_around(centers, flow_stack), return_inverse=True)
-        planes = np.stack([_window(plane, crop, size) for field in clip.flow(wanted) for plane in field])
-        # Whole planes are copied, (T,L,2,H,W); interleaving pixels here would take longer than decoding them.
+        planes = np.stack([_crop(plane, crop, size) for field in video.flow(wanted) for plane in field])
+        # Whole planes are copied, (T,L,2,H,W): interleaving pixels here would take longer than decoding them.
         stacks = planes.reshape(-1, 2, *size)[where.reshape(len(centers), flow_stack)]
         sample["flow"] = torch.from_numpy(stacks.reshape(len(centers), 2 * flow_stack, *size))
     return sample
 
 
-def _window(picture: NDArray[np.uint8], crop: Crop, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _crop(picture: NDArray[np.uint8], crop: Crop, size: tuple[int, int]) -> NDArray[np.uint8]:
     window = picture[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
     if window.shape[:2] != size:
         resized = cv2.resize(np.ascontiguousarray(window), size[::-1], interpolation=cv2.INTER_LINEAR)
@@ -82,14 +87,14 @@ def _window(picture: NDArray[np.uint8], crop: Crop, size: tuple[int, int]) -> ND
 
 
 def recolor(frames: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    """Frames in another light, (T,H,W,3) uint8, the same for all of a clip.
+    """Return the frames of a clip with random contrast, brightness and saturation, (T,H,W,3) uint8.
 
-    Contrast and brightness vary by ±strength, and colours fade towards gray by up to twice that.
+    All frames change alike: contrast and brightness by up to ±strength, and colours fade to gray by up to twice that.
 
     Args:
         frames: (T,H,W,3) uint8 RGB.
-        strength: 0 … 1.
-        rng: where the light is drawn from.
+        strength: 0 to 1.
+        rng: the random generator.
     """
     contrast, brightness = 1 + rng.uniform(-strength, strength, 2)
     fade = rng.uniform(0, min(1.0, 2 * strength))

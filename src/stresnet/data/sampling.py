@@ -1,6 +1,6 @@
-"""Where training and testing look: time steps, crops and mirrors, drawn from an explicit generator.
+"""Sampling of clips: time steps, crops and mirrors for training and testing.
 
-All after the released code; see each function. Indices are 0-based and ranges half-open.
+All rules follow the released code. Random ones draw from an explicit generator. Indices are 0-based, ranges half-open.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ Indices = NDArray[np.int64]
 
 
 def valid_centers(frames: int, flow_stack: int) -> range:
-    """The frames around which a whole stack of flows exists.
+    """Return the frames around which a whole flow stack exists.
 
-    The stack around frame t is flows t − L/2 … t + L/2 − 1 (see `stack_around`). With L = 10 and N frames these are
-    5 … N−6, in the 1-based counting of the released code 6 … N−5.
+    The stack around frame t is flows t − L/2 … t + L/2 − 1 (see `stack_around`). With L = 10 and N frames the valid
+    centres are 5 … N−6; the released code counts from 1, so there they are 6 … N−5.
+
+    Args:
+        frames: N, the frames of the video.
+        flow_stack: L, the flow fields of a stack.
 
     Raises:
-        ValueError: if the video is too short to have any.
+        ValueError: the video is too short.
     """
     half = flow_stack // 2
     centers = range(half, frames - (flow_stack - half))
@@ -34,13 +38,13 @@ def valid_centers(frames: int, flow_stack: int) -> range:
 
 
 def stack_around(centers: Indices, flow_stack: int) -> Indices:
-    """The flows of each centre's stack: (T,) to (T,L)."""
+    """Return the flow indices of the stack around each centre, (T,L) int64, for centres (T,)."""
     half = flow_stack // 2
     return centers[:, None] + np.arange(-half, flow_stack - half)
 
 
 def spread_centers(frames: int, flow_stack: int, steps: int) -> Indices:
-    """`steps` centres evenly spaced over the valid range, its ends included; one step takes the middle."""
+    """Return centres evenly spaced over the valid range, ends included, (steps,) int64; a single one is the middle."""
     valid = valid_centers(frames, flow_stack)
     if steps == 1:
         return np.array([valid[len(valid) // 2]])
@@ -48,10 +52,10 @@ def spread_centers(frames: int, flow_stack: int, steps: int) -> Indices:
 
 
 def sample_centers(frames: int, flow_stack: int, steps: int, tau: tuple[int, int], rng: np.random.Generator) -> Indices:
-    """The centres of one training clip, (steps,).
+    """Draw the centres of one training clip, (steps,) int64.
 
-    Candidates start at the first valid centre and lie τ apart, τ drawn uniformly from `tau` (both ends included); a
-    random run of `steps` of them is the clip. A video with fewer candidates gets centres spread over its valid range.
+    Candidates start at the first valid centre and are τ frames apart; τ is drawn uniformly from `tau`, ends included.
+    The clip is a random run of `steps` candidates. If there are too few, centres are spread over the valid range.
     """
     valid = valid_centers(frames, flow_stack)
     stride_frames = int(rng.integers(tau[0], tau[1] + 1))
@@ -63,9 +67,9 @@ def sample_centers(frames: int, flow_stack: int, steps: int, tau: tuple[int, int
 
 
 def middle_centers(frames: int, flow_stack: int, steps: int, tau: tuple[int, int]) -> Indices:
-    """`steps` centres around the middle of the video, (steps,), as far apart as the middle of `tau`.
+    """Return centres around the middle of the video, (steps,) int64, at the middle stride of `tau`.
 
-    A video too short for that gets centres spread over its valid range.
+    If the video is too short for that stride, centres are spread over the valid range.
     """
     valid = valid_centers(frames, flow_stack)
     stride_frames = sum(tau) // 2
@@ -77,7 +81,7 @@ def middle_centers(frames: int, flow_stack: int, steps: int, tau: tuple[int, int
 
 @dataclass(frozen=True)
 class Crop:
-    """A window of the stored frame, in px, seen in a mirror or not; the same for all frames and streams of a clip."""
+    """A rectangle of the stored frame in px, mirrored or not; the same for all frames and streams of a clip."""
 
     top: int
     left: int
@@ -87,10 +91,10 @@ class Crop:
 
 
 def border_crop(height: int, width: int, crop_px: int, jitter: float, mirror: bool, rng: np.random.Generator) -> Crop:
-    """A window of random size and aspect near the frame's borders: the spatiotemporal and appearance stages.
+    """Draw a crop of random size and aspect near the borders: the appearance and ST-ResNet stages.
 
-    Its sides are drawn independently from crop_px·[1 − jitter, 1 + jitter] (released code: 0.25) and clipped to the
-    frame. It lies in the first or the last quarter of the free range, the same quarter on both axes.
+    Height and width are drawn independently from crop_px·[1 − jitter, 1 + jitter] (released code: 0.25) and clipped to
+    the frame. The offset is in the first or the last quarter of the free range, the same quarter on both axes.
     """
     low, high = round(crop_px * (1 - jitter)), round(crop_px * (1 + jitter))
     h, w = (min(int(rng.integers(low, high + 1)), side) for side in (height, width))
@@ -105,9 +109,9 @@ def _in_quarter(free_px: int, last: bool, rng: np.random.Generator) -> int:
 
 
 def corner_crop(height: int, width: int, crop_px: int, mirror: bool, rng: np.random.Generator) -> Crop:
-    """A window at a corner or the centre: the motion stage.
+    """Draw a crop at one of the four corners or the centre: the motion stage.
 
-    Its sides are drawn independently from {256, 224, 192, 168} for crop_px = 224, and in proportion for others.
+    Height and width are drawn independently from {256, 224, 192, 168} for crop_px = 224, in proportion for others.
     """
     sizes = [round(crop_px * size / 224) for size in (256, 224, 192, 168)]
     h, w = (min(int(rng.choice(sizes)), side) for side in (height, width))
@@ -118,7 +122,7 @@ def corner_crop(height: int, width: int, crop_px: int, mirror: bool, rng: np.ran
 
 
 def corner_and_center_crops(height: int, width: int, crop_px: int) -> Sequence[Crop]:
-    """The five test windows of crop_px² px: four corners and the centre (the ten-crop protocol adds their mirrors)."""
+    """Return the five test crops of crop_px² px: four corners and the centre. Ten-crop testing adds their mirrors."""
     h, w = min(crop_px, height), min(crop_px, width)
     free_h, free_w = height - h, width - w
     places = [(0, 0), (0, free_w), (free_h, 0), (free_h, free_w), (free_h // 2, free_w // 2)]
@@ -126,7 +130,7 @@ def corner_and_center_crops(height: int, width: int, crop_px: int) -> Sequence[C
 
 
 def whole_frame(height: int, width: int, crop_px: int) -> Crop:
-    """The centred window of a test frame whose sides are at most 2·crop_px (released code: 448)."""
+    """Return the centred crop of a test frame with sides of at most 2·crop_px (released code: 448)."""
     h, w = min(height, 2 * crop_px), min(width, 2 * crop_px)
     return Crop((height - h) // 2, (width - w) // 2, h, w)
 

@@ -1,22 +1,22 @@
-"""Generated videos whose classes are conjunctions that neither stream can tell alone.
+"""Generated videos whose classes cannot be recognised by either stream alone.
 
-Two windows keep their place in every clip, one tinted red, one blue. A random texture drifts in each, and the
-two drift in opposite directions. The class says which colour drifts which way:
+Each video has two fixed windows, one tinted red, one blue. A random texture drifts in each, and the two drift in
+opposite directions. The class is which colour drifts which way:
 
-* one RGB frame shows the colours and no motion: it knows nothing of the class (25 %);
-* the flow shows the motions and no colours: it knows the axis only (50 %), and so does their late fusion;
-* a link that carries motion to the place where the colour is knows everything.
+* A single RGB frame shows the colours but no motion, so it carries no information about the class (25 %).
+* Flow shows the motions but no colours, so it determines the axis only (50 %), and so does late fusion.
+* A link that carries the motion to the location of the colour determines the class.
 
-What keeps it so, by construction:
+This holds by construction:
 
-* The texture of a window is noise with a finite memory: frames ``MEMORY_FRAMES`` or more apart share nothing, so
-  RGB frames that far apart cannot be matched, whatever sees them. Neighbours correlate at cos 30° = 0.87.
-* The four directions are the four quarter turns of one and the same texture, whose law no quarter turn changes:
-  a frame has the same distribution in every class. Drift is by whole pixels: no interpolation, no blur.
-* The tints add nothing to gray = 0.299 R + 0.587 G + 0.114 B, from which the flow is computed.
-* Everything else is drawn before the class is looked at: one seed gives the same scene in all classes.
+* The texture of a window is noise with a finite memory. Frames ``MEMORY_FRAMES`` or more apart are independent, so no
+  network can match RGB frames that far apart. Neighbouring frames correlate at cos 30° = 0.87.
+* The four directions are the four quarter turns of the same texture, whose distribution is invariant under quarter
+  turns, so a frame has the same distribution in every class. Drift is by whole pixels, without interpolation or blur.
+* The tints add nothing to gray = 0.299 R + 0.587 G + 0.114 B, from which flow is computed.
+* Everything else is drawn independently of the class: one seed gives the same scene in all classes.
 
-A mirrored clip with its flow mirrored too belongs to another class (left becomes right): train without flips.
+Mirroring a video changes its class (left becomes right), so train without mirrors.
 """
 
 from __future__ import annotations
@@ -45,43 +45,42 @@ CLASSES: tuple[str, ...] = (
     "red_right_blue_left",
     "red_up_blue_down",
 )
-"""The four classes in label order, which is also their alphabetical order."""
+"""The four classes in the order of their labels, which is alphabetical."""
 
 _SPLITS: tuple[Split, ...] = ("train", "test")
-# Quarter turns (counter-clockwise, as np.rot90) that take a drift to the right to that of red; blue has two more.
+# Quarter turns (counter-clockwise, as np.rot90) from a drift to the right to the drift of red; blue takes two more.
 _RED_QUARTER_TURNS = (3, 2, 0, 1)
 
-# Five noise fields make one frame. Of all kernels of that length half a sine wave correlates best at lag 1.
+# Each frame sums five noise fields. Of all kernels of that length, half a sine wave correlates most at lag 1.
 MEMORY_FRAMES = 5
 _MEMORY = np.sin(np.pi * np.arange(1, MEMORY_FRAMES + 1) / (MEMORY_FRAMES + 1))
 _MEMORY /= np.sqrt(np.sum(_MEMORY**2))
 
 _GRAY_RGB = np.array([0.299, 0.587, 0.114])
-_TEXTURE_GRAY = 96.0  # mean level; with the spread below no tinted channel comes near 0 or 255
+_TEXTURE_GRAY = 96.0  # mean level; with the spread below, no tinted channel comes near 0 or 255
 _TEXTURE_STD = 24.0
 _TEXTURE_SPREAD = 48.0
 _FINE_SIGMA_PX, _COARSE_SIGMA_PX = 0.9, 2.2
-_PAD_PX = 8  # the blurs above see no border within this distance
-_MARGIN_PX = 4  # what the camera's shake may uncover around the frame
+_PAD_PX = 8  # margin that keeps the borders out of the blurs above
+_MARGIN_PX = 4  # margin around the frame for the shake of the camera
 
 
 @dataclass(frozen=True)
 class SyntheticSpec:
-    """What the generated set is like.
+    """Sizes and strengths of a generated data set.
 
     Attributes:
-        width: Frame width in pixels, even.
-        height: Frame height in pixels, even.
-        frames: Frames per clip.
-        fps: Frames per second.
-        train_per_class: Training clips of each class.
-        test_per_class: Test clips of each class.
-        window_px: Side of the two square windows in pixels.
-        drift_px: Drift of the textures in whole pixels per frame.
-        pan_px: Largest speed of the background in pixels per frame.
-        shake_px: Standard deviation of the camera's shake in pixels.
-        noise_std: Standard deviation of the sensor's noise in gray levels.
-        quality_crf: H.264 constant rate factor; 0 is lossless, 18 looks so.
+        width, height: frame size in px, even.
+        frames: frames per video.
+        fps: frames per second.
+        train_per_class: training videos per class.
+        test_per_class: test videos per class.
+        window_px: side of the two square windows in px.
+        drift_px: drift of the textures, whole px per frame.
+        pan_px: maximum speed of the background, px per frame.
+        shake_px: standard deviation of the camera shake in px.
+        noise_std: standard deviation of the sensor noise in gray levels.
+        quality_crf: H.264 constant rate factor; 0 is lossless, 18 visually so.
     """
 
     width: int = 80
@@ -98,13 +97,13 @@ class SyntheticSpec:
     quality_crf: int = 14
 
     def __post_init__(self) -> None:
-        """Checks that two windows fit side by side.
+        """Raise unless two windows fit side by side.
 
         Raises:
-            StoreError: The frame is too small for the windows or of odd size, or a count is not positive.
+            StoreError: the frame is too small for the windows or of odd size, or a count is not positive.
         """
         if min(self.frames, self.window_px, self.drift_px, self.train_per_class, self.test_per_class) < 1:
-            raise StoreError("frames, window_px, drift_px and the clips per class must be at least 1")
+            raise StoreError("frames, window_px, drift_px and the videos per class must be at least 1")
         if self.width % 2 or self.height % 2:
             raise StoreError(f"width and height must be even for the video codec, not {self.width} x {self.height}")
         if self.width < 2 * self.window_px + 8 or self.height < self.window_px + 6:
@@ -114,17 +113,17 @@ class SyntheticSpec:
             )
 
 
-def render_clip(label: int, seed: int, spec: SyntheticSpec, *, split: Split) -> NDArray[np.uint8]:
-    """Returns the frames of one clip, (T, H, W, 3) uint8 RGB.
+def render_video(label: int, seed: int, spec: SyntheticSpec, *, split: Split) -> NDArray[np.uint8]:
+    """Return the frames of one video, (T,H,W,3) uint8 RGB.
 
-    The same arguments give the same frames; the same seed with another label gives the same scene (background,
-    places, camera, noise, textures) with other directions of drift.
+    The same arguments give the same frames. The same seed with another label gives the same scene (background,
+    positions, camera, noise, textures) with other directions of drift.
 
     Args:
-        label: Index into ``CLASSES``.
-        seed: Any non-negative integer.
-        spec: Sizes and strengths.
-        split: ``train`` or ``test``; the two have backgrounds of different families.
+        label: index into ``CLASSES``.
+        seed: any non-negative integer.
+        spec: sizes and strengths.
+        split: ``train`` or ``test``; their backgrounds come from different families.
     """
     rng = np.random.default_rng([seed, _SPLITS.index(split)])
     scene = _background(rng, spec, split)
@@ -144,51 +143,54 @@ def write_dataset(
     seed: int,
     progress: Progress | None = None,
 ) -> Path:
-    """Returns ``folder`` once it holds ``{train,test}/<class>/<class>_0001.mp4`` and so on.
+    """Write a data set as ``folder/{train,test}/<class>/<class>_0001.mp4`` and so on.
 
-    Clips already there are kept, so an interrupted call is taken up where it stopped.
+    Existing videos are kept, so calling this again resumes an interrupted call.
 
     Args:
-        folder: Made if absent.
-        spec: What the set is like.
-        seed: Decides every clip; two seeds share none.
-        progress: Called after each clip with the clips done and their total.
+        folder: created if missing.
+        spec: sizes and strengths.
+        seed: determines every video; two seeds have no video in common.
+        progress: called after every video.
+
+    Returns:
+        ``folder``.
 
     Raises:
-        StoreError: The folder holds a set made with another spec or seed, or something else.
-        VideoError: A clip cannot be written.
+        StoreError: the folder has a data set of another spec or seed, or something else, in it.
+        VideoError: a video cannot be written.
     """
     _claim(folder, spec, seed)
-    clips = [
+    videos = [
         (split, label, number)
         for split, per_class in zip(_SPLITS, (spec.train_per_class, spec.test_per_class), strict=True)
         for number in range(1, per_class + 1)
         for label in range(len(CLASSES))
     ]
-    for done, (split, label, number) in enumerate(clips, start=1):
+    for done, (split, label, number) in enumerate(videos, start=1):
         path = folder / split / CLASSES[label] / f"{CLASSES[label]}_{number:04d}.mp4"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            frames = render_clip(label, clip_seed(seed, label, number), spec, split=split)
+            frames = render_video(label, video_seed(seed, label, number), spec, split=split)
             write_video(path, frames, fps=spec.fps, quality_crf=spec.quality_crf)
         if progress is not None:
-            progress("generating videos", done, len(clips))
+            progress("generating videos", done, len(videos))
     return folder
 
 
-def clip_seed(seed: int, label: int, number: int) -> int:
-    """Returns the seed of one clip of a set; no two clips share it, so no scene comes in two classes."""
+def video_seed(seed: int, label: int, number: int) -> int:
+    """Return the seed of one video of a data set. Seeds are distinct, so no scene occurs in two classes."""
     return int(np.random.SeedSequence([seed, label, number]).generate_state(1, np.uint64)[0])
 
 
 def _claim(folder: Path, spec: SyntheticSpec, seed: int) -> None:
-    """Marks the folder as holding this set, or refuses it."""
+    """Mark a folder as having this data set, or raise if it has another or something else."""
     wanted = json.dumps({"seed": seed, **asdict(spec)}, indent=1, sort_keys=True)
     mark, partial = folder / "synthetic.json", folder / "synthetic.json.part"
     try:
         if mark.is_file():
             if mark.read_text(encoding="utf-8") != wanted:
-                raise StoreError(f"{folder} holds videos made with other settings: choose another folder or delete it")
+                raise StoreError(f"{folder} has videos made with other settings: choose another folder or delete it")
             return
         folder.mkdir(parents=True, exist_ok=True)
         if any(entry != partial for entry in folder.iterdir()):
@@ -200,7 +202,7 @@ def _claim(folder: Path, spec: SyntheticSpec, seed: int) -> None:
 
 
 def _tints(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """Returns what is added to gray in the red and in the blue window: (3,) each, without effect on gray."""
+    """Return what is added to gray in the red and the blue window, (3,) each; it does not change the gray value."""
     strength = rng.uniform(0.8, 1.0, size=2)
     tints = []
     for channel, excess in ((0, 98.0 * strength[0]), (2, 102.0 * strength[1])):
@@ -212,10 +214,10 @@ def _tints(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
 
 
 def _drifting_texture(rng: np.random.Generator, spec: SyntheticSpec) -> Pixels:
-    """Returns gray levels (T, window, window) of a texture that drifts to the right and forgets itself.
+    """Return a texture that drifts to the right and is gradually renewed, (T,window,window) gray levels.
 
-    Every frame is the weighted sum of ``MEMORY_FRAMES`` noise fields, each moving on by ``drift_px`` per frame;
-    one field enters and one leaves at each step.
+    Each frame is the weighted sum of ``MEMORY_FRAMES`` noise fields that move by ``drift_px`` per frame. At each frame,
+    one field enters and one leaves.
     """
     side, half, drift = spec.window_px, MEMORY_FRAMES // 2, spec.drift_px
     noise = _smooth_noise(rng, spec.frames + 2 * half, side, side + 2 * half * drift)
@@ -230,9 +232,9 @@ def _drifting_texture(rng: np.random.Generator, spec: SyntheticSpec) -> Pixels:
 
 
 def _smooth_noise(rng: np.random.Generator, fields: int, height: int, width: int) -> Pixels:
-    """Returns independent fields (N, H, W) of zero mean and unit variance, fine grain and coarse blobs.
+    """Return independent noise fields, (N,H,W) of zero mean and unit variance, of fine grain and coarse blobs.
 
-    Their law is the same under quarter turns and at all places: what the borders touch is cut off.
+    Their distribution is stationary, and invariant under quarter turns: pixels affected by the borders are cut off.
     """
     white = rng.standard_normal((fields, height + 2 * _PAD_PX, width + 2 * _PAD_PX), dtype=np.float32)
     out = np.empty((fields, height, width), dtype=np.float32)
@@ -249,7 +251,7 @@ def _smooth_noise(rng: np.random.Generator, fields: int, height: int, width: int
 
 
 def _window_corners(rng: np.random.Generator, spec: SyntheticSpec) -> list[tuple[int, int]]:
-    """Returns (top, left) of the red and the blue window within the margined scene; they do not touch."""
+    """Return (top, left) of the red and the blue window in the scene with its margin; the windows do not touch."""
     first, gap = _MARGIN_PX + 2, spec.window_px + 3
     tops = first + spec.height - 4 - spec.window_px
     lefts = first + spec.width - 4 - spec.window_px
@@ -261,13 +263,13 @@ def _window_corners(rng: np.random.Generator, spec: SyntheticSpec) -> list[tuple
 
 
 def _background(rng: np.random.Generator, spec: SyntheticSpec, split: Split) -> Pixels:
-    """Returns the margined scene (T, H + 2 m, W + 2 m, 3) of a textured plane that pans at a steady speed."""
+    """Return a textured plane that pans at a constant speed, (T,H+2m,W+2m,3) with the margin m."""
     height, width = spec.height + 2 * _MARGIN_PX, spec.width + 2 * _MARGIN_PX
     reach = int(np.ceil(spec.pan_px * spec.frames)) + 2
     families = (_clouds, _cells) if split == "train" else (_waves, _planks)
     gray = families[rng.integers(2)](rng, height + 2 * reach, width + 2 * reach)
     low, high = rng.uniform(30, 90), rng.uniform(130, 200)
-    # From one dull colour to another; neither as red nor as blue as the windows.
+    # A gradient between two dull colours, neither as red nor as blue as the windows.
     colors = np.array([low, high])[:, None] + rng.uniform(-22, 22, size=(2, 3))
     plane = (colors[0] + gray[..., None] * (colors[1] - colors[0])).astype(np.float32)
     angle, speed = rng.uniform(0, 2 * np.pi), spec.pan_px * rng.uniform(0.25, 1.0)
@@ -276,7 +278,7 @@ def _background(rng: np.random.Generator, spec: SyntheticSpec, split: Split) -> 
 
 
 def _film(rng: np.random.Generator, scene: Pixels, spec: SyntheticSpec) -> NDArray[np.uint8]:
-    """Returns the scene as a camera that shakes and has a noisy sensor sees it, (T, H, W, 3) uint8."""
+    """Return the scene as filmed by a shaking camera with a noisy sensor, (T,H,W,3) uint8."""
     jolts = rng.standard_normal((spec.frames + 8, 2))
     smooth = cv2.getGaussianKernel(9, 2.0)[:, 0]
     path = np.stack([np.convolve(jolts[:, axis], smooth, mode="valid") for axis in (0, 1)], axis=1)
@@ -289,7 +291,7 @@ def _film(rng: np.random.Generator, scene: Pixels, spec: SyntheticSpec) -> NDArr
 
 
 def _follow(images: Sequence[Pixels] | Pixels, corners: NDArray[np.float64], height: int, width: int) -> Pixels:
-    """Returns (T, height, width, 3): of each image the part whose corner is at (x, y), between pixels if need be."""
+    """Return the part of each image whose top left corner is at (x, y), interpolated, (T,height,width,3)."""
     parts = np.empty((len(corners), height, width, 3), dtype=np.float32)
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     for image, (x, y), part in zip(images, corners, parts, strict=True):
@@ -299,7 +301,7 @@ def _follow(images: Sequence[Pixels] | Pixels, corners: NDArray[np.float64], hei
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """Returns noise of several scales, (H, W) in 0..1."""
+    """Return noise of several scales, (H,W), 0 to 1."""
     gray = np.zeros((height, width), dtype=np.float32)
     for cell in (4, 8, 16, 32):
         grid = rng.standard_normal((height // cell + 2, width // cell + 2), dtype=np.float32)
@@ -308,7 +310,7 @@ def _clouds(rng: np.random.Generator, height: int, width: int) -> Pixels:
 
 
 def _cells(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """Returns a mosaic of cells around random seeds with dark joints, (H, W) in 0..1."""
+    """Return a mosaic of cells around random points, with dark joints, (H,W), 0 to 1."""
     seeds = np.ones((height, width), dtype=np.uint8)
     count = height * width // 120
     seeds[rng.integers(height, size=count), rng.integers(width, size=count)] = 0
@@ -318,7 +320,7 @@ def _cells(rng: np.random.Generator, height: int, width: int) -> Pixels:
 
 
 def _waves(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """Returns crossing ripples of random lengths and directions, (H, W) in 0..1."""
+    """Return crossing waves of random lengths and directions, (H,W), 0 to 1."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     gray = np.zeros((height, width), dtype=np.float32)
     for _ in range(6):
@@ -328,7 +330,7 @@ def _waves(rng: np.random.Generator, height: int, width: int) -> Pixels:
 
 
 def _planks(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """Returns a heap of planks lying across each other, (H, W) in 0..1."""
+    """Return a heap of planks that lie across each other, (H,W), 0 to 1."""
     gray = np.full((height, width), 0.5, dtype=np.float32)
     for _ in range(height * width // 90):
         center = (rng.uniform(0, width), rng.uniform(0, height))
@@ -338,6 +340,6 @@ def _planks(rng: np.random.Generator, height: int, width: int) -> Pixels:
 
 
 def _unit(gray: Pixels) -> Pixels:
-    """Returns the image stretched to 0..1."""
+    """Return the image scaled to the range 0 to 1."""
     stretched: Pixels = (gray - gray.min()) / (gray.max() - gray.min())
     return stretched
