@@ -1,7 +1,7 @@
-"""ST-ResNet as the paper and its released code state it: plain loops over single clips that share no code with ours.
+"""The equations of ST-ResNet written out in plain loops over single clips, sharing no code with the library.
 
 x is the sum that a residual unit leaves before its ReLU, f the ReLU. A second unit's branch reads xᵃ + f(xᵐ) while its
-shortcut stays f(xᵃ); what else a link might have been is for the tests to try, as other `Mix`es.
+shortcut stays f(xᵃ). Tests try wrong links as other `Mix`es.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stresnet.model import STResNet
 
 State = Mapping[str, Tensor]
 Mix = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
-"""From a stream's sum, the other stream's sum, and the stage (0 … 3): what branch and shortcut read."""
+"""The inputs of branch and shortcut, from a stream's sum, the other stream's sum, and the layer (0 … 3)."""
 
 
 def f(x: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def norm(s: State, name: str, x: Tensor) -> Tensor:
 
 
 def pointwise(w: Tensor, x: Tensor, stride: int = 1) -> Tensor:
-    """A 1×1 convolution of (T,C,H,W) by (O,C,1,1), or a 1×1×3 one by (O,C,3,1): tap k reads step t + k − 1."""
+    """Return a 1×1 convolution of (T,C,H,W) by (O,C,1,1), or a 1×1×3 one by (O,C,3,1): tap k reads step t + k − 1."""
     x = x[:, :, ::stride, ::stride]
     steps, taps = len(x), w.shape[2]
     outputs = []
@@ -54,7 +54,7 @@ def unit(s: State, name: str, branch: Tensor, shortcut: Tensor, stride: int, caf
     first, second = (stride, 1) if caffe else (1, stride)
     y = f(norm(s, f"{name}.bn1", pointwise(s[f"{name}.conv1.weight"], branch, first)))
     y = f(norm(s, f"{name}.bn2", F.conv2d(y, s[f"{name}.conv2.weight"], stride=second, padding=1)))
-    if f"{name}.temporal.weight" in s:  # ST-MulNet's, over time alone: no norm, no ReLU
+    if f"{name}.temporal.weight" in s:  # ST-MulNet: over time only, without norm and ReLU
         y = pointwise(s[f"{name}.temporal.weight"], y) + s[f"{name}.temporal.bias"][:, None, None]
     y = norm(s, f"{name}.bn3", pointwise(s[f"{name}.conv3.weight"], y))
     if f"{name}.downsample.0.weight" in s:
@@ -65,7 +65,7 @@ def unit(s: State, name: str, branch: Tensor, shortcut: Tensor, stride: int, caf
 def stem(s: State, stream: str, x: Tensor, caffe: bool) -> Tensor:
     x = F.conv2d(x, s[f"{stream}.conv1.weight"], s.get(f"{stream}.conv1.bias"), stride=2, padding=3)
     x = f(norm(s, f"{stream}.bn1", x))
-    # MatConvNet pads by (0,1,0,1), torchvision by 1 all round; after a ReLU zeros never win a maximum unduly
+    # MatConvNet pads by (0,1,0,1), torchvision by 1 on every side; after a ReLU, padded zeros cannot change a maximum
     return F.max_pool2d(F.pad(x, (0, 1, 0, 1) if caffe else (1, 1, 1, 1)), 3, 2)
 
 
@@ -78,7 +78,7 @@ def forward(
     linked_units: Sequence[int] = (1,),
     caffe: bool = False,
 ) -> dict[str, Tensor]:
-    """The logits (T,K) of each stream of one clip, its inputs (C,T,H,W) at most 224 px on a side.
+    """Return the logits (T,K) of each stream for one clip; its inputs (C,T,H,W) are at most 224 px on a side.
 
     Args:
         s: weights by name.
@@ -107,7 +107,7 @@ def forward(
 
 
 def randomized(net: STResNet, seed: int = 0) -> STResNet:
-    """The network in float64 for evaluation, nothing in it left at a value that would hide a mistake."""
+    """Return the network in float64 and evaluation mode, with no weight at a value that could hide a mistake."""
     rng = torch.Generator().manual_seed(seed)
     net = net.double().eval()
     with torch.no_grad():
@@ -129,7 +129,7 @@ def randomized(net: STResNet, seed: int = 0) -> STResNet:
 def clips_of(
     *, batch: int = 1, steps: int = 4, size: tuple[int, int] = (64, 64), flow_stack: int = 2, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Random network inputs, (B,3,T,H,W) and (B,2L,T,H,W) float64."""
+    """Return random network inputs, (B,3,T,H,W) and (B,2L,T,H,W) float64."""
     rng = torch.Generator().manual_seed(seed)
     rgb, flow = (torch.randn(batch, c, steps, *size, generator=rng, dtype=torch.float64) for c in (3, 2 * flow_stack))
     return rgb, flow

@@ -1,9 +1,8 @@
-"""Weights in and out: image weights, handing on between stages, and the checkpoint for use."""
+"""Checkpoints, and weights passed from stage to stage."""
 
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,149 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers.formula import clips_of, randomized
-from helpers.hostile import Trap
-from helpers.torchvision_names import BASE, Weights, image_weights
-from stresnet.errors import CheckpointError
-from stresnet.model import (
-    Checkpoint,
-    Preprocessing,
-    STResNet,
-    STResNetConfig,
-    load_checkpoint,
-    load_model,
-    save_checkpoint,
-)
-from stresnet.model import checkpoint as weights_module
+from helpers.networks import bits, error_of, network, single
+from helpers.torchvision_names import Weights, image_weights
+from stresnet.model import Checkpoint, Preprocessing, STResNet, load_checkpoint, load_model, save_checkpoint
+from stresnet.model import checkpoint as checkpoint_module
 from stresnet.model.checkpoint import transfer_weights
-from stresnet.weights.image_weights import init_from_images, read_image_weights
 
 torch.set_num_threads(1)
 
-NARROW = "width 0.125 in the torchvision layout"
 BOTH = "appearance and motion: expected"
-
-
-def network(**changes: object) -> STResNet:
-    torch.manual_seed(0)
-    return STResNet(STResNetConfig(**{"num_classes": 5, "depth": 26, "width": BASE / 64, "flow_stack": 2, **changes}))
-
-
-def single(stream: str, **changes: object) -> STResNet:
-    return network(**{"streams": (stream,), "link": None, "temporal": None, **changes})
-
-
-def write_weights(folder: Path, values: Weights, ending: str) -> Path:
-    path = folder / f"image.{ending}"
-    if ending == "safetensors":
-        save_file(values, path)
-    else:
-        torch.save(values, path)
-    return path
-
-
-def load_image_weights(net: STResNet, path: Path) -> list[str]:
-    return init_from_images(net, read_image_weights(path))
-
-
-def bits(values: Weights) -> dict[str, bytes]:
-    return {k: v.contiguous().numpy().tobytes() for k, v in values.items()}
-
-
-def refusal(action: Any, *args: Any, **kwargs: Any) -> str:
-    with pytest.raises(CheckpointError) as found:
-        action(*args, **kwargs)
-    assert "\n" not in str(found.value)
-    return str(found.value)
-
-
-# Image weights
-
-
-@pytest.mark.parametrize("ending", ["pth", "safetensors"])
-@pytest.mark.parametrize("layout", ["torchvision", "caffe"])
-def test_image_weights_start_both_streams(tmp_path: Path, ending: str, layout: str) -> None:
-    image = image_weights(conv1_bias=layout == "caffe")
-    net = network(layout=layout)
-    before = {k: v.clone() for k, v in net.state_dict().items()}
-    load_image_weights(net, write_weights(tmp_path, image, ending))
-    after = net.state_dict()
-    for key, value in after.items():
-        name = key.split(".", 1)[1]
-        if name.startswith("fc."):
-            assert value.equal(before[key]), f"{key} must keep its random start"
-        elif key == "motion.conv1.weight":
-            mean = (image[name][:, 0] + image[name][:, 1] + image[name][:, 2]) / 3
-            assert value.shape == (BASE, 4, 7, 7)
-            for channel in range(4):
-                assert torch.allclose(value[:, channel], mean, atol=1e-6)
-        elif value.shape[2:] == (3, 1):
-            for tap in range(3):
-                assert value[:, :, tap, 0].equal(image[name][:, :, 0, 0] / 3)
-        else:
-            assert value.equal(image[name]), key
-
-
-def test_image_weights_without_classifier_or_step_counts_are_enough(tmp_path: Path) -> None:
-    image = {k: v for k, v in image_weights().items() if not k.startswith("fc.") and "num_batches" not in k}
-    net = single("appearance")
-    load_image_weights(net, write_weights(tmp_path, image, "safetensors"))
-    assert net.appearance.layer4[1].bn3.bias.equal(image["layer4.1.bn3.bias"])
-
-
-@pytest.mark.parametrize(
-    ("image", "changes", "said"),
-    [
-        ({"units": (3, 4, 6, 3)}, {}, f"holds a ResNet-50 of {NARROW}, but the appearance stream is a ResNet-26 of "),
-        ({}, {"depth": 50}, f"holds a ResNet-26 of {NARROW}, but the appearance stream is a ResNet-50 of {NARROW}: "),
-        (
-            {},
-            {"motion_depth": 50},
-            f"holds a ResNet-26 of {NARROW}, but the motion stream is a ResNet-50 of {NARROW}: ",
-        ),
-        (
-            {"base": 16},
-            {},
-            f"of width 0.25 in the torchvision layout, but the appearance stream is a ResNet-26 of {NARROW}",
-        ),
-        (
-            {},
-            {"layout": "caffe"},
-            "of width 0.125 in the caffe layout: give such weights, or build the network like them",
-        ),
-        ({"conv1_bias": True}, {}, f"in the caffe layout, but the appearance stream is a ResNet-26 of {NARROW}: give"),
-    ],
-)
-def test_image_weights_of_another_network_are_named(
-    tmp_path: Path, image: dict[str, Any], changes: dict[str, Any], said: str
-) -> None:
-    net = network(**changes)
-    before = bits(net.state_dict())
-    message = refusal(load_image_weights, net, write_weights(tmp_path, image_weights(**image), "pth"))
-    assert said in message
-    assert str(tmp_path / "image.pth") in message
-    assert bits(net.state_dict()) == before
-
-
-def test_pickled_code_does_not_run(tmp_path: Path) -> None:
-    sprung = tmp_path / "sprung"
-    for number, write in enumerate((torch.save, lambda value, path: path.write_bytes(pickle.dumps(value)))):
-        path = tmp_path / f"trap{number}.pth"
-        write({**image_weights(), "conv1.weight": Trap(sprung)}, path)
-        assert "cannot be read" in refusal(load_image_weights, network(), path)
-        assert not sprung.exists()
-    pickle.loads((tmp_path / "trap1.pth").read_bytes())
-    assert sprung.exists()  # the trap works
-
-
-def test_unreadable_image_weights_are_named(tmp_path: Path) -> None:
-    net = network()
-    assert "no weights at" in refusal(load_image_weights, net, tmp_path / "none.pth")
-    for ending in ("pth", "safetensors"):
-        noise = tmp_path / f"noise.{ending}"
-        noise.write_bytes(b"no weights at all" * 100)
-        assert f"noise.{ending}" in refusal(load_image_weights, net, noise)
-    torch.save({"state_dict": image_weights()}, tmp_path / "wrapped.pth")
-    assert "state dict" in refusal(load_image_weights, net, tmp_path / "wrapped.pth")
 
 
 # From stage to stage
@@ -174,7 +39,7 @@ def test_streams_are_joined_and_taps_averaged() -> None:
             assert value.equal(sources[key])
 
 
-def test_handing_on_unchanged_is_exact_and_the_later_source_wins() -> None:
+def test_an_unchanged_transfer_is_exact_and_the_later_source_wins() -> None:
     source = randomized(network(link_scale=0.1))
     taken = network(link_scale=0.1, temporal_pool=(5, 2)).double()
     transfer_weights(taken, [source.state_dict()])
@@ -194,7 +59,7 @@ def test_one_stream_of_a_fused_network_can_be_taken_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sources", "target", "said"),
+    ("sources", "target", "expected"),
     [
         ([single("appearance")], network(), "no motion stream in them"),
         ([network()], network(temporal=None), f"{BOTH} temporal null; found temporal inflate"),
@@ -209,10 +74,10 @@ def test_one_stream_of_a_fused_network_can_be_taken_alone() -> None:
         ([network(link_scale=0.1)], network(link_scale=0.1, depth=50), f"{BOTH} depth 50; found depth 26"),
     ],
 )
-def test_what_does_not_fit_the_next_stage_is_refused(sources: list[STResNet], target: STResNet, said: str) -> None:
+def test_weights_of_another_network_are_refused(sources: list[STResNet], target: STResNet, expected: str) -> None:
     before = bits(target.state_dict())
-    line = refusal(transfer_weights, target, [s.state_dict() for s in sources])
-    assert line == f"the weights belong to another network: {said}"
+    line = error_of(transfer_weights, target, [s.state_dict() for s in sources])
+    assert line == f"the weights belong to another network: {expected}"
     assert bits(target.state_dict()) == before
 
 
@@ -220,7 +85,7 @@ def test_single_weights_that_do_not_fit_are_named() -> None:
     weights = network().state_dict()
     del weights["motion.layer1.0.bn1.bias"]
     weights["appearance.layer2.0.conv2.weight"] = torch.zeros(1)
-    assert refusal(transfer_weights, network(), [weights]).endswith(
+    assert error_of(transfer_weights, network(), [weights]).endswith(
         "motion.layer1.0.bn1.bias is missing; appearance.layer2.0.conv2.weight is (1,), not (16, 16, 3, 3)"
     )
 
@@ -253,7 +118,7 @@ def checkpoint(**changes: object) -> Checkpoint:
     )
 
 
-def test_round_trip_keeps_every_bit_and_the_whole_story(tmp_path: Path) -> None:
+def test_a_round_trip_keeps_every_bit_and_all_metadata(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "model.safetensors"
     saved = checkpoint(link_scale=0.1, link_direction="both", temporal_pool=(5, 2), layout="caffe", dropout=0.5)
     saved.model.to(memory_format=torch.channels_last).train()
@@ -276,7 +141,7 @@ def test_round_trip_keeps_every_bit_and_the_whole_story(tmp_path: Path) -> None:
     assert load_file(again).keys() == load_file(path).keys()
 
 
-def test_a_save_cut_off_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_save_leaves_only_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, checkpoint())
     assert list(tmp_path.iterdir()) == [path]
@@ -286,15 +151,15 @@ def test_a_save_cut_off_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
         file.write_bytes(before[:1000])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weights_module, "save_file", full_disk)
-    assert "No space left" in refusal(save_checkpoint, path, checkpoint())
+    monkeypatch.setattr(checkpoint_module, "save_file", full_disk)
+    assert "No space left" in error_of(save_checkpoint, path, checkpoint())
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "cannot be written" in refusal(save_checkpoint, tmp_path / "file" / "model.safetensors", checkpoint())
+    assert "cannot be written" in error_of(save_checkpoint, tmp_path / "file" / "model.safetensors", checkpoint())
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.05, 0.5, 0.999])
@@ -303,31 +168,32 @@ def test_truncated_checkpoint_is_refused(tmp_path: Path, share: float) -> None:
     save_checkpoint(path, checkpoint())
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    assert "is not a model, or is truncated" in refusal(load_checkpoint, path)
+    assert "is not a model, or is truncated" in error_of(load_checkpoint, path)
 
 
-def test_files_that_are_no_checkpoint_are_named(tmp_path: Path) -> None:
-    assert "no model at" in refusal(load_checkpoint, tmp_path / "none.safetensors")
-    foreign = write_weights(tmp_path, image_weights(), "safetensors")
-    assert "without the metadata of an ST-ResNet" in refusal(load_checkpoint, foreign)
+def test_a_file_that_is_not_a_checkpoint_is_named(tmp_path: Path) -> None:
+    assert "no model at" in error_of(load_checkpoint, tmp_path / "none.safetensors")
+    foreign = tmp_path / "image.safetensors"
+    save_file(image_weights(), foreign)
+    assert "without the metadata of an ST-ResNet" in error_of(load_checkpoint, foreign)
     torch.save(image_weights(), tmp_path / "pickle.safetensors")
-    assert "pickle.safetensors" in refusal(load_checkpoint, tmp_path / "pickle.safetensors")
-    assert str(tmp_path) in refusal(load_checkpoint, tmp_path)
+    assert "pickle.safetensors" in error_of(load_checkpoint, tmp_path / "pickle.safetensors")
+    assert str(tmp_path) in error_of(load_checkpoint, tmp_path)
 
 
 def rewritten(folder: Path, change: Any) -> Path:
-    """A checkpoint whose weights and story went through `change(weights, story)`."""
+    """Return a checkpoint file whose weights and metadata were edited by `change(weights, metadata)`."""
     path = folder / "model.safetensors"
     save_checkpoint(path, checkpoint())
-    story = weights_module.read_metadata(path)
+    metadata = checkpoint_module.read_metadata(path)
     values = load_file(path)
-    change(values, story)
-    save_file(values, path, metadata={"stresnet": json.dumps(story)})
+    change(values, metadata)
+    save_file(values, path, metadata={"stresnet": json.dumps(metadata)})
     return path
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         (lambda w, s: w.pop("motion.layer2.0.bn1.running_var"), "motion.layer2.0.bn1.running_var is missing"),
         (lambda w, s: w.update(stray=torch.zeros(1)), "stray is not expected"),
@@ -366,20 +232,20 @@ def rewritten(folder: Path, change: Any) -> Path:
         (lambda w, s: s.update(format=99), "format 99"),
     ],
 )
-def test_nothing_is_loaded_that_does_not_fit(tmp_path: Path, change: Any, said: str) -> None:
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, change: Any, expected: str) -> None:
     path = rewritten(tmp_path, change)
-    message = refusal(load_checkpoint, path)
-    assert said in message
+    message = error_of(load_checkpoint, path)
+    assert expected in message
     assert str(path) in message
 
 
-def test_damaged_description_is_one_line(tmp_path: Path) -> None:
+def test_damaged_metadata_is_reported_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     for text in ("{", "7", "null"):
         save_file({"x": torch.zeros(1)}, path, metadata={"stresnet": text})
-        assert "damaged" in refusal(load_checkpoint, path)
+        assert "damaged" in error_of(load_checkpoint, path)
 
 
-def test_many_problems_are_summed_up(tmp_path: Path) -> None:
+def test_many_problems_are_summarised(tmp_path: Path) -> None:
     path = rewritten(tmp_path, lambda w, s: [w.pop(k) for k in list(w)[:50]])
-    assert "and 47 more" in refusal(load_checkpoint, path)
+    assert "and 47 more" in error_of(load_checkpoint, path)

@@ -1,4 +1,4 @@
-"""What passes between the streams and along time, against the published formula written out in `formula`."""
+"""Links and temporal convolutions, against the published equations written out in `helpers.formula`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def config(**changes: object) -> STResNetConfig:
 
 
 def largest_difference(net: STResNet, mixes: dict[str, Mix], **variant: object) -> dict[str, float]:
-    """By stream, how far the network's logits are from the formula's, as a share of the largest logit."""
+    """Return, by stream, the largest difference to the formula's logits relative to the largest logit."""
     rgb, flow = clips_of()
     with torch.no_grad():
         found = net(rgb, flow)
@@ -64,7 +64,7 @@ WRONG: dict[str, tuple[dict[str, Mix], tuple[int, ...]]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_formula_tells_wrong_links_apart(name: str) -> None:
+def test_the_formula_detects_a_wrong_link(name: str) -> None:
     mixes, units = WRONG[name]
     net = randomized(STResNet(config()))
     assert max(largest_difference(net, mixes, linked_units=units).values()) > 1e-3
@@ -108,7 +108,7 @@ def test_learned_scale_acts_on_the_incoming_stream_by_channel(link: str) -> None
 
 
 def silence(net: STResNet) -> None:
-    """Make every motion sum that a link reads negative, so that nothing comes through its ReLU."""
+    """Make every motion sum that a link reads negative, so that its ReLU passes nothing."""
     for stage in map(net.motion.layer, LAYERS):
         for norm in (stage[0].bn3, stage[0].downsample[1]):
             norm.weight.data.zero_()
@@ -149,7 +149,7 @@ def still_clips(steps: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("link", ["add", "multiply", None])
-def test_still_clip_gives_the_image_networks_it_came_from(link: str | None) -> None:
+def test_a_still_clip_gives_the_output_of_the_image_networks(link: str | None) -> None:
     single = [
         randomized(STResNet(config(streams=(s,), link=None, temporal=None)), seed) for seed, s in enumerate(STREAMS)
     ]
@@ -167,7 +167,7 @@ def test_still_clip_gives_the_image_networks_it_came_from(link: str | None) -> N
     for stream in STREAMS:
         logits, size = getattr(found, stream)[0], expected[stream].abs().max()
         assert (logits[8:17] - expected[stream]).abs().max() < 1e-9 * size
-        # eight steps from either end on, the zeros beyond the clip are felt
+        # within eight steps of either end, the zero padding is visible
         assert (logits[[0, 24]] - expected[stream]).abs().amax(1).min() > 1e-4 * size
 
 
@@ -195,7 +195,7 @@ def test_multiplier_network_is_the_formula(changes: dict[str, object]) -> None:
     assert max(largest_difference(net, mixes).values()) < 1e-9
 
 
-def test_formula_tells_other_injections_apart() -> None:
+def test_the_formula_detects_a_wrong_injection() -> None:
     net = mulnet()
     for name, value in net.state_dict().items():
         if "layer3.1.temporal" in name and name.startswith("motion"):
@@ -211,7 +211,7 @@ def test_formula_tells_other_injections_apart() -> None:
                 assert (getattr(found, stream)[0] - expected[stream]).abs().max() > 1e-6 * expected[stream].abs().max()
 
 
-def test_injected_convolutions_lie_in_second_units_alone() -> None:
+def test_only_second_units_have_injected_convolutions() -> None:
     names = {k.rsplit(".", 2)[0] for k in mulnet().state_dict() if ".temporal." in k}
     assert names == {f"{stream}.layer{stage}.1" for stream in STREAMS for stage in (1, 2, 3, 4)}
     assert not [k for k, v in mulnet().state_dict().items() if v.shape[2:] == (3, 1) and ".temporal." not in k]
@@ -223,7 +223,7 @@ def test_injected_convolutions_lie_in_second_units_alone() -> None:
     ("start", "taps"),
     [("identity", (0, 1, 0)), ("average", (1 / 3, 1 / 3, 1 / 3)), ("difference", (-1, 3, -1))],
 )
-def test_injected_convolutions_start_as_asked(start: str, taps: tuple[float, ...]) -> None:
+def test_injected_convolutions_start_from_the_chosen_taps(start: str, taps: tuple[float, ...]) -> None:
     net = STResNet(config(temporal="inject", temporal_init=start)).double()
     unit = net.motion.layer2[1]
     x = torch.randn(6, unit.temporal.weight.shape[0], 4, 4, dtype=torch.float64)  # 2 clips of 3 steps
@@ -270,7 +270,7 @@ def test_temporal_reach(temporal: str | None, stream: int) -> None:
 
 
 def gradients(net: STResNet, stream: str) -> set[str]:
-    """The weights that the logits of a stream depend on."""
+    """Return the weights that the logits of a stream depend on."""
     net.zero_grad(set_to_none=True)
     getattr(net(*clips_of(steps=2)), stream).square().sum().backward()
     return {name for name, p in net.named_parameters() if p.grad is not None and p.grad.any()}
@@ -281,7 +281,7 @@ def test_gradients_reach_both_streams_through_the_links() -> None:
     appearance = gradients(net, "appearance")
     own = {name for name, _ in net.named_parameters() if name.startswith("appearance.")}
     motion = {name for name, _ in net.named_parameters() if name.startswith("motion.")}
-    # all of motion but what comes after the last link: conv5's later units and the classifier
+    # all of motion except what follows the last link: the later units of conv5_x and the classifier
     after = {n for n in motion if n.startswith(("motion.layer4.1.", "motion.layer4.2.", "motion.fc."))}
     assert appearance == own | (motion - after)
     assert gradients(net, "motion") == motion

@@ -1,4 +1,4 @@
-"""The network's make-up: counts, names, layouts, temporal convolution, head and temporal pool."""
+"""The network's parts: parameter counts, names, layouts, temporal convolution, head and temporal pool."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def config(**changes: object) -> STResNetConfig:
 
 
 def shell(**changes: object) -> STResNet:
-    """A network of the paper's size without memory behind its weights."""
+    """Return a network of the paper's size on the meta device."""
     with torch.device("meta"):
         return STResNet(config(**{"num_classes": 101, "depth": 50, "width": 1.0, "flow_stack": 10, **changes}))
 
@@ -37,7 +37,7 @@ def parameters(net: nn.Module) -> int:
 
 
 class Spy:
-    """Keeps what a module last put out."""
+    """Keep a module's last output."""
 
     def __init__(self, module: nn.Module) -> None:
         module.register_forward_hook(self._keep)
@@ -59,7 +59,7 @@ def test_fused_parameter_count(classes: int, layout: str, expected: int) -> None
 
 
 @pytest.mark.parametrize(("stream", "expected"), [("appearance", 29_285_605), ("motion", 29_338_917)])
-def test_stream_parameter_count_and_what_temporal_taps_add(stream: str, expected: int) -> None:
+def test_stream_parameter_count_with_and_without_temporal_taps(stream: str, expected: int) -> None:
     temporal = shell(layout="caffe", streams=(stream,))
     assert parameters(temporal) == expected
     assert parameters(temporal) - parameters(shell(layout="caffe", streams=(stream,), temporal=None)) == 5_570_560
@@ -94,7 +94,7 @@ def test_depths(depth: int, units: tuple[int, ...]) -> None:
     assert 2 + 3 * sum(units) == depth
 
 
-def test_single_stream_has_nothing_of_the_other_and_needs_only_its_own_input() -> None:
+def test_a_single_stream_needs_only_its_input() -> None:
     rgb, flow = clips_of(steps=1)
     for stream, other in (STREAMS, STREAMS[::-1]):
         net = randomized(STResNet(config(streams=(stream,), temporal=None)))
@@ -167,7 +167,7 @@ def test_caffe_pool_pads_only_right_and_below() -> None:
 LAYOUTS = ("caffe", "torchvision")
 
 
-def test_where_the_stride_lies_and_whether_conv1_has_a_bias() -> None:
+def test_layouts_differ_in_stride_and_conv1_bias() -> None:
     for layout, after_reduction in (("caffe", 8), ("torchvision", 16)):
         net = STResNet(config(layout=layout, streams=("appearance",)))
         stream = net.get_submodule("appearance")
@@ -195,7 +195,7 @@ def test_running_moments_take_five_percent_of_the_new_value() -> None:
     assert {(m.eps, m.momentum) for m in norms} == {(1e-5, 0.05)}
 
 
-def test_random_start_is_the_papers_and_reproducible() -> None:
+def test_random_weights_follow_the_paper_and_are_reproducible() -> None:
     torch.manual_seed(3)
     net = STResNet(config(num_classes=400, width=0.5, streams=("appearance",)))
     assert net.appearance.fc.weight.std().item() == pytest.approx(0.01, rel=0.02)
@@ -205,7 +205,9 @@ def test_random_start_is_the_papers_and_reproducible() -> None:
     assert taps[:, :, 0].equal(taps[:, :, 1])
     assert taps[:, :, 0].equal(taps[:, :, 2])
     out = taps.shape[0]
-    assert (3 * taps[:, :, 0]).std().item() == pytest.approx((2 / out) ** 0.5, rel=0.05)  # as the 1×1 it averages
+    assert (3 * taps[:, :, 0]).std().item() == pytest.approx(
+        (2 / out) ** 0.5, rel=0.05
+    )  # that of the 1×1 filter it averages
 
     def start(seed: int) -> dict[str, Tensor]:
         torch.manual_seed(seed)
@@ -234,7 +236,7 @@ def test_dropout_acts_before_the_classifier_in_training_only() -> None:
 
 
 def windows_head(stream: StreamNet, features: Tensor) -> Tensor:
-    """The classifier in each 7×7 window, (T,C,H,W) to (T,K), window by window."""
+    """Return the classifier's output (T,K) averaged over the 7×7 windows of (T,C,H,W)."""
     h, w = features.shape[2:]
     high, wide = min(7, h), min(7, w)
     logits = [
@@ -250,7 +252,7 @@ def windows_head(stream: StreamNet, features: Tensor) -> Tensor:
     [((256, 340), (8, 11)), ((224, 224), (7, 7)), ((96, 160), (3, 5)), ((64, 288), (2, 9)), ((32, 32), (1, 1))],
 )
 @torch.no_grad()
-def test_a_frame_is_the_mean_over_its_windows(size: tuple[int, int], grid: tuple[int, int]) -> None:
+def test_the_head_averages_over_its_windows(size: tuple[int, int], grid: tuple[int, int]) -> None:
     net = randomized(STResNet(config(streams=("appearance",), temporal=None))).float()
     last = Spy(net.appearance.layer4[-1])
     rgb = clips_of(steps=1, size=size)[0].float()
@@ -265,7 +267,7 @@ def test_a_frame_is_the_mean_over_its_windows(size: tuple[int, int], grid: tuple
 
 
 @pytest.mark.parametrize(
-    ("rgb", "flow", "said"),
+    ("rgb", "flow", "expected"),
     [
         ((1, 3, 5, 31, 64), (1, 4, 5, 31, 64), "at least 32 px"),
         ((1, 3, 64, 64), (1, 4, 5, 64, 64), r"`rgb` must be \(B,3,T,H,W\)"),
@@ -275,11 +277,13 @@ def test_a_frame_is_the_mean_over_its_windows(size: tuple[int, int], grid: tuple
         ((1, 3, 5, 64, 64), None, "this network needs `flow`"),
     ],
 )
-def test_wrong_inputs_are_refused_in_one_line(rgb: tuple[int, ...], flow: tuple[int, ...] | None, said: str) -> None:
+def test_wrong_inputs_are_refused_in_one_line(
+    rgb: tuple[int, ...], flow: tuple[int, ...] | None, expected: str
+) -> None:
     net = STResNet(config())
-    with pytest.raises(ValueError, match=said) as refusal:
+    with pytest.raises(ValueError, match=expected) as error:
         net(torch.zeros(rgb), None if flow is None else torch.zeros(flow))
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -322,9 +326,9 @@ def test_wrong_inputs_are_refused_in_one_line(rgb: tuple[int, ...], flow: tuple[
     ],
 )
 def test_an_impossible_network_is_refused_in_one_line(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message) as refusal:
+    with pytest.raises(ValueError, match=message) as error:
         STResNetConfig.from_dict({"num_classes": 5, **changes})
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_config_survives_json() -> None:
