@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -341,7 +342,7 @@ def test_demo(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     spec = SyntheticSpec(width=64, height=64, frames=14, window_px=24, train_per_class=1, test_per_class=1)
     load_recipe = stresnet.recipes.load_recipe
 
-    def shorter(name: str) -> Any:
+    def shorter(name: str, changes: Sequence[str]) -> Any:
         return load_recipe(name, ["*.schedule=[{lr: 0.01, iterations: 1}]", "width=0.0625", "precision=32-true"])
 
     monkeypatch.setattr("stresnet.data.synthetic.SyntheticSpec", lambda: spec)
