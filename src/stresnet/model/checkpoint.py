@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,7 +46,9 @@ class Checkpoint(Description):
     )
     test_groups: tuple[str, ...] = Field(default=(), description="Groups held out of training, if any.")
     scores: tuple[dict[str, Any], ...] = Field(default=(), description="Scores, one entry per evaluation.")
-    version: str = Field(default="", description="Of the library that wrote the file.")
+    version: str = Field(
+        default_factory=lambda: version("stresnet"), description="Version of the library that wrote the file."
+    )
 
     @model_validator(mode="after")
     def _one_name_a_logit(self) -> Self:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from stresnet.model.layers import TemporalConv
 
-if TYPE_CHECKING:
-    from stresnet.model.network import STResNet
-
 TEMPORAL_INIT = {"identity": (0.0, 1.0, 0.0), "average": (1 / 3, 1 / 3, 1 / 3), "difference": (-1.0, 3.0, -1.0)}
 """The taps with which each channel of an injected convolution reads itself (released ST-MulNet)."""
 
 
-def initialize(model: STResNet) -> None:
+def initialize(model: nn.Module, temporal_init: str) -> None:
     """Draw random weights: He-normal filters, taps of one third each, and a classifier from N(0, 0.01).
 
-    Injected temporal convolutions are not random: each channel reads only itself, with the taps of `TEMPORAL_INIT`.
+    Injected temporal convolutions are not random: each channel reads only itself.
+
+    Args:
+        model: the network to fill.
+        temporal_init: the taps of injected convolutions, a key of `TEMPORAL_INIT`.
     """
     for module in model.modules():
         if isinstance(module, TemporalConv) and module.bias is not None:
-            taps = torch.tensor(TEMPORAL_INIT[model.config.temporal_init])[:, None]  # (3,1)
+            taps = torch.tensor(TEMPORAL_INIT[temporal_init])[:, None]  # (3,1)
             module.weight.data.copy_(torch.eye(len(module.bias))[:, :, None, None] * taps)
             nn.init.zeros_(module.bias)
         elif isinstance(module, TemporalConv):
