@@ -16,7 +16,6 @@ import argparse
 import json
 import time
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from stresnet.data.store import StoreSpec
 from stresnet.evaluation.metrics import mcnemar, top_k_accuracy
 from stresnet.evaluation.scores import ScoreTable, concatenate
 from stresnet.flow import FlowSpec
+from stresnet.recipes import load_recipe
 
 BACKENDS: dict[str, dict[str, Any]] = {
     "dis-medium": {},
@@ -98,11 +98,12 @@ def main() -> None:
 
 def write_recipe(name: str, shorten: float, seed: int, out: Path) -> Path:
     """The packaged recipe's motion stage as a recipe of its own."""
-    values = yaml.safe_load((resources.files("stresnet.recipes") / f"{name}.yaml").read_text("utf-8"))
-    (stage,) = (stage for stage in values["stages"] if stage.get("streams") == ["motion"])
-    for phase in stage["schedule"]:
-        for length in {"epochs", "iterations"} & set(phase):
-            phase[length] = max(1, round(phase[length] / shorten))
+    values = load_recipe(name).to_dict()
+    (stage,) = (stage for stage in values["stages"] if stage["network"]["streams"] == ["motion"])
+    for phase in stage["optimisation"]["schedule"]:
+        for length in ("epochs", "iterations"):
+            if phase[length] is not None:
+                phase[length] = max(1, round(phase[length] / shorten))
     values.update(name=f"{name}-motion", seed=seed, stages=[stage])
     file = out / f"{name}-motion-{shorten:g}-{seed}.yaml"
     file.write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")

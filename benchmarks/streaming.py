@@ -98,12 +98,11 @@ def run(verb: str, video: Path) -> None:
     from stresnet.recipes import load_recipe
 
     torch.set_num_threads(1)
-    recipe = load_recipe("demo", ["width=0.0625", "crop_px=32"])
+    recipe = load_recipe("demo", ["network.width=0.0625", "clips.crop_px=32"])
     stage = recipe.stage("st-resnet")
-    network = STResNet(recipe.config(stage, 3)).eval()
-    story = recipe.model_dump(mode="json")
+    network = STResNet(stage.network.with_classes(3)).eval()
     model = Checkpoint(
-        network, ("a", "b", "c"), Preprocessing(crop_px=32), spec.to_dict(), stage=stage.name, recipe=story
+        network, ("a", "b", "c"), Preprocessing(crop_px=32), spec.to_dict(), stage=stage.name, recipe=recipe.to_dict()
     )
     print(json.dumps(Recognizer(model, device="cpu").predict(video, protocol=verb.split()[1]).top))
 

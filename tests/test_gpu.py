@@ -25,6 +25,6 @@ def test_a_gpu_scores_as_the_cpu_does(run: Run, store: Store) -> None:
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_all_stages_train_on_a_gpu(tmp_path: Path, store: Store, precision: str) -> None:
-    done = train(store, tmp_path / "run", tiny_recipe(precision=precision))
+    done = train(store, tmp_path / "run", tiny_recipe(optimisation={"precision": precision}))
     assert [s.name for s in done.finished()] == ["appearance", "motion", "st-resnet"]
     assert all(np.isfinite(done.curves(s.name)["loss"]).all() for s in done.finished())

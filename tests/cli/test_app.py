@@ -30,7 +30,7 @@ from stresnet.model.checkpoint import read_metadata
 from stresnet.training import Run
 
 COMMANDS = ["demo", "prepare", "train", "evaluate", "fuse", "predict", "convert", "models", "flow"]
-ONE_STEP = ["--set", "*.schedule=[{lr: 0.01, iterations: 1}]", "--workers", "0"]
+ONE_STEP = ["--set", "*.optimisation.schedule=[{lr: 0.01, iterations: 1}]", "--workers", "0"]
 
 
 @pytest.fixture
@@ -343,7 +343,8 @@ def test_demo(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     load_recipe = stresnet.recipes.load_recipe
 
     def shorter(name: str, changes: Sequence[str]) -> Any:
-        return load_recipe(name, ["*.schedule=[{lr: 0.01, iterations: 1}]", "width=0.0625", "precision=32-true"])
+        short = ["network.width=0.0625", "optimisation.precision=32-true"]
+        return load_recipe(name, [*short, "*.optimisation.schedule=[{lr: 0.01, iterations: 1}]"])
 
     monkeypatch.setattr("stresnet.data.synthetic.SyntheticSpec", lambda: spec)
     monkeypatch.setattr("stresnet.recipes.load_recipe", shorter)

@@ -31,7 +31,7 @@ from stresnet.model import load_checkpoint, save_checkpoint
 from stresnet.training import Run
 
 TINY = ["--short-side", "32", "--workers", "1"]
-ONE_STEP = ["--set", "*.schedule=[{lr: 0.01, iterations: 1}]", "--workers", "0"]
+ONE_STEP = ["--set", "*.optimisation.schedule=[{lr: 0.01, iterations: 1}]", "--workers", "0"]
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -280,10 +280,10 @@ def test_a_start_is_no_model_yet(command: Command, store: Store, run: Run, tmp_p
 
 def test_crops_larger_than_the_frames_are_noted(command: Command, store: Store, recipe: Path, tmp_path: Path) -> None:
     train = ["train", store.root, tmp_path / "run", "--recipe", recipe, *ONE_STEP, "--stage", "motion"]
-    code, _, err = command(*train, "--set", "crop_px=40")
+    code, _, err = command(*train, "--set", "clips.crop_px=40")
     assert code == 0
     note = "note: crops of 40 px are upscaled from frames of 32 px; prepare with a larger --short-side, or train with "
-    assert err.splitlines()[0] == note + "a smaller --set crop_px"
+    assert err.splitlines()[0] == note + "a smaller --set clips.crop_px"
 
 
 def test_what_is_no_run(command: Command, store: Store, run: Run, recipe: Path, tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_what_is_no_run(command: Command, store: Store, run: Run, recipe: Path, 
 def test_weights_that_are_no_numbers_end_the_training(
     command: Command, store: Store, recipe: Path, tmp_path: Path
 ) -> None:
-    rate = ["--set", "motion.schedule=[{lr: 1e+30, epochs: 1000}]", "--stage", "motion", "--workers", "0"]
+    rate = ["--set", "motion.optimisation.schedule=[{lr: 1e+30, epochs: 1000}]", "--stage", "motion", "--workers", "0"]
     code, out, err = command("train", store.root, tmp_path / "run", "--recipe", recipe, *rate)
     assert (code, out) == (1, "")
     line = err.splitlines()[-1]
@@ -362,11 +362,11 @@ def test_recipes_that_are_none(command: Command, store: Store, tmp_path: Path) -
     cases: dict[tuple[object, ...], str] = {
         ("--recipe", "huge"): "no recipe 'huge': give one of ",
         ("--recipe", tmp_path / "none.yaml"): "cannot be read: No such file or directory",
-        ("--recipe", tmp_path / "no.yaml"): "is no valid YAML",
-        ("--recipe", tmp_path / "field.yaml"): "field.yaml: widht: no such field; is width meant?",
-        ("--set", "depth=27"): "small: depth: Input should be 26, 50, 101 or 152 (found 27)",
-        ("--set", "flow.schedule=[]"): "no stage 'flow'; the stages are appearance, ",
-        ("--set", "depth"): "--set depth: write field=value or stage.field=value",
+        ("--recipe", tmp_path / "no.yaml"): "is not valid YAML",
+        ("--recipe", tmp_path / "field.yaml"): "field.yaml: widht: no such field; did you mean network.width?",
+        ("--set", "network.depth=27"): "small: network.depth: Input should be 26, 50, 101 or 152 (found 27)",
+        ("--set", "flow.optimisation.schedule=[]"): "no stage 'flow'; the stages are appearance, ",
+        ("--set", "depth"): "--set depth: write PATH=VALUE",
     }
     for options, expected in cases.items():
         code, out, err = command("train", store.root, new, *options)
@@ -666,7 +666,7 @@ def test_sigterm_while_preparing(videos: Path, tmp_path: Path) -> None:
 
 def test_ctrl_c_and_sigterm_while_training(store: Store, recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    endless = ["--set", "appearance.schedule=[{lr: 0.001, iterations: 1000000}]", "--stage", "appearance"]
+    endless = ["--set", "appearance.optimisation.schedule=[{lr: 0.001, iterations: 1000000}]", "--stage", "appearance"]
     train: list[object] = ["train", store.root, folder, "--recipe", recipe, *endless, "--workers", "1"]
     code, lines = interrupt(train, "appearance: step", 3)
     assert_interrupted(code, lines, hint=RESUME_HINTS["train"])

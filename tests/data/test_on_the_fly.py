@@ -159,7 +159,7 @@ def test_a_model_of_one_kind_of_store_is_evaluated_on_the_other(frames_only: Sto
 
 
 def test_training_computes_flow_in_the_loader(frames_only: Store, run: Run, tmp_path: Path) -> None:
-    recipe = tiny_recipe({"motion": {"schedule": [{"lr": 0.02, "epochs": 1}]}})
+    recipe = tiny_recipe({"motion": {"optimisation": {"schedule": [{"lr": 0.02, "epochs": 1}]}}})
     alone = train(frames_only, tmp_path / "alone", recipe, workers=0)
     helped = train(frames_only, tmp_path / "helped", recipe, workers=2)
     assert alone.curves("motion")["loss"] == helped.curves("motion")["loss"]
@@ -175,7 +175,7 @@ def test_training_computes_flow_in_the_loader(frames_only: Store, run: Run, tmp_
 def test_prediction_computes_only_the_steps_it_looks_at(
     frames_only: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = tiny_recipe({"motion": {"schedule": [{"lr": 0.02, "iterations": 1}]}})
+    recipe = tiny_recipe({"motion": {"optimisation": {"schedule": [{"lr": 0.02, "iterations": 1}]}}})
     model = load_checkpoint(train(frames_only, tmp_path / "run", recipe, workers=0).model_file("motion"))
     texture = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8).repeat(4, 0).repeat(4, 1)
     write_video(tmp_path / "long.mp4", (np.roll(texture, t, 1)[:32, :48] for t in range(300)), fps=25)

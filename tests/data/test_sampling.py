@@ -34,6 +34,7 @@ from stresnet.data.sampling import (
 from stresnet.data.store import Store, StoreEntry, video_path
 from stresnet.flow import FlowSpec
 from stresnet.model import Preprocessing
+from stresnet.model.config import Architecture
 
 Pictures = NDArray[np.uint8]
 SPEC = StoreSpec(FlowSpec(short_side=32), jpeg_quality=100)
@@ -356,14 +357,14 @@ def store(tmp_path: Path) -> Store:
 
 
 def sampling(**changes: object) -> ClipSampling:
-    values = {"steps": 2, "tau": (1, 3), "crop": "border", "jitter": 0.25, "crop_px": 24, "flow_stack": 10}
-    return ClipSampling(
-        **{**values, "color_jitter": 0.0, "mirror": True, "streams": ("appearance", "motion"), **changes}
-    )
+    return ClipSampling(**{"steps": 2, "tau": (1, 3), "crop_px": 32, **changes})  # type: ignore[arg-type]
+
+
+NETWORK = Architecture()
 
 
 def test_training_clip_depends_on_seed_and_item_alone(store: Store) -> None:
-    clips, again = (TrainingClips(store, store.entries, sampling(), seed=4) for _ in range(2))
+    clips, again = (TrainingClips(store, store.entries, sampling(), NETWORK, seed=4) for _ in range(2))
     assert len(clips) == 3
     order = [7, 1, 4, 1000]
     first = {i: clips[i] for i in order}
@@ -371,23 +372,24 @@ def test_training_clip_depends_on_seed_and_item_alone(store: Store) -> None:
         assert all(value.equal(first[i][name]) for name, value in again[i].items())
     assert [int(clips[i]["label"]) for i in (0, 1, 2, 3, 4)] == [1, 0, 1, 1, 0]
     assert not clips[1]["rgb"].equal(clips[4]["rgb"])  # the same video in the next pass
-    assert not clips[1]["rgb"].equal(TrainingClips(store, store.entries, sampling(), seed=5)[1]["rgb"])
+    assert not clips[1]["rgb"].equal(TrainingClips(store, store.entries, sampling(), NETWORK, seed=5)[1]["rgb"])
 
 
 @pytest.mark.parametrize("crop", ["border", "corners"])
 def test_training_clips_honour_mirror_and_streams(store: Store, crop: str) -> None:
+    motion = Architecture(streams=("motion",), link=None)
     both, never = (
-        TrainingClips(store, store.entries, sampling(crop=crop, mirror=mirror, streams=("motion",)), seed=0)
+        TrainingClips(store, store.entries, sampling(crop=crop, mirror=mirror), motion, seed=0)
         for mirror in (True, False)
     )
     assert "rgb" not in both[0]
-    assert both[0]["flow"].shape == (2, 20, 24, 24)
+    assert both[0]["flow"].shape == (2, 20, 32, 32)
     assert {float(both[i]["flow_scale"][0]) < 0 for i in range(30)} == {True, False}
     assert all(float(never[i]["flow_scale"][0]) > 0 for i in range(30))
 
 
 def test_centered_clip_is_the_middle_square_unmirrored(store: Store) -> None:
-    clips = CenteredClips(store, store.entries, sampling(steps=2, tau=(9, 9), crop_px=32))
+    clips = CenteredClips(store, store.entries, sampling(steps=2, tau=(9, 9), crop_px=32), NETWORK)
     sample, clip = clips[1], store.video("1.avi")
     assert int(sample["label"]) == 0
     assert np.array_equal(sample["rgb"], clip.rgb([5, 14])[:, :, 4:36])

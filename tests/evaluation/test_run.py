@@ -234,7 +234,7 @@ def test_model_with_another_class_order(evaluation: Evaluation, run: Run, store:
 
 def test_test_groups_are_the_test_videos(videos: Path, tmp_path: Path) -> None:
     store = prepared(grouped(videos), tmp_path / "store")
-    recipe = tiny_recipe({"appearance": {"schedule": [{"lr": 0.01, "iterations": 1}]}})
+    recipe = tiny_recipe({"appearance": {"optimisation": {"schedule": [{"lr": 0.01, "iterations": 1}]}}})
     run = train(store, tmp_path / "run", recipe, test_groups=("g2",), workers=0)
     table = evaluate(run.folder, store, tmp_path / "report", protocols=("center",), examples=0).rows[0].table
     assert set(table.video_ids) == {e.record.id for e in store.entries if e.record.group == "g2"}

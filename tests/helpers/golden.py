@@ -26,7 +26,7 @@ from stresnet.cli.display import Bar
 from stresnet.data.store import Store
 from stresnet.evaluation.metrics import top_k_accuracy
 from stresnet.model import STResNet, STResNetConfig
-from stresnet.recipes import load_recipe, packaged_recipes
+from stresnet.recipes import Optimisation, load_recipe, packaged_recipes
 from stresnet.training import train
 from stresnet.weights.matconvnet import read_matconvnet
 
@@ -91,8 +91,9 @@ def logits() -> dict[str, list[float]]:
 def losses(store: Store, folder: Path, name: str) -> dict[str, dict[str, Any]]:
     """The losses and final weights of the first steps of every stage of a packaged recipe, on narrow networks."""
     changes = [
-        *("width=0.0625", "crop_px=64", "precision=32-true", "*.batch_videos=8", "*.sub_batch_videos=4"),
-        "*.schedule=[{lr: 0.001, iterations: 2}, {lr: 0.0001, iterations: 2}]",
+        *("*.network.width=0.0625", "*.clips.crop_px=64", "*.optimisation.precision=32-true"),
+        *("*.optimisation.batch_videos=8", "*.optimisation.sub_batch_videos=4"),
+        "*.optimisation.schedule=[{lr: 0.001, iterations: 2}, {lr: 0.0001, iterations: 2}]",
     ]
     recipe = load_recipe(name, changes)
     init = {}
@@ -114,27 +115,22 @@ def recipe_values(name: str) -> dict[str, dict[str, Any]]:
     return {
         stage.name: {
             "starts_from": list(stage.starts_from),
-            "network": json.loads(json.dumps(recipe.config(stage, 101).to_dict())),
-            "clips": {
-                "steps": stage.steps,
-                "tau": list(stage.tau),
-                "crop": stage.crop,
-                "crop_jitter": stage.crop_jitter,
-                "color_jitter": stage.color_jitter,
-                "crop_px": recipe.crop_px,
-                "mirror": recipe.mirror,
-            },
-            "optimisation": {
-                "batch": [stage.batch_videos, stage.sub_batch_videos],
-                "rates": [[phase.lr, phase.steps(9537, stage.batch_videos)] for phase in stage.schedule],
-                "loss": [stage.loss, stage.consensus],
-                "momentum": recipe.momentum,
-                "weight_decay": recipe.weight_decay,
-                "precision": recipe.precision,
-                "seed": recipe.seed,
-            },
+            "network": json.loads(json.dumps(stage.network.with_classes(101).to_dict())),
+            "clips": stage.clips.to_dict(),
+            "optimisation": _optimisation(stage.optimisation) | {"seed": recipe.seed},
         }
         for stage in recipe.stages
+    }
+
+
+def _optimisation(o: Optimisation) -> dict[str, Any]:
+    return {
+        "batch": [o.batch_videos, o.sub_batch_videos],
+        "rates": [[phase.lr, phase.total_iterations(9537, o.batch_videos)] for phase in o.schedule],
+        "loss": [o.loss, o.consensus],
+        "momentum": o.momentum,
+        "weight_decay": o.weight_decay,
+        "precision": o.precision,
     }
 
 

@@ -19,30 +19,33 @@ from stresnet.recipes import Recipe, parse_recipe
 VIDEOS = SyntheticSpec(width=48, height=32, frames=26, window_px=16, train_per_class=2, test_per_class=1)
 SPEC = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))
 
-SINGLE: dict[str, Any] = {
-    "batch_videos": 4,
-    "sub_batch_videos": 2,
-    "dropout": 0.5,
-    "schedule": [{"lr": 0.002, "epochs": 2}, {"lr": 0.0002, "epochs": 1}],
-}
-JOINT: dict[str, Any] = {
-    **SINGLE,
-    "temporal": "inflate",
-    "link": "add",
-    "steps": 5,
-    "tau": [2, 4],
-    "schedule": [{"lr": 0.002, "epochs": 2}],
-}
+SHORT = [{"lr": 0.002, "epochs": 2}]
+LONG = [*SHORT, {"lr": 0.0002, "epochs": 1}]
 VALUES: dict[str, Any] = {
     "name": "tiny",
-    "depth": 26,
-    "width": 0.0625,
-    "crop_px": 32,
     "seed": 7,
+    "network": {"depth": 26, "width": 0.0625, "dropout": 0.5},
+    "clips": {"crop_px": 32},
+    "optimisation": {"batch_videos": 4, "sub_batch_videos": 2, "schedule": LONG},
     "stages": [
-        {"name": "appearance", "title": "Appearance", "streams": ["appearance"], **SINGLE},
-        {"name": "motion", "title": "Motion", "streams": ["motion"], "crop": "corners", **SINGLE},
-        {"name": "st-resnet", "title": "ST-ResNet", "starts_from": ["appearance", "motion"], **JOINT},
+        {
+            "name": "appearance",
+            "title": "Appearance",
+            "network": {"streams": ["appearance"], "temporal": None, "link": None},
+        },
+        {
+            "name": "motion",
+            "title": "Motion",
+            "network": {"streams": ["motion"], "temporal": None, "link": None},
+            "clips": {"crop": "corners"},
+        },
+        {
+            "name": "st-resnet",
+            "title": "ST-ResNet",
+            "starts_from": ["appearance", "motion"],
+            "clips": {"steps": 5, "tau": [2, 4]},
+            "optimisation": {"schedule": SHORT},
+        },
     ],
 }
 Command = Callable[..., tuple[int, str, str]]
@@ -52,11 +55,19 @@ STAGES = [stage["name"] for stage in VALUES["stages"]]
 
 
 def tiny_recipe(stages: Mapping[str, Mapping[str, Any]] | None = None, **fields: Any) -> Recipe:
-    """The recipe with some fields changed, or some of its stages' fields; stages not named go."""
-    values = {**VALUES, **fields}
+    """Return the tiny recipe with some fields changed, of the recipe and of the stages named; others are left out.
+
+    Mappings such as `network` are merged with those of the recipe or stage.
+    """
+    values = _merged(VALUES, fields)
     if stages is not None:
-        values["stages"] = [s | stages[s["name"]] for s in VALUES["stages"] if s["name"] in stages]
+        values["stages"] = [_merged(s, stages[s["name"]]) for s in VALUES["stages"] if s["name"] in stages]
     return parse_recipe(values, "the tiny recipe")
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**values, **changes}
+    return merged | {k: {**values.get(k, {}), **v} for k, v in changes.items() if isinstance(v, Mapping)}
 
 
 def write_videos(folder: Path) -> Path:

@@ -30,9 +30,9 @@ MEAN, STD, FLOW_STD = (10.0, 120.0, 90.0), (50.0, 60.0, 70.0), 40.0
 
 def checkpoint(crop_px: int = 32, mirror: bool = True, **config: object) -> Checkpoint:
     """A network with random weights whose normalisation fits its features."""
-    recipe = tiny_recipe({"st-resnet": {"starts_from": [], "dropout": 0.0}}, crop_px=crop_px)
+    recipe = tiny_recipe({"st-resnet": {"starts_from": [], "network": {"dropout": 0.0}}}, clips={"crop_px": crop_px})
     torch.manual_seed(0)
-    model = STResNet(recipe.config(recipe.stages[0], 3).replace(**config))
+    model = STResNet(recipe.stages[0].network.with_classes(3).replace(**config))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
@@ -46,7 +46,7 @@ def checkpoint(crop_px: int = 32, mirror: bool = True, **config: object) -> Chec
         preprocessing=Preprocessing(rgb_mean=MEAN, rgb_std=STD, flow_std=FLOW_STD, crop_px=crop_px, mirror=mirror),
         store_spec=SPEC.to_dict(),
         stage="st-resnet",
-        recipe=recipe.model_dump(mode="json"),
+        recipe=recipe.to_dict(),
     )
 
 

@@ -27,11 +27,12 @@ from stresnet.evaluation import evaluate
 from stresnet.inference.recognizer import Recognizer
 from stresnet.model import Preprocessing, STResNet, load_checkpoint, save_checkpoint
 from stresnet.model.checkpoint import read_metadata
+from stresnet.model.config import Architecture
 from stresnet.training import Run, train
 from stresnet.training.stage import StageTraining, VideoStream
 
 Weights = dict[str, torch.Tensor]
-ONE = {"appearance": {"schedule": [{"lr": 0.01, "iterations": 1}]}}
+ONE = {"appearance": {"optimisation": {"schedule": [{"lr": 0.01, "iterations": 1}]}}}
 
 
 class StoppedError(Exception):
@@ -177,7 +178,7 @@ def test_a_model_of_another_flow_is_no_start(tmp_path: Path, run: Run, store: St
 
 def test_a_video_shorter_than_a_stack_is_named_before_training(tmp_path: Path, store: Store) -> None:
     with pytest.raises(RecipeError, match="has 26 frames, but a stack of 30 flows needs 31"):
-        train(store, tmp_path / "run", tiny_recipe({"motion": {}}, flow_stack=30))
+        train(store, tmp_path / "run", tiny_recipe({"motion": {}}, network={"flow_stack": 30}))
 
 
 def test_devices_that_cannot_share_a_batch_are_refused_before_training(tmp_path: Path, store: Store) -> None:
@@ -249,7 +250,7 @@ def test_a_start_that_does_not_fit_is_found_before_anything_is_trained(tmp_path:
 
 def test_a_classifier_of_other_classes_is_not_taken_over(tmp_path: Path, run: Run, store: Store) -> None:
     start = load_checkpoint(run.model_file("appearance"))
-    recipe = tiny_recipe({"appearance": {"schedule": [{"lr": 1e-9, "iterations": 1}]}})
+    recipe = tiny_recipe({"appearance": {"optimisation": {"schedule": [{"lr": 1e-9, "iterations": 1}]}}})
     kept = []
     for classes in (start.classes, start.classes[::-1]):
         file = tmp_path / f"{classes[0]}.safetensors"
@@ -340,7 +341,7 @@ def test_cut_off_anywhere_it_ends_as_an_unbroken_run(
 
 def test_seconds_of_earlier_attempts_count(store: Store) -> None:
     recipe = tiny_recipe()
-    model = STResNet(recipe.config(recipe.stages[0], 4))
+    model = STResNet(recipe.stages[0].network.with_classes(4))
     module = StageTraining(model, recipe, recipe.stages[0], Preprocessing(), 8)
     kept: dict[str, Any] = {}
     levels = Preprocessing(rgb_mean=(1.0, 2.0, 3.0))
@@ -361,7 +362,7 @@ def test_pixels_are_normalised_as_the_weights_of_the_start_want_it(tmp_path: Pat
     found = {stage: load_checkpoint(trained.model_file(stage)).preprocessing for stage in STAGES}
     assert found["appearance"] == levels
     assert found["motion"] == load_checkpoint(run.model_file("motion")).preprocessing
-    assert found["st-resnet"] == replace(levels, flow_std=found["motion"].flow_std)
+    assert found["st-resnet"] == levels.replace(flow_std=found["motion"].flow_std)
 
 
 def test_finished_stages_are_not_trained_again(copy: Path, run: Run, store: Store) -> None:
@@ -394,8 +395,8 @@ def test_a_folder_with_a_run_is_not_taken(copy: Path, run: Run, store: Store) ->
     before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
     with pytest.raises(RecipeError, match="holds a run already: pass --resume to go on with it"):
         train(store, copy, run.recipe)
-    with pytest.raises(RecipeError, match=r"another recipe \(width, seed differ\)"):
-        train(store, copy, tiny_recipe(width=0.125, seed=8), resume=True)
+    with pytest.raises(RecipeError, match=r"another recipe \(seed, appearance.network.width, motion.network.width, …"):
+        train(store, copy, tiny_recipe(network={"width": 0.125}, seed=8), resume=True)
     backwards = replace(store, classes=tuple(reversed(store.classes)))
     with pytest.raises(RecipeError, match=r"other data \(classes differ\)"):
         train(backwards, copy, run.recipe, resume=True)
@@ -422,16 +423,16 @@ def test_a_damaged_interim_checkpoint_is_named(copy: Path, run: Run, store: Stor
 
 def test_a_batch_is_the_mean_of_its_sub_batches(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """One step against the same by hand: gradients averaged over sub-batches, each with its own statistics."""
-    changes = {"batch_videos": 4, "sub_batch_videos": 2, "dropout": 0.0, "schedule": [{"lr": 0.05, "iterations": 1}]}
-    recipe = tiny_recipe({"appearance": changes}, weight_decay=0.1)
+    optimisation = {"weight_decay": 0.1, "schedule": [{"lr": 0.05, "iterations": 1}]}
+    recipe = tiny_recipe({"appearance": {"network": {"dropout": 0.0}, "optimisation": optimisation}})
     start = starting_weights(monkeypatch, store, tmp_path / "run", recipe)
     trained = load_file(train(store, tmp_path / "run", recipe, workers=0).model_file("appearance"))
 
-    model = STResNet(recipe.config(recipe.stages[0], 4))
+    model = STResNet(recipe.stages[0].network.with_classes(4))
     model.load_state_dict(start)
     model.train()
-    sampling = ClipSampling(1, (1, 1), "border", 0.25, 0.0, 32, 10, True, ("appearance",))
-    clips = TrainingClips(store, store.select("train"), sampling, recipe.seed)
+    network = Architecture(streams=("appearance",), link=None)
+    clips = TrainingClips(store, store.select("train"), ClipSampling(crop_px=32), network, recipe.seed)
     order = list(VideoStream(8, 4, recipe.seed))[:4]
     assert len({i % 8 for i in order}) == 4
     for pair in (order[:2], order[2:]):
@@ -463,7 +464,7 @@ def test_groups_held_out_are_not_looked_at(tmp_path: Path, videos: Path, monkeyp
         return video(self, record_id)
 
     monkeypatch.setattr(Store, "video", note)
-    recipe = tiny_recipe({"appearance": {"schedule": [{"lr": 0.01, "epochs": 2}]}})
+    recipe = tiny_recipe({"appearance": {"optimisation": {"schedule": [{"lr": 0.01, "epochs": 2}]}}})
     done = train(store, tmp_path / "run", recipe, test_groups=("g2",), workers=0)
     group = {e.record.id: e.record.group for e in store.entries}
     assert {group[i] for i in opened} == {"g1", "g3"}
@@ -485,7 +486,7 @@ def with_validation(store: Store) -> Store:
 
 def test_validation_videos_are_watched_not_learnt_from(tmp_path: Path, store: Store) -> None:
     watched = with_validation(store)
-    stages = {"st-resnet": {"starts_from": [], "schedule": [{"lr": 0.01, "epochs": 2}]}}
+    stages = {"st-resnet": {"starts_from": [], "optimisation": {"schedule": [{"lr": 0.01, "epochs": 2}]}}}
     done = train(watched, tmp_path / "run", tiny_recipe(stages), workers=0)
     curves = done.curves("st-resnet")
     assert len(curves["val_accuracy"]) == len(curves["loss"]) == 2
@@ -503,7 +504,7 @@ def test_validation_videos_are_watched_not_learnt_from(tmp_path: Path, store: St
 def test_a_stage_with_validation_ends_in_the_midst_of_an_epoch(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = tiny_recipe({"appearance": {"schedule": [{"lr": 0.02, "iterations": 5}]}})
+    recipe = tiny_recipe({"appearance": {"optimisation": {"schedule": [{"lr": 0.02, "iterations": 5}]}}})
     watched = with_validation(store)
     whole = train(watched, tmp_path / "whole", recipe, workers=0)
     step = StageTraining.training_step
@@ -536,7 +537,8 @@ TWO_DEVICES = """
     from stresnet.data.store import Store
     from stresnet.training import train
 
-    stages = {{"appearance": {{}}, "motion": {{"schedule": [{{"lr": 0.01, "iterations": 1}}]}}}}
+    once = {{"optimisation": {{"schedule": [{{"lr": 0.01, "iterations": 1}}]}}}}
+    stages = {{"appearance": {{}}, "motion": once}}
     train(Store.open({store!r}), {folder!r}, tiny_recipe(stages), workers=0, devices=2)
 """
 

@@ -22,25 +22,22 @@ torch.set_num_threads(1)
 
 def recipe(**changes: Any) -> Recipe:
     """One fused stage of a tiny network, 8 videos a step in sub-batches of 2."""
+    network = {"depth": 26, "width": 1 / 16, "layout": "caffe", "flow_stack": 2}
+    schedule = [{"lr": 0.1, "epochs": 2.5}, {"lr": 0.01, "iterations": 3}, {"lr": 0.002, "epochs": 0.001}]
     stage = {
         "name": "st",
-        "temporal": "inflate",
-        "link": "add",
-        "steps": 3,
-        "tau": [1, 2],
-        "batch_videos": 8,
-        "sub_batch_videos": 2,
-        "schedule": [{"lr": 0.1, "epochs": 2.5}, {"lr": 0.01, "iterations": 3}, {"lr": 0.002, "epochs": 0.001}],
-        **changes.pop("stage", {}),
+        "network": network | changes.get("network", {}),
+        "clips": {"steps": 3, "tau": [1, 2], "crop_px": 32},
+        "optimisation": {"batch_videos": 8, "sub_batch_videos": 2, "schedule": schedule}
+        | changes.get("optimisation", {}),
     }
-    values = {"depth": 26, "width": 1 / 16, "layout": "caffe", "flow_stack": 2, "crop_px": 32, **changes}
-    return parse_recipe({"name": "mine", "stages": [stage], **values}, "mine")
+    return parse_recipe({"name": "mine", "stages": [stage]}, "mine")
 
 
 def training(seed: int = 0, videos: int = 20, **changes: Any) -> StageTraining:
     r = recipe(**changes)
     torch.manual_seed(seed)
-    net = STResNet(r.config(r.stages[0], 5))
+    net = STResNet(r.stages[0].network.with_classes(5))
     return StageTraining(net, r, r.stages[0], Preprocessing(crop_px=32), videos)
 
 
@@ -103,8 +100,8 @@ def multipliers(net: nn.Module) -> dict[str, tuple[float, float]]:
 
 
 def test_rate_and_decay_multipliers() -> None:
-    r = recipe(link_scale=0.1)
-    found = multipliers(STResNet(r.config(r.stages[0], 5)))
+    r = recipe(network={"link_scale": 0.1})
+    found = multipliers(STResNet(r.stages[0].network.with_classes(5)))
     filters, doubled, shift = (1.0, 5e-4), (2.0, 0.0), (1.0, 0.0)
     expected = {
         "appearance.conv1.weight": filters,
@@ -135,7 +132,7 @@ def test_each_rate_holds_for_its_steps_and_the_last_one_on() -> None:
 
 
 def test_optimizer_is_plain_momentum_at_the_multiplied_rate() -> None:
-    module = training(momentum=0.85, weight_decay=0.01)
+    module = training(optimisation={"momentum": 0.85, "weight_decay": 0.01})
     setup = module.configure_optimizers()
     optimizer, schedule = setup["optimizer"], setup["lr_scheduler"]["scheduler"]
     assert setup["lr_scheduler"]["interval"] == "step"

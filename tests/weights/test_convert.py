@@ -152,8 +152,8 @@ def test_image_networks_become_a_start_that_trains(tmp_path: Path, store: Store,
     assert any("left out: fc" in line for line in report.lines)
 
     # the same file straight into training, or through the start, gives the same networks
-    changes = {"starts_from": ["imagenet"], "schedule": [{"lr": 0.001, "iterations": 1}]}
-    recipe = tiny_recipe({"appearance": changes, "motion": changes}, layout=config.layout)
+    changes = {"starts_from": ["imagenet"], "optimisation": {"schedule": [{"lr": 0.001, "iterations": 1}]}}
+    recipe = tiny_recipe({"appearance": changes, "motion": changes}, network={"layout": config.layout})
     runs = [train(store, tmp_path / f.stem, recipe, init={"imagenet": f}, workers=0) for f in (source, report.out)]
     for stage in ("appearance", "motion"):
         one, other = (load_checkpoint(r.model_file(stage)) for r in runs)
@@ -173,7 +173,9 @@ def test_a_start_is_no_recogniser(tmp_path: Path) -> None:
 def test_a_start_for_one_stage(tmp_path: Path, store: Store) -> None:
     torch.save(image_weights(base=4), tmp_path / "r.pth")
     start = convert(tmp_path / "r.pth", tmp_path / "start.safetensors", classes="4").out
-    recipe = tiny_recipe({"st-resnet": {"starts_from": [], "schedule": [{"lr": 1e-9, "iterations": 1}]}})
+    recipe = tiny_recipe(
+        {"st-resnet": {"starts_from": [], "optimisation": {"schedule": [{"lr": 1e-9, "iterations": 1}]}}}
+    )
     run = train(store, tmp_path / "run", recipe, init={"st-resnet": start}, workers=0)
     filter_, taps = (
         load_checkpoint(f).model.state_dict()["motion.layer2.1.conv1.weight"]

@@ -24,7 +24,7 @@ from stresnet.data.synthetic import SyntheticSpec, write_dataset
 spec = SyntheticSpec(width=48, height=32, frames=26, window_px=16, train_per_class=2, test_per_class=1)
 write_dataset(Path("videos"), spec, seed=0)
 """
-TINY = ["width=0.0625", "crop_px=32", "*.schedule=[{lr: 0.01, iterations: 1}]"]
+TINY = ["network.width=0.0625", "clips.crop_px=32", "*.optimisation.schedule=[{lr: 0.01, iterations: 1}]"]
 """Changes to the recipe `demo` that let a stage train in seconds."""
 
 

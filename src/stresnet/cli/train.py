@@ -25,7 +25,8 @@ Changes = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Change the recipe: field=value, stage.field=value or *.field=value (all stages). May be repeated.",
+        help="Change the recipe: PATH=VALUE, such as seed=1, st-resnet.clips.steps=7, network.width=0.5 (for stages "
+        "that do not set it) or *.optimisation.batch_videos=8 (for all stages). May be repeated.",
         show_default=False,
     ),
 ]
@@ -91,10 +92,11 @@ def _warnings(store: Store, recipe: Recipe, has_test_groups: bool) -> Iterator[s
         groups = sorted({e.record.group for e in store.entries} - {""})
         advice = f"hold some out with --test-group: {', '.join(groups)}" if groups else "give some the split `test`"
         yield f"all videos are used for training, none is left for testing; {advice}"
-    if store.spec.flow.short_side < recipe.crop_px:
+    crop_px = max(stage.clips.crop_px for stage in recipe.stages)
+    if store.spec.flow.short_side < crop_px:
         yield (
-            f"crops of {recipe.crop_px} px are upscaled from frames of {store.spec.flow.short_side} px; prepare with "
-            "a larger --short-side, or train with a smaller --set crop_px"
+            f"crops of {crop_px} px are upscaled from frames of {store.spec.flow.short_side} px; prepare with "
+            "a larger --short-side, or train with a smaller --set clips.crop_px"
         )
 
 

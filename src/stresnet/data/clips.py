@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypedDict
+from typing import Self, TypedDict
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -25,7 +25,7 @@ from stresnet.data.sampling import (
     stack_around,
 )
 from stresnet.data.store import PreparedVideo, Store, StoreEntry
-from stresnet.model.config import STREAMS, Stream
+from stresnet.model.config import STREAMS, Architecture, Description, Stream, Whole
 
 
 class Sample(TypedDict, total=False):
@@ -106,37 +106,57 @@ def recolor(frames: Tensor, strength: float, rng: np.random.Generator) -> Tensor
     return recolored.clamp(0, 255).round().to(torch.uint8)
 
 
-@dataclass(frozen=True)
-class ClipSampling:
-    """How training cuts a clip from a video; the fields are those of `Stage` and `Recipe`."""
+class ClipSampling(Description):
+    """How training cuts a clip from a prepared video."""
 
-    steps: int
-    tau: tuple[int, int]
-    crop: CropRule
-    jitter: float
-    color_jitter: float
-    crop_px: int
-    flow_stack: int
-    mirror: bool
-    streams: tuple[Stream, ...]
+    steps: Whole = Field(default=1, description="T, the time steps of a clip.")
+    tau: tuple[Whole, Whole] = Field(
+        default=(1, 1), description="Least and greatest distance between steps, in frames; drawn for each clip."
+    )
+    crop: CropRule = Field(
+        default="border",
+        description="How crops are drawn: `border` jitters size and shape near the borders (appearance and ST-ResNet "
+        "stages of the released code); `corners` takes four sizes at the corners or the centre (its motion stage).",
+    )
+    crop_jitter: float = Field(
+        default=0.25, ge=0, lt=1, description="How far the sides of `border` crops vary, as a share of crop_px."
+    )
+    color_jitter: float = Field(
+        default=0.0, ge=0, le=1, description="How far contrast, brightness and colour of frames vary, 0 to 1."
+    )
+    crop_px: int = Field(default=224, strict=True, ge=32, description="Side of the square that crops are resized to.")
+    mirror: bool = Field(
+        default=True, description="Whether an action keeps its name when mirrored. If not, nothing is ever flipped."
+    )
+
+    @model_validator(mode="after")
+    def _check_tau(self) -> Self:
+        if self.tau[0] > self.tau[1]:
+            raise ValueError(f"tau must be [least, greatest], not {list(self.tau)}")
+        return self
 
 
 class _StoreClips(Dataset[Sample]):
-    """Labelled clips of a store's videos; where they are cut is for others to say."""
+    """Labelled clips of a store's videos; subclasses choose where each is cut."""
 
-    def __init__(self, store: Store, entries: tuple[StoreEntry, ...], sampling: ClipSampling) -> None:
+    def __init__(
+        self, store: Store, entries: tuple[StoreEntry, ...], sampling: ClipSampling, network: Architecture
+    ) -> None:
         self.store = store
         self.entries = entries
         self.sampling = sampling
+        self.network = network
         self.class_index = {name: k for k, name in enumerate(store.classes)}
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def _sample(self, entry: StoreEntry, centers: Indices, crop: Crop) -> Sample:
-        s = self.sampling
-        clip = self.store.video(entry.record.id)
-        sample = cut(clip, centers, crop, (s.crop_px, s.crop_px), flow_stack=s.flow_stack, streams=s.streams)
+        side = self.sampling.crop_px
+        video = self.store.video(entry.record.id)
+        sample = cut(
+            video, centers, crop, (side, side), flow_stack=self.network.flow_stack, streams=self.network.streams
+        )
         sample["label"] = torch.tensor(self.class_index[entry.record.label])
         return sample
 
@@ -144,21 +164,23 @@ class _StoreClips(Dataset[Sample]):
 class TrainingClips(_StoreClips):
     """Random clips of a store's training videos.
 
-    Item i is a clip of video i mod N drawn with a generator seeded by (seed, i) alone, so neither the number of
-    workers nor an interruption changes what is seen.
+    Item i is a clip of video i mod N, drawn with a generator seeded by (seed, i) alone. Neither the number of workers
+    nor an interruption changes the clips.
     """
 
-    def __init__(self, store: Store, entries: tuple[StoreEntry, ...], sampling: ClipSampling, seed: int) -> None:
-        super().__init__(store, entries, sampling)
+    def __init__(
+        self, store: Store, entries: tuple[StoreEntry, ...], sampling: ClipSampling, network: Architecture, seed: int
+    ) -> None:
+        super().__init__(store, entries, sampling, network)
         self.seed = seed
 
     def __getitem__(self, index: int) -> Sample:
         s = self.sampling
         entry = self.entries[index % len(self.entries)]
         rng = np.random.default_rng([self.seed, index])
-        centers = sample_centers(entry.frames, s.flow_stack, s.steps, s.tau, rng)
+        centers = sample_centers(entry.frames, self.network.flow_stack, s.steps, s.tau, rng)
         if s.crop == "border":
-            crop = border_crop(entry.height, entry.width, s.crop_px, s.jitter, s.mirror, rng)
+            crop = border_crop(entry.height, entry.width, s.crop_px, s.crop_jitter, s.mirror, rng)
         else:
             crop = corner_crop(entry.height, entry.width, s.crop_px, s.mirror, rng)
         sample = self._sample(entry, centers, crop)
@@ -168,9 +190,10 @@ class TrainingClips(_StoreClips):
 
 
 class CenteredClips(_StoreClips):
-    """The one clip of each video that the `center` protocol looks at."""
+    """The one clip of each video that the `center` protocol scores."""
 
     def __getitem__(self, index: int) -> Sample:
         entry, s = self.entries[index], self.sampling
         crop = corner_and_center_crops(entry.height, entry.width, s.crop_px)[-1]
-        return self._sample(entry, middle_centers(entry.frames, s.flow_stack, s.steps, s.tau), crop)
+        centers = middle_centers(entry.frames, self.network.flow_stack, s.steps, s.tau)
+        return self._sample(entry, centers, crop)

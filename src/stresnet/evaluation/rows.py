@@ -11,8 +11,7 @@ from stresnet.evaluation.scores import ScoreTable, fuse
 from stresnet.evaluation.scoring import Scorer
 from stresnet.inference.recognizer import Protocol, Recognizer
 from stresnet.model import Checkpoint, load_checkpoint
-from stresnet.recipes import Stage
-from stresnet.recipes.schema import LATE_FUSION
+from stresnet.recipes import LATE_FUSION, Stage
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,9 @@ def _with_late_fusion(
 ) -> list[ReportRow]:
     """Insert the two-stream baseline, the mean of the single streams' scores, after these."""
     single = {
-        candidate.stage.streams[0]: i
+        candidate.stage.network.streams[0]: i
         for i, candidate in enumerate(candidates)
-        if candidate.stage is not None and len(candidate.stage.streams) == 1
+        if candidate.stage is not None and len(candidate.stage.network.streams) == 1
     }
     if set(single) != {"appearance", "motion"}:
         return rows

@@ -335,7 +335,7 @@ class Recognizer(ModelHubMixin):
     def _middle_clip(self, frames: int) -> Indices:
         """The clip of training's length and middle stride around the middle of the video."""
         stage = parse_recipe(self.checkpoint.recipe, "the checkpoint's recipe").stage(self.checkpoint.stage)
-        return middle_centers(frames, self.checkpoint.model.config.flow_stack, stage.steps, stage.tau)
+        return middle_centers(frames, self.checkpoint.model.config.flow_stack, stage.clips.steps, stage.clips.tau)
 
 
 def _mean(scores: Sequence[Scores]) -> Scores:

@@ -1,5 +1,17 @@
-"""Recipes: a network and its stages of training, as data."""
+"""Recipes: training as data."""
 
-from stresnet.recipes.schema import IMAGENET, Phase, Recipe, Stage, load_recipe, packaged_recipes, parse_recipe
+from stresnet.recipes.loading import differing_fields, load_recipe, packaged_recipes, parse_recipe
+from stresnet.recipes.schema import IMAGENET, LATE_FUSION, Optimisation, Phase, Recipe, Stage
 
-__all__ = ["IMAGENET", "Phase", "Recipe", "Stage", "load_recipe", "packaged_recipes", "parse_recipe"]
+__all__ = [
+    "IMAGENET",
+    "LATE_FUSION",
+    "Optimisation",
+    "Phase",
+    "Recipe",
+    "Stage",
+    "differing_fields",
+    "load_recipe",
+    "packaged_recipes",
+    "parse_recipe",
+]

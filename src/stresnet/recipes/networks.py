@@ -146,7 +146,7 @@ def _recipe_networks() -> Iterator[_Network]:
     for name in packaged_recipes():
         recipe = load_recipe(name)
         last = recipe.stages[-1]
-        yield _Network(name, recipe.config(last, CLASSES), last.steps, recipe.crop_px)
+        yield _Network(name, last.network.with_classes(CLASSES), last.clips.steps, last.clips.crop_px)
 
 
 def _recipes_of(network: _Network, trained: Sequence[_Network]) -> tuple[str, ...]:

@@ -18,14 +18,14 @@ from torch.utils.data import DataLoader
 
 import stresnet
 from stresnet.atomic import replacing
-from stresnet.data.clips import CenteredClips, ClipSampling, Sample, TrainingClips
+from stresnet.data.clips import CenteredClips, Sample, TrainingClips
 from stresnet.data.store import Store, StoreSpec
 from stresnet.data.workers import usable_cores
 from stresnet.errors import CheckpointError, RecipeError
 from stresnet.model import Checkpoint, Preprocessing, STResNet, load_checkpoint, save_checkpoint
 from stresnet.model.checkpoint import transfer_weights, video_hash
 from stresnet.model.profile import network_name
-from stresnet.recipes import IMAGENET, Recipe, Stage, parse_recipe
+from stresnet.recipes import IMAGENET, Recipe, Stage, differing_fields, parse_recipe
 from stresnet.training.stage import StageTraining, VideoStream
 from stresnet.training.trainer import check_devices, make_trainer, one_thread_each, plain_errors, quiet_lightning
 from stresnet.weights.image_weights import init_from_images, read_image_weights
@@ -151,10 +151,11 @@ def _check_videos(store: Store, recipe: Recipe) -> None:
     if len(store.classes) < 2:
         raise RecipeError(f"{store.root} has one class, {store.classes[0]}: to tell actions apart takes at least two")
     shortest = min((*entries, *store.select("val")), key=lambda entry: entry.frames)
-    if shortest.frames < recipe.flow_stack + 1:
+    stack = max(stage.network.flow_stack for stage in recipe.stages)
+    if shortest.frames < stack + 1:
         raise RecipeError(
-            f"{shortest.record.id} has {shortest.frames} frames, but a stack of {recipe.flow_stack} flows needs "
-            f"{recipe.flow_stack + 1}: leave such videos out, or lower flow_stack"
+            f"{shortest.record.id} has {shortest.frames} frames, but a stack of {stack} flows needs {stack + 1}: "
+            "leave such videos out, or lower network.flow_stack"
         )
 
 
@@ -170,7 +171,7 @@ def _claim(run: Run, data: dict[str, Any], resume: bool) -> None:
                 f"{run.folder} holds a run already: pass --resume to go on with it, or name another folder"
             )
         _require_same(run, data)
-    for file, values in ((run.folder / "recipe.yaml", run.recipe.model_dump(mode="json")), (run.data_file, data)):
+    for file, values in ((run.folder / "recipe.yaml", run.recipe.to_dict()), (run.data_file, data)):
         run.folder.mkdir(parents=True, exist_ok=True)
         with replacing(file) as temporary:
             temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "utf-8")
@@ -179,9 +180,10 @@ def _claim(run: Run, data: dict[str, Any], resume: bool) -> None:
 def _require_same(run: Run, data: dict[str, Any]) -> None:
     found = Run.open(run.folder).recipe
     if found != run.recipe:
-        differing = [f for f in Recipe.model_fields if getattr(found, f) != getattr(run.recipe, f)]
+        fields = differing_fields(found, run.recipe)
+        shown = ", ".join([*fields[:3], *(["…"] if len(fields) > 3 else [])])
         raise RecipeError(
-            f"{run.folder} was started with another recipe ({', '.join(differing)} differ): "
+            f"{run.folder} was started with another recipe ({shown} differ): "
             "repeat the --recipe and --set it was started with, or name another folder"
         )
     there = _read_yaml(run.data_file) if run.data_file.is_file() else data
@@ -250,7 +252,7 @@ def _try_starts(run: Run, stages: list[Stage], init: Mapping[str, Path], store: 
         if run.model_file(stage.name).is_file() or run.unfinished_file(stage.name).is_file():
             continue
         if stage.name in init or IMAGENET in stage.starts_from:
-            model = STResNet(run.recipe.config(stage, len(store.classes)))
+            model = STResNet(stage.network.with_classes(len(store.classes)))
             _start(model, Preprocessing(), run, stage, init, store)
 
 
@@ -265,22 +267,28 @@ def _train_stage(
 ) -> None:
     recipe, videos = run.recipe, len(store.select("train"))
     L.seed_everything(recipe.seed, workers=False, verbose=False)
-    model = STResNet(recipe.config(stage, len(store.classes)))
+    model = STResNet(stage.network.with_classes(len(store.classes)))
     last = run.unfinished_file(stage.name)
-    preprocessing = Preprocessing.of_layout(recipe.layout, crop_px=recipe.crop_px, mirror=recipe.mirror)
+    preprocessing = Preprocessing.of_layout(
+        stage.network.layout, crop_px=stage.clips.crop_px, mirror=stage.clips.mirror
+    )
     if not last.is_file():  # which would say both
         preprocessing = _start(model, preprocessing, run, stage, init, store)
     workers = min(8, max(1, (usable_cores() - 1) // devices)) if workers is None else workers
     module = StageTraining(model, recipe, stage, preprocessing, videos)
     with quiet_lightning():
-        trainer = make_trainer(run.folder / stage.name, recipe, stage, module.epochs, devices)
-        order = VideoStream(videos, stage.batch_videos, recipe.seed, trainer.global_rank, trainer.world_size)
+        trainer = make_trainer(run.folder / stage.name, stage, module.epochs, devices)
+        order = VideoStream(
+            videos, stage.optimisation.batch_videos, recipe.seed, trainer.global_rank, trainer.world_size
+        )
         module.order = order
-        sampling, batch = _sampling(recipe, stage), stage.sub_batch_videos
-        clips = TrainingClips(store, store.select("train"), sampling, recipe.seed)
+        batch = stage.optimisation.sub_batch_videos
+        clips = TrainingClips(store, store.select("train"), stage.clips, stage.network, recipe.seed)
         training = _loader(clips, batch, workers, order)
         watched = store.select("val")
-        validation = _loader(CenteredClips(store, watched, sampling), batch, workers) if watched else None
+        validation = (
+            _loader(CenteredClips(store, watched, stage.clips, stage.network), batch, workers) if watched else None
+        )
         with plain_errors(trainer), one_thread_each():
             trainer.fit(module, training, validation, ckpt_path=last if last.is_file() else None)
     if trainer.is_global_zero:
@@ -297,7 +305,7 @@ def _save(run: Run, module: StageTraining, store: Store, test_groups: tuple[str,
         preprocessing=module.preprocessing,
         store_spec=store.spec.to_dict(),
         stage=stage.name,
-        recipe=run.recipe.model_dump(mode="json"),
+        recipe=run.recipe.to_dict(),
         training={
             "store": store.name,
             "videos": len(store.select("train")),
@@ -359,20 +367,6 @@ def _foreign_start(file: Path, store: Store) -> Checkpoint:
             "start from a model of the same split"
         )
     return start
-
-
-def _sampling(recipe: Recipe, stage: Stage) -> ClipSampling:
-    return ClipSampling(
-        steps=stage.steps,
-        tau=stage.tau,
-        crop=stage.crop,
-        jitter=stage.crop_jitter,
-        color_jitter=stage.color_jitter,
-        crop_px=recipe.crop_px,
-        flow_stack=recipe.flow_stack,
-        mirror=recipe.mirror,
-        streams=stage.streams,
-    )
 
 
 def _loader(clips: Any, batch: int, workers: int, order: VideoStream | None = None) -> DataLoader[Sample]:

@@ -106,11 +106,12 @@ class StageTraining(L.LightningModule):
         self.recipe = recipe
         self.stage = stage
         self.preprocessing = preprocessing
-        self.boundaries = np.cumsum([phase.steps(videos, stage.batch_videos) for phase in stage.schedule])
+        batch = stage.optimisation.batch_videos
+        self.boundaries = np.cumsum([phase.total_iterations(videos, batch) for phase in stage.optimisation.schedule])
         classes = model.config.num_classes
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
-        self._epoch_steps = -(-videos // stage.batch_videos)
+        self._epoch_steps = -(-videos // batch)
         self.epochs = -(-self.total_steps // self._epoch_steps)
         self.order: VideoStream | None = None
         self._clock = (0.0, 0)
@@ -124,7 +125,8 @@ class StageTraining(L.LightningModule):
     def lr_at(self, step: int) -> float:
         """The learning rate of an optimiser step, before the groups' multipliers."""
         place = int(np.searchsorted(self.boundaries, step, side="right"))
-        return self.stage.schedule[min(place, len(self.stage.schedule) - 1)].lr
+        schedule = self.stage.optimisation.schedule
+        return schedule[min(place, len(schedule) - 1)].lr
 
     @property
     def seconds(self) -> float:
@@ -146,8 +148,8 @@ class StageTraining(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """SGD with momentum, without Nesterov, its rate a function of the step."""
-        groups = parameter_groups(self.model, self.recipe.weight_decay)
-        optimizer = torch.optim.SGD(groups, momentum=self.recipe.momentum)
+        groups = parameter_groups(self.model, self.stage.optimisation.weight_decay)
+        optimizer = torch.optim.SGD(groups, momentum=self.stage.optimisation.momentum)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_at)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -169,7 +171,7 @@ class StageTraining(L.LightningModule):
         """The loss of one sub-batch."""
         labels = batch["label"]
         logits = self(batch)
-        loss = clip_loss(logits, labels, self.stage.loss, consensus=self.stage.consensus)
+        loss = clip_loss(logits, labels, self.stage.optimisation.loss, consensus=self.stage.optimisation.consensus)
         self.train_accuracy(logits.fused.detach().float(), labels)
         start, clips = self._clock[0], self._clock[1] + len(labels) * self.trainer.world_size
         self._clock = (start, clips)

@@ -29,7 +29,7 @@ from stresnet.errors import CheckpointError, RecipeError, StresnetError
 from stresnet.recipes import Recipe, Stage
 
 
-def make_trainer(folder: Path, recipe: Recipe, stage: Stage, epochs: int, devices: int) -> L.Trainer:
+def make_trainer(folder: Path, stage: Stage, epochs: int, devices: int) -> L.Trainer:
     """The trainer of a stage, which keeps logs and its last whole epoch, `last.ckpt`, in the stage's folder.
 
     The stage itself says when to stop. Lightning's `max_steps` must stay unset: with it, a training gone on with
@@ -47,7 +47,7 @@ def make_trainer(folder: Path, recipe: Recipe, stage: Stage, epochs: int, device
         devices=devices,
         benchmark=torch.cuda.is_available(),  # all clips of a stage are of one size
         max_epochs=epochs,
-        precision=recipe.precision,
+        precision=stage.optimisation.precision,
         logger=loggers,
         callbacks=[checkpoints, progress, _OwnSigterm()],
         plugins=[_WholeCheckpoints()],
@@ -57,7 +57,8 @@ def make_trainer(folder: Path, recipe: Recipe, stage: Stage, epochs: int, device
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-    trainer.accumulate_grad_batches = stage.batch_videos // (stage.sub_batch_videos * trainer.world_size)
+    batch, sub_batch = stage.optimisation.batch_videos, stage.optimisation.sub_batch_videos
+    trainer.accumulate_grad_batches = batch // (sub_batch * trainer.world_size)
     return trainer
 
 
@@ -71,10 +72,11 @@ def check_devices(recipe: Recipe, devices: int) -> None:
     if not 1 <= devices <= there:
         raise RecipeError(f"{devices} devices are asked for, but there are {there}: lower --devices")
     for stage in recipe.stages:
-        if stage.batch_videos % (stage.sub_batch_videos * devices):
+        batch, sub_batch = stage.optimisation.batch_videos, stage.optimisation.sub_batch_videos
+        if batch % (sub_batch * devices):
             raise RecipeError(
-                f"stage {stage.name}: a batch of {stage.batch_videos} cannot be shared by {devices} devices in "
-                f"sub-batches of {stage.sub_batch_videos}: change batch_videos or --devices"
+                f"stage {stage.name}: a batch of {batch} cannot be shared by {devices} devices in "
+                f"sub-batches of {sub_batch}: change batch_videos or --devices"
             )
 
 

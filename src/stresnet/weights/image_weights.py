@@ -128,7 +128,7 @@ def _fill(model: STResNet, stream: Stream, image: ImageWeights) -> dict[str, Ten
         if expected != (found := _in_words(image.depth, image.width, image.layout)):
             raise CheckpointError(
                 f"{image.source} holds a {found}, but the {stream} stream is a {expected}: give such weights, or build "
-                "the network like them (--set layout, depth or width)"
+                "the network like them (--set network.layout, network.depth or network.width)"
             )
         raise CheckpointError(f"{image.source} does not hold all of a {expected}: {summary(problems)}")
     return taken
