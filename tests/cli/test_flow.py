@@ -12,7 +12,7 @@ from helpers.motion import SIZE, SPEC, film, shift, texture
 from helpers.tiny import Command, one_line
 from helpers.video_files import encode
 from stresnet.errors import FlowFileError
-from stresnet.flow.show.view import view_flow
+from stresnet.flow.show.export import export_flow
 
 QUICK = ["--short-side", "96"]
 
@@ -92,17 +92,17 @@ def test_a_video_at_rest_and_a_damaged_one(command: Command, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("out", "options", "words"),
     [
-        ("a.gif", [], "the ending says what to write, .mp4, .png, .npz, .flo, or / for a folder of .flo files"),
+        ("a.gif", [], "the ending selects the format: .mp4, .png, .npz, .flo, or / for a folder of .flo files"),
         ("a", [], "found none"),
         ("folder", [], "found none"),
-        ("folder.png", [], "a folder stands there"),
-        ("full/", [], "a new or an empty folder is expected"),
-        ("file/", [], "a new or an empty folder is expected"),
+        ("folder.png", [], "is a folder; choose another name"),
+        ("full/", [], "expected a new or an empty folder"),
+        ("file/", [], "expected a new or an empty folder"),
         ("no/a.png", [], "there is no folder"),
         ("no/a/", [], "there is no folder"),
         ("file/a.mp4", [], "there is no folder"),
-        ("a.png", ["--at", "7"], "a moment before the last frame, at 0.200 s, is expected, found --at 7"),
-        ("a.flo", ["--at", "0.2"], "found --at 0.2"),
+        ("a.png", ["--at", "7"], "expected a moment before the last frame, which is at 0.200 s, found 7 s"),
+        ("a.flo", ["--at", "0.2"], "found 0.2 s"),
         ("a.mp4", ["--from", "9"], "flow needs at least two frames, found 0 from 9 s on"),
         ("a.npz", ["--from", "0.2"], "flow needs at least two frames, found 1 from 0.2 s on"),
         ("a.png", ["--from", "0.1", "--to", "0.15"], "found 1 from 0.1 s on before 0.15 s"),
@@ -150,25 +150,25 @@ def test_videos_that_are_none(command: Command, tmp_path: Path) -> None:
 def test_the_video_itself_is_not_written_over(right: Path, tmp_path: Path) -> None:
     before = right.read_bytes()
     with pytest.raises(FlowFileError, match="is the video itself"):
-        view_flow(right, right, SPEC)
+        export_flow(right, right, SPEC)
     os.symlink(right, tmp_path / "link.mp4")
     with pytest.raises(FlowFileError, match="is the video itself"):
-        view_flow(right, tmp_path / "link.mp4", SPEC)
+        export_flow(right, tmp_path / "link.mp4", SPEC)
     assert right.read_bytes() == before
 
 
 def test_a_disk_that_is_full(right: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told before the work where the size is known, and in one line where it is not."""
-    from stresnet.flow.show import view
+    from stresnet.flow.show import export
 
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(view.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(export.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(FlowFileError, match=r"0\.0 GB are needed, 0\.0 GB are free; use a smaller --short-side"):
-        view_flow(right, tmp_path / "a.npz", SPEC)
+        export_flow(right, tmp_path / "a.npz", SPEC)
     monkeypatch.setattr(Path, "write_bytes", no_space)
     for out in ("a.png", "a.flo", "a/"):
         with pytest.raises(FlowFileError, match=r"cannot be written \(No space left on device\)"):
-            view_flow(right, f"{tmp_path}/{out}", SPEC)
+            export_flow(right, f"{tmp_path}/{out}", SPEC)
     assert os.listdir(tmp_path) == []
 
 
@@ -178,8 +178,8 @@ def no_space(path: Path, data: bytes) -> int:
 
 def test_a_folder_that_is_read_only(right: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
-    with pytest.raises(FlowFileError, match="nothing can be written to the folder"):
-        view_flow(right, tmp_path / "a.png", SPEC)
+    with pytest.raises(FlowFileError, match="is read-only"):
+        export_flow(right, tmp_path / "a.png", SPEC)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from stresnet.cli.display import Bar, console, note, note_damaged
 from stresnet.flow.methods import methods_help
 
 if TYPE_CHECKING:
-    from stresnet.flow.show.steps import Look, Part
-    from stresnet.flow.show.view import Style
+    from stresnet.flow.show.export import DrawingStyle
+    from stresnet.flow.show.reader import FlowReader, Segment
 
 Out = Annotated[
     str,
@@ -58,10 +58,10 @@ def flow(
 ) -> None:
     """Show the flow of a video as colours, arrows or numbers, and how much of it would be clipped."""
     from stresnet.flow import FlowSpec, clipping_note
-    from stresnet.flow.show.view import ending_of, view_flow
+    from stresnet.flow.show.export import export_flow, format_of
 
-    ending = ending_of(out)
-    part = _part(ending, at, from_sec, to_sec, max_frames)
+    ending = format_of(out)
+    segment = _segment(ending, at, from_sec, to_sec, max_frames)
     style = _style(ending, arrows=arrows, scale=scale)
     spec = FlowSpec.from_dict(
         {
@@ -73,20 +73,22 @@ def flow(
         }
     )
     with Bar(transient=True) as bar:
-        look = view_flow(video, out, spec, part=part, style=style, progress=bar)
-    found = _found(look, out)
+        reader = export_flow(video, out, spec, segment=segment, style=style, progress=bar)
+    found = _found(reader, out)
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
     else:
         _show(found, spec.bound_px)
-    if look.truncated:
+    if reader.truncated:
         note_damaged(video, found["frames"])
-    if clipping := clipping_note(str(video), look.statistics.clipped_share, spec.bound_px):
+    if clipping := clipping_note(str(video), reader.statistics.clipped_share, spec.bound_px):
         note(clipping)
 
 
-def _part(ending: str, at: float | None, from_sec: float | None, to_sec: float | None, max_frames: int | None) -> Part:
-    from stresnet.flow.show.steps import Part
+def _segment(
+    ending: str, at: float | None, from_sec: float | None, to_sec: float | None, max_frames: int | None
+) -> Segment:
+    from stresnet.flow.show.reader import Segment
 
     for name, value in (("--at", at), ("--from", from_sec), ("--to", to_sec)):
         if value is not None and not math.isfinite(value):
@@ -96,44 +98,44 @@ def _part(ending: str, at: float | None, from_sec: float | None, to_sec: float |
             raise typer.BadParameter(f"--at applies to .png and .flo; for {ending} use --from and --to")
         if not from_sec is to_sec is max_frames is None:
             raise typer.BadParameter("--at selects a single step and excludes --from, --to and --max-frames")
-        return Part(at_sec=at)
-    part = Part(from_sec or 0.0, math.inf if to_sec is None else to_sec, max_frames)
-    if part.to_sec <= part.from_sec:
-        raise typer.BadParameter(f"--to must be after --from, not {part.to_sec:g} after {part.from_sec:g}")
-    return part
+        return Segment(at_sec=at)
+    segment = Segment(from_sec or 0.0, math.inf if to_sec is None else to_sec, max_frames)
+    if segment.to_sec <= segment.from_sec:
+        raise typer.BadParameter(f"--to must be after --from, not {segment.to_sec:g} after {segment.from_sec:g}")
+    return segment
 
 
-def _style(ending: str, *, arrows: bool, scale: float | None) -> Style:
-    from stresnet.flow.show.view import Style
+def _style(ending: str, *, arrows: bool, scale: float | None) -> DrawingStyle:
+    from stresnet.flow.show.export import DrawingStyle
 
     if ending in (".npz", ".flo", "/") and (arrows or scale is not None):
         raise typer.BadParameter(f"--arrows and --scale apply to .mp4 and .png; {ending} holds numbers, not colours")
     if scale is not None and not 0 < scale < math.inf:
         raise typer.BadParameter(f"--scale must be a positive number of px/frame, not {scale}")
-    return Style(arrows, scale)
+    return DrawingStyle(arrows, scale)
 
 
-def _found(look: Look, out: str) -> dict[str, Any]:
+def _found(reader: FlowReader, out: str) -> dict[str, Any]:
     """Return the result as JSON types."""
-    statistics = look.statistics
+    statistics = reader.statistics
     speeds = {
         "mean_px": statistics.mean_px,
         "p99_px": statistics.percentile_px(99),
-        "largest_sec": look.largest_sec,
+        "largest_sec": reader.largest_sec,
     }
     return {
-        "video": str(look.video),
+        "video": str(reader.video),
         "out": out,
-        "flow": look.spec.to_dict(),
-        "frames": len(look.times_sec),
-        "width": look.size[1],
-        "height": look.size[0],
-        "fps": look.info.fps,
+        "flow": reader.spec.to_dict(),
+        "frames": len(reader.times_sec),
+        "width": reader.size[1],
+        "height": reader.size[0],
+        "fps": reader.info.fps,
         **{name: value if math.isfinite(value) else None for name, value in speeds.items()},
         "clipped_share": statistics.clipped_share,
         "unknown_share": statistics.unknown_share,
-        "frames_per_sec": look.steps_per_sec,
-        "truncated": look.truncated,
+        "frames_per_sec": reader.steps_per_sec,
+        "truncated": reader.truncated,
     }
 
 

@@ -1,4 +1,4 @@
-"""Flow made visible and summed up: colours, arrows, legends, speeds."""
+"""Colours, arrows, legends and statistics of flow."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def published_wheel() -> NDArray[np.int64]:
     return np.array(rows)
 
 
-def test_colours_are_the_published_wheels() -> None:
+def test_colours_match_the_published_wheel() -> None:
     """From right (the benchmark's atan2(-v, -u) = -pi) over down (-pi / 2), left (0) and up."""
     angle = 2 * np.pi * np.arange(55) / 55
     directions = np.stack([np.cos(angle), np.sin(angle)])[:, None].astype(np.float32)
     found = flow_to_rgb(directions, 1.0)[0].astype(int)
     assert np.abs(found - published_wheel()).max() <= 1
-    half = flow_to_rgb(directions, 2.0)[0].astype(int)  # half the way to white
+    half = flow_to_rgb(directions, 2.0)[0].astype(int)  # halfway to white
     assert np.abs(half - (255 + published_wheel()) / 2).max() <= 1
 
 
@@ -51,14 +51,14 @@ def test_colours_are_the_published_wheels() -> None:
         (1, np.nan, (0, 0, 0)),
     ],
 )
-def test_colours_by_hand(u: float, v: float, color: tuple[float, float, float]) -> None:
+def test_colours_of_known_vectors(u: float, v: float, color: tuple[float, float, float]) -> None:
     assert flow_to_rgb(constant(u, v), 1.0)[2, 3] == pytest.approx(np.array(color), abs=0.6)
 
 
 # ---------------------------------------------------------------- statistics
 
 
-def test_statistics_in_closed_form() -> None:
+def test_statistics_match_closed_form() -> None:
     found = FlowStatistics(bound_px=20.0)
     assert found.add(constant(3, 4))  # 48 vectors of 5 px
     assert not found.add(constant(0, -1))
@@ -73,7 +73,7 @@ def test_statistics_in_closed_form() -> None:
     assert [found.percentile_px(p) for p in (0, 25.2, 50.5, 75.5, 100)] == [0, 1, 5, 50, 50]
 
 
-def test_percentiles_are_numpys() -> None:
+def test_percentiles_match_numpy() -> None:
     fields = np.random.default_rng(0).gamma(2, 3, (5, 2, 40, 50)).astype(np.float32)
     found = FlowStatistics(bound_px=20.0)
     for field in fields:
@@ -100,7 +100,7 @@ def test_unknown_vectors_have_no_speed() -> None:
     assert (nothing.largest_step, nothing.unknown_share, FlowStatistics(2.0).clipped_share) == (-1, 1, 0)
 
 
-def test_clipping_is_told_above_five_per_cent() -> None:
+def test_a_note_appears_above_five_per_cent_of_clipping() -> None:
     assert clipping_note("a.avi", 0.0, 20) is None
     assert clipping_note("a.avi", 0.05, 20) is None
     note = clipping_note("a.avi", 0.0512, 20)
@@ -114,8 +114,8 @@ def test_clipping_is_told_above_five_per_cent() -> None:
 
 
 @pytest.mark.parametrize("turn_deg", range(0, 360, 30))
-def test_an_arrow_points_where_the_flow_does(turn_deg: int) -> None:
-    """One square of the grid moves: its tail is the square's middle, its tip lies that way, and the head is there."""
+def test_an_arrow_points_along_the_flow(turn_deg: int) -> None:
+    """One grid cell moves: its arrow starts at the cell's centre and has its head at the tip."""
     cell = 20  # of 12 along 240 px
     u, v = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
     flow = np.zeros((2, 240, 320), np.float32)
@@ -132,60 +132,60 @@ def test_an_arrow_points_where_the_flow_does(turn_deg: int) -> None:
     assert np.abs(across).max() < 7
     assert np.abs(across[along < 11]).max() <= 1.6  # the shaft is thin, the head wide
     assert np.abs(across[along > 11]).max() > 3.5
-    assert (drawn != 90).any(axis=-1).sum() < 400  # and nothing else is drawn
+    assert (drawn != 90).any(axis=-1).sum() < 400  # nothing else is drawn
 
 
-def test_arrows_are_as_long_as_their_squares_mean_is_fast() -> None:
+def test_arrow_length_is_proportional_to_the_mean_speed_of_the_cell() -> None:
     frame = np.zeros((240, 320, 3), np.uint8)
 
     def length(speed_px: float, scale_px: float) -> float:
         flow = np.zeros((2, 240, 320), np.float32)
-        flow[0, 100:120, 160:170] = 2 * speed_px  # half of the square: the mean is speed_px
+        flow[0, 100:120, 160:170] = 2 * speed_px  # half of the cell: the mean is speed_px
         drawn = draw_arrows(frame, flow, scale_px)
         columns = np.nonzero(drawn.max(axis=(0, 2)) > 100)[0]
         return float(np.ptp(columns)) if len(columns) else 0.0
 
     assert length(8, 8) == pytest.approx(22, abs=2)
     assert length(4, 8) == pytest.approx(11, abs=2)
-    assert length(80, 8) == pytest.approx(22, abs=2)  # faster is drawn the same
-    assert length(0.7, 8) == 0  # below a tenth: left out
+    assert length(80, 8) == pytest.approx(22, abs=2)  # higher speeds look the same
+    assert length(0.7, 8) == 0  # below a tenth: omitted
 
 
-def test_unknown_flow_has_no_arrow_and_spoils_no_other() -> None:
+def test_unknown_flow_has_no_arrow_and_affects_no_other() -> None:
     flow = constant(4, 0, 240, 320)
     flow[:, :, :160] = np.nan
-    flow[1, 100:105, 160:180] = np.nan  # a part of a square: the rest of it counts
+    flow[1, 100:105, 160:180] = np.nan  # part of a cell: the rest counts
     frame = np.zeros((240, 320, 3), np.uint8)
     drawn = draw_arrows(frame, flow, 4.0)
     assert not drawn[:, :165].any()
     np.testing.assert_array_equal(drawn[100:120, 160:220], drawn[60:80, 160:220])
 
 
-def test_small_frames_are_enlarged_pixel_by_pixel() -> None:
+def test_small_frames_are_enlarged_by_a_whole_factor() -> None:
     small = np.arange(32 * 40 * 3, dtype=np.uint32).reshape(32, 40, 3).astype(np.uint8)
     large = enlarge(small)
     assert large.shape == (256, 320, 3)
     np.testing.assert_array_equal(large[4::8, 4::8], small)
     np.testing.assert_array_equal(enlarge(large), large)
-    assert enlarge(small[:, :1].repeat(1900, axis=1)).shape == (32, 1900, 3)  # not beyond 1920
+    assert enlarge(small[:, :1].repeat(1900, axis=1)).shape == (32, 1900, 3)  # at most 1920
 
 
 @pytest.mark.parametrize("size", [(32, 32), (32, 640), (640, 32), (33, 47), (256, 341), (32, 1900), (1080, 1920)])
-def test_panels_of_any_size_have_their_legend_or_room_for_none(size: tuple[int, int]) -> None:
+def test_panels_have_a_legend_if_it_fits(size: tuple[int, int]) -> None:
     flow = np.zeros((2, *size), np.float32)
     panel = draw_colours(flow, 120.0)
     assert panel.shape == enlarge(np.zeros((*size, 3), np.uint8)).shape
     drawn = np.nonzero((panel != 255).any(axis=-1))
-    if len(drawn[0]) == 0:  # how wide the text is depends on OpenCV's letters
+    if len(drawn[0]) == 0:  # the width of the text depends on OpenCV's font
         assert min(panel.shape[:2]) < 100
-    else:  # in the corner, inside, and small beside the panel
+    else:  # in the corner, inside the panel, and small
         assert [at.max() for at in drawn] == [side - 7 for side in panel.shape[:2]]
         assert min(at.min() for at in drawn) >= 0
         assert np.ptp(drawn[0]) * np.ptp(drawn[1]) < 0.6 * panel[..., 0].size
     assert draw_arrows(np.zeros((*size, 3), np.uint8), flow + 1, 1.0).shape == panel.shape
 
 
-def test_the_legend_is_the_wheel_of_the_colours_beside_it() -> None:
+def test_the_legend_uses_the_colours_of_the_flow() -> None:
     panel = draw_colours(np.zeros((2, 256, 341), np.float32), 5.0).astype(int)
     rows, columns = (np.nonzero((panel != 255).any(axis=(1 - axis, 2)))[0] for axis in (0, 1))
     side = 56
@@ -196,20 +196,20 @@ def test_the_legend_is_the_wheel_of_the_colours_beside_it() -> None:
     assert np.abs(wheel[28, 28] - 255).max() < 15
 
 
-def test_captions_stay_below_their_panels() -> None:
+def test_captions_stay_below_their_panels_or_are_omitted() -> None:
     panels = [np.full((240, 240, 3), level, np.uint8) for level in (50, 100)]
-    picture = side_by_side(panels, ["frame 3", "too long to be written at any size " * 3])
+    picture = side_by_side(panels, ["frame 3", "too long to fit at any size " * 3])
     plain = side_by_side(panels, ["", ""])
     assert picture.shape == plain.shape == (240 + 8 + 22, 2 * 240 + 3 * 8, 3)
     np.testing.assert_array_equal(picture[8:248, 8:248], panels[0])
     np.testing.assert_array_equal(picture[8:248, 256:496], panels[1])
     changed = np.nonzero((picture != plain).any(axis=-1))
     assert changed[0].min() > 248
-    assert 8 <= changed[1].min() < changed[1].max() < 100  # the long one is left out
+    assert 8 <= changed[1].min() < changed[1].max() < 100  # the long one is omitted
 
 
 @pytest.mark.parametrize(
     ("speed", "full"), [(0, 1), (0.9, 1), (np.nan, 1), (1, 1), (1.01, 1.2), (5.5, 6), (8.1, 10), (19.4, 20), (260, 300)]
 )
-def test_scales_can_be_read_off(speed: float, full: float) -> None:
+def test_scales_are_round_numbers(speed: float, full: float) -> None:
     assert full_colour_px(speed) == full

@@ -1,4 +1,4 @@
-"""Flow in .flo files: bytes written by hand, round trips, unknown vectors, damaged files."""
+"""The .flo files: known bytes, round trips, unknown vectors, damaged files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from stresnet.errors import FlowFileError
 from stresnet.flow import read_flo, write_flo
 
-# Two columns, one row: (1, -2), then (0.5, 3). IEEE 754 by hand: 1 = 0x3f800000, -2 = 0xc0000000, 0.5 = 0x3f000000,
-# 3 = 0x40400000; the tag 202021.25 = 0x48454950, which reads PIEH.
+# Two columns, one row: (1, -2), then (0.5, 3). In IEEE 754: 1 = 0x3f800000, -2 = 0xc0000000, 0.5 = 0x3f000000,
+# 3 = 0x40400000; the tag 202021.25 = 0x48454950, in bytes PIEH.
 KNOWN = bytes.fromhex(
     "50494548 02000000 01000000"  # tag, width 2, height 1
     "0000803f 000000c0 0000003f 00004040"
@@ -34,7 +34,7 @@ def failure(path: Path) -> str:
     return message
 
 
-def test_bytes_written_by_hand(tmp_path: Path) -> None:
+def test_reads_and_writes_known_bytes(tmp_path: Path) -> None:
     path = tmp_path / "known.flo"
     path.write_bytes(KNOWN)
     flow = read_flo(path)
@@ -46,16 +46,16 @@ def test_bytes_written_by_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (7, 5), (64, 3)])
-def test_round_trip_bit_for_bit(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_round_trip_is_exact(tmp_path: Path, size: tuple[int, int]) -> None:
     flow = field(*size)
     flow.flat[0] = -0.0
-    flow.flat[-1] = 1e9  # the largest that is known
+    flow.flat[-1] = 1e9  # the largest known value
     write_flo(tmp_path / "a.flo", flow)
     assert read_flo(tmp_path / "a.flo").tobytes() == flow.tobytes()
     assert os.listdir(tmp_path) == ["a.flo"]
 
 
-def test_rows_run_down_and_columns_right(tmp_path: Path) -> None:
+def test_pixels_are_stored_row_by_row_from_the_top(tmp_path: Path) -> None:
     flow = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
     write_flo(tmp_path / "a.flo", flow)
     values = struct.unpack("<fii12f", (tmp_path / "a.flo").read_bytes())
@@ -63,7 +63,7 @@ def test_rows_run_down_and_columns_right(tmp_path: Path) -> None:
     assert values[3:] == (0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11)  # u, v of each pixel in turn
 
 
-def test_a_view_is_written_as_it_looks(tmp_path: Path) -> None:
+def test_strided_views_are_written_in_their_order(tmp_path: Path) -> None:
     flow = field()
     write_flo(tmp_path / "a.flo", flow[:, ::-1, ::2])
     np.testing.assert_array_equal(read_flo(tmp_path / "a.flo"), flow[:, ::-1, ::2])
@@ -76,12 +76,12 @@ def test_unknown_flow_is_nan(tmp_path: Path, value: float) -> None:
     np.testing.assert_array_equal(read_flo(path), [[[np.nan, 0.5]], [[np.nan, 3]]])
 
 
-def test_nan_is_written_as_middlebury_writes_what_is_unknown(tmp_path: Path) -> None:
+def test_nan_is_written_as_middleburys_unknown_value(tmp_path: Path) -> None:
     flow = field(2, 2)
-    flow[0, 1, 0] = np.nan  # half unknown is unknown
+    flow[0, 1, 0] = np.nan  # one NaN component makes the vector unknown
     before = flow.copy()
     write_flo(tmp_path / "a.flo", flow)
-    np.testing.assert_array_equal(flow, before)  # the argument is left alone
+    np.testing.assert_array_equal(flow, before)  # the argument is not modified
     u, v = struct.unpack_from("<2f", (tmp_path / "a.flo").read_bytes(), 12 + 8 * 2)
     assert u == v == pytest.approx(1e10)
     assert np.isnan(read_flo(tmp_path / "a.flo")).sum() == 2
@@ -91,25 +91,25 @@ def test_nan_is_written_as_middlebury_writes_what_is_unknown(tmp_path: Path) -> 
     ("content", "words"),
     [
         (b"", "not a .flo file"),
-        (b"PNG and so on", "found b'PNG '"),
+        (b"PNG data", "found b'PNG '"),
         (b"HEIP" + KNOWN[4:], "big-endian"),
-        (KNOWN[:9], "header of 12 bytes is expected, found 9"),
+        (KNOWN[:9], "expected a header of 12 bytes, found 9"),
         (KNOWN[:12], "2x1 vectors take 28 bytes, found 12"),
-        (KNOWN[:-1], "is cut short: 2x1 vectors take 28 bytes, found 27"),
+        (KNOWN[:-1], "is truncated: 2x1 vectors take 28 bytes, found 27"),
         (KNOWN + b"\0", "has bytes after its end: 2x1 vectors take 28 bytes, found 29"),
         (KNOWN[:4] + struct.pack("<ii", 0, 5), "found 0x5"),
         (KNOWN[:4] + struct.pack("<ii", 5, -1), "found 5x-1"),
         (KNOWN[:4] + struct.pack("<ii", 2**31 - 1, 2**31 - 1), "found 2147483647x2147483647"),
         (KNOWN[:4] + struct.pack(">ii", 2, 1), "found 33554432x16777216"),
-        (KNOWN[:4] + struct.pack("<ii", 99_999, 99_999), "is cut short"),  # and no 80 GB are asked for
+        (KNOWN[:4] + struct.pack("<ii", 99_999, 99_999), "is truncated"),  # before 80 GB are allocated
     ],
 )
-def test_damaged_files_are_named_in_one_line(tmp_path: Path, content: bytes, words: str) -> None:
+def test_damaged_files_raise_one_line_with_the_reason(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "a.flo").write_bytes(content)
     assert words in failure(tmp_path / "a.flo")
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_a_missing_file_or_a_folder_raises(tmp_path: Path) -> None:
     assert "No such file" in failure(tmp_path / "no.flo")
     assert "directory" in failure(tmp_path)
 
@@ -125,14 +125,14 @@ def test_no_file(tmp_path: Path) -> None:
         (np.full((2, 4, 3), -2e9, np.float32), "beyond ±1e+09 px"),
     ],
 )
-def test_what_no_file_can_hold_is_refused(tmp_path: Path, flow: NDArray[np.float32], words: str) -> None:
+def test_flow_that_the_format_cannot_hold_raises(tmp_path: Path, flow: NDArray[np.float32], words: str) -> None:
     with pytest.raises(FlowFileError) as error:
         write_flo(tmp_path / "a.flo", flow)
     assert words in str(error.value)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FlowFileError, match=r"no/a.flo: cannot be written \(No such file or directory\)"):
         write_flo(tmp_path / "no" / "a.flo", field())
     write_flo(tmp_path / "a.flo", field())

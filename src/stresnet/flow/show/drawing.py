@@ -1,6 +1,6 @@
-"""Pictures of one step of a video: its frame, its flow in colours with a legend, its flow as arrows.
+"""Draw one step of a video: its frame, its flow as colours with a legend, its flow as arrows.
 
-H, W are the flow's sides; a panel is enlarged by a whole factor where it would be too small to read.
+H, W are the sides of the flow. Panels too small to read are enlarged by a whole factor.
 """
 
 from __future__ import annotations
@@ -17,75 +17,75 @@ from stresnet.flow.show.colors import flow_to_rgb
 Picture = NDArray[np.uint8]
 """(H, W, 3) uint8 RGB."""
 
-_READABLE_PX = 240  # the short side below which a panel is enlarged
-_MOST_PX = 1920  # the long side that enlarging keeps to
-_LARGE_PX = 360  # the short side above which lines and letters grow with the panel
+_READABLE_PX = 240  # panels with a shorter side are enlarged
+_MAX_ENLARGED_PX = 1920  # longest side of an enlarged panel
+_LARGE_PX = 360  # short side above which lines and letters grow with the panel
 _ARROWS = 12  # along the short side
-_CELL_PX = 18  # the least side, in the panel, of a square with an arrow
+_MIN_CELL_PX = 18  # smallest side, in the panel, of a grid cell, which holds one arrow
 _GAP_PX = 8
 _STRIP_PX = 22
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_FONT_SCALES = (0.45, 0.4, 0.35)  # capitals of 10, 9 and 8 px; below that letters close up
-_GROUND = (28, 28, 30)
+_FONT_SCALES = (0.45, 0.4, 0.35)  # capitals of 10, 9 and 8 px; smaller ones are illegible
+_BACKGROUND = (28, 28, 30)
 _TEXT = (235, 235, 235)
-_ARROW = (255, 235, 59)  # seen on any picture, with its dark edge
+_ARROW = (255, 235, 59)  # visible on any picture, with a dark edge
 _EDGE = (20, 20, 20)
-_CELLS_LONG = 1.1  # the longest arrows, in sides of a square
+_ARROW_CELLS = 1.1  # length of the longest arrows, in sides of a grid cell
 _FRACTION_BITS = 4  # OpenCV draws to 1/16 px
 
 
 def full_colour_px(speed_px: float) -> float:
-    """Returns the speed to show in full colour, pixels per frame: 1 or more, and a number that can be read off.
+    """Return the speed to show in full colour, pixels per frame: a round number, at least 1.
 
     Args:
-        speed_px: a speed that few exceed, such as the 99th percentile; NaN where nothing is known.
+        speed_px: a speed that few vectors exceed, such as the 99th percentile; NaN if none is known.
     """
-    if not speed_px > 1:  # slower is mostly noise, which full colours would make look like motion
+    if not speed_px > 1:  # slower flow is mostly noise, which full colours would show as motion
         return 1.0
     power = 10.0 ** math.floor(math.log10(speed_px))
     return next(step * power for step in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= speed_px)
 
 
 def enlarge(picture: Picture) -> Picture:
-    """Returns the picture, each pixel a square of as many pixels as it takes to make it readable."""
+    """Return a picture enlarged by the smallest whole factor that makes it readable, 1 for large ones."""
     zoom = _zoom(*picture.shape[:2])
     return np.ascontiguousarray(picture.repeat(zoom, axis=0).repeat(zoom, axis=1))
 
 
 def draw_colours(flow: NDArray[np.float32], scale_px: float) -> Picture:
-    """Returns the enlarged picture of a flow (2, H, W), with the colour wheel in its lower right corner.
+    """Return a flow (2, H, W) as an enlarged picture, with the colour wheel in the lower right corner.
 
     Args:
-        flow: pixels per frame; black where NaN.
-        scale_px: the speed of the wheel's rim, pixels per frame.
+        flow: pixels per frame; NaN is drawn black.
+        scale_px: speed at the rim of the wheel, pixels per frame.
     """
     picture = enlarge(flow_to_rgb(flow, scale_px))
     height, width = picture.shape[:2]
     legend = _legend(scale_px, max(44, round(0.22 * min(height, width))), _growth(height, width))
     top, left = (side - 6 - box for side, box in zip((height, width), legend.shape, strict=False))
-    if min(top, left) >= 0:  # a panel of a few dozen pixels goes without
+    if min(top, left) >= 0:  # omitted in a panel of a few dozen pixels
         picture[top : height - 6, left : width - 6] = legend
     return picture
 
 
 def draw_arrows(frame: Picture, flow: NDArray[np.float32], scale_px: float) -> Picture:
-    """Returns the enlarged frame with an arrow in each square of a grid: the mean of the flow that is known there.
+    """Return the enlarged frame with an arrow in each cell of a grid, for the mean of the known flow there.
 
-    An arrow starts at the middle of its square and points where the flow does. One of `scale_px` pixels per frame is
-    as long as `arrow_px`; faster ones are drawn as long, and those below a tenth are left out.
+    An arrow starts at the centre of its cell. At speeds of `scale_px` pixels per frame and above it is `arrow_px` long;
+    below a tenth of `scale_px` it is omitted.
 
     Args:
         frame: (H, W, 3).
         flow: (2, H, W), pixels per frame.
-        scale_px: the speed of the longest arrows, pixels per frame.
+        scale_px: speed of the longest arrows, pixels per frame.
     """
     picture = enlarge(frame)
     zoom, cell = _zoom(*frame.shape[:2]), _cell_px(*frame.shape[:2])
-    at, mean = _cell_means(flow, cell)
-    per_frame = np.hypot(*mean)
-    shown = per_frame > 0.1 * scale_px  # NaN is not
-    tails = (at[:, shown] + 0.5) * zoom - 0.5  # the middle of a pixel's square
-    tips = tails + mean[:, shown] * (_CELLS_LONG * cell * zoom / np.maximum(per_frame[shown], scale_px))
+    centres, mean = _cell_means(flow, cell)
+    speed = np.hypot(*mean)
+    shown = speed > 0.1 * scale_px  # False for NaN
+    tails = (centres[:, shown] + 0.5) * zoom - 0.5  # the centre of an enlarged pixel
+    tips = tails + mean[:, shown] * (_ARROW_CELLS * cell * zoom / np.maximum(speed[shown], scale_px))
     ends = np.rint(np.stack([tails, tips]) * (1 << _FRACTION_BITS)).astype(int).T.tolist()
     thin = round(_growth(*picture.shape[:2]))
     for color, thickness in ((_EDGE, 3 * thin), (_ARROW, thin)):
@@ -95,20 +95,20 @@ def draw_arrows(frame: Picture, flow: NDArray[np.float32], scale_px: float) -> P
 
 
 def arrow_px(height: int, width: int) -> int:
-    """Returns the length, in pixels of the picture, of the longest arrows over a frame of this size."""
-    return round(_CELLS_LONG * _cell_px(height, width) * _zoom(height, width))
+    """Return the length of the longest arrows over a frame of this size, in pixels of the enlarged picture."""
+    return round(_ARROW_CELLS * _cell_px(height, width) * _zoom(height, width))
 
 
 def side_by_side(panels: Sequence[Picture], captions: Sequence[str]) -> Picture:
-    """Returns one picture of panels of one size, each with a line of text below, on a dark ground of its own.
+    """Return one picture with panels of equal size side by side, each above its caption, on a dark background.
 
-    A text that is too long for its panel is written smaller, and left out if even that does not fit.
+    A caption too long for its panel is written smaller, and omitted if it still does not fit.
     """
     height, width = panels[0].shape[:2]
     growth = _growth(height, width)
     strip = round(_STRIP_PX * growth)
     across = len(panels) * (width + _GAP_PX) + _GAP_PX
-    canvas = np.full((_GAP_PX + height + strip, across, 3), _GROUND, np.uint8)
+    canvas = np.full((_GAP_PX + height + strip, across, 3), _BACKGROUND, np.uint8)
     for index, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
         left = _GAP_PX + index * (width + _GAP_PX)
         canvas[_GAP_PX : _GAP_PX + height, left : left + width] = panel
@@ -117,23 +117,23 @@ def side_by_side(panels: Sequence[Picture], captions: Sequence[str]) -> Picture:
 
 
 def _zoom(height: int, width: int) -> int:
-    """Returns how many pixels of a panel a pixel of the frame takes, across and down."""
-    return max(1, min(math.ceil(_READABLE_PX / min(height, width)), _MOST_PX // max(height, width)))
+    """Return the factor by which a frame of this size is enlarged."""
+    return max(1, min(math.ceil(_READABLE_PX / min(height, width)), _MAX_ENLARGED_PX // max(height, width)))
 
 
 def _cell_px(height: int, width: int) -> int:
-    """Returns the side, in pixels of the frame, of the squares that have an arrow each."""
+    """Return the side of a grid cell, in pixels of the frame."""
     side = min(height, width)
-    return min(side, max(round(side / _ARROWS), math.ceil(_CELL_PX / _zoom(height, width))))
+    return min(side, max(round(side / _ARROWS), math.ceil(_MIN_CELL_PX / _zoom(height, width))))
 
 
 def _growth(height: int, width: int) -> float:
-    """Returns how much thicker and larger than usual lines and letters are in a panel of this size."""
+    """Return the factor for the size of lines and letters in a panel of this size, at least 1."""
     return max(1.0, min(height, width) / _LARGE_PX)
 
 
 def _cell_means(flow: NDArray[np.float32], cell: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns the middles (x, y) and the mean vectors (u, v) of a centred grid's cells, each (2, cells)."""
+    """Return the centres (x, y) and the mean vectors (u, v) of a centred grid's cells, each (2, cells)."""
     rows, columns = (side // cell for side in flow.shape[1:])
     top, left = ((side - cell * count) // 2 for side, count in zip(flow.shape[1:], (rows, columns), strict=True))
     grid = flow[:, top : top + rows * cell, left : left + columns * cell].reshape(2, rows, cell, columns, cell)
@@ -146,7 +146,7 @@ def _cell_means(flow: NDArray[np.float32], cell: int) -> tuple[NDArray[np.float6
 
 
 def _legend(scale_px: float, side: int, growth: float) -> Picture:
-    """Returns the colour wheel, `side` pixels across, in a white box above the speed of its rim."""
+    """Return the colour wheel, `side` pixels wide, in a white box above the speed at its rim."""
     text, rim = f"{scale_px:g} px/frame", round(6 * growth)
     (text_width, text_height), _ = cv2.getTextSize(text, _FONT, _FONT_SCALES[0] * growth, round(growth))
     box = np.full((side + text_height + 3 * rim, max(side, text_width) + 2 * rim, 3), 255, np.uint8)
@@ -163,7 +163,7 @@ def _legend(scale_px: float, side: int, growth: float) -> Picture:
 def _write(
     picture: Picture, text: str, at: tuple[int, int], room_px: int, growth: float, color: tuple[int, int, int]
 ) -> None:
-    """Draw a text from the left end of its base line, `at` (x, y), as large as there is room for."""
+    """Draw a text at the left end of its baseline, `at` (x, y), in the largest size that fits."""
     for scale in (growth * step for step in _FONT_SCALES):
         if cv2.getTextSize(text, _FONT, scale, round(growth))[0][0] <= room_px:
             cv2.putText(picture, text, at, _FONT, scale, color, round(growth), cv2.LINE_AA)

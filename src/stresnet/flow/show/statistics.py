@@ -1,4 +1,4 @@
-"""How much moves in a video, counted while its flow goes by."""
+"""Statistics of a flow's speeds, accumulated field by field."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from stresnet.flow.codec import clipped_share
 
 TOO_MUCH_CLIPPED = 0.05
-"""Share of clipped vectors above which it is worth telling."""
+"""Share of clipped vectors above which a note is worth showing."""
 
 _BINS_PER_PX = 256
-_BINS = 1024 * _BINS_PER_PX  # faster vectors count as this fast: few videos are that wide
+_BINS = 1024 * _BINS_PER_PX  # higher speeds count as 1024 px per frame, about the width of a video
 
 
 def clipping_note(name: str, share: float, bound_px: float) -> str | None:
-    """Returns one line that says what to do where too much of a video's flow is clipped, None where it is not.
+    """Return one line of advice if too much of a video's flow is clipped, else None.
 
     Args:
-        name: what the line calls the video.
-        share: of its vectors that are clipped, 0 to 1, as `clipped_share` gives it.
+        name: the video's name, for the line.
+        share: share of its vectors that are clipped, 0 to 1, see `clipped_share`.
         bound_px: components beyond ± this many pixels per frame are clipped.
     """
     if share <= TOO_MUCH_CLIPPED:
@@ -35,13 +35,13 @@ def clipping_note(name: str, share: float, bound_px: float) -> str | None:
 
 @dataclass
 class FlowStatistics:
-    """Speeds of a flow whose fields come one by one; holds none of them. Unknown vectors (NaN) have no speed.
+    """Statistics of a flow's speeds, in constant memory. Unknown vectors (NaN) have no speed.
 
     Attributes:
         bound_px: components beyond ± this many pixels per frame count as clipped.
-        steps: fields so far.
-        vectors: vectors so far, known or not.
-        largest_step: the field of the largest mean speed, the first of several; -1 where no vector was known.
+        steps: number of fields so far.
+        vectors: number of vectors so far, known or not.
+        largest_step: index of the field with the largest mean speed, the first of several; -1 if no vector is known.
     """
 
     bound_px: float
@@ -55,7 +55,7 @@ class FlowStatistics:
     _counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_BINS, np.int64), repr=False)
 
     def add(self, flow: NDArray[np.float32]) -> bool:
-        """Returns whether this field, (2, H, W), pixels per frame, has the largest mean speed so far."""
+        """Add a field, (2, H, W) in pixels per frame; return whether it has the largest mean speed so far."""
         speed = np.hypot(*flow)
         known = speed[~np.isnan(speed)]
         self._unknown += speed.size - known.size
@@ -73,19 +73,19 @@ class FlowStatistics:
 
     @property
     def mean_px(self) -> float:
-        """Mean speed, pixels per frame; NaN where no vector is known."""
+        """Mean speed, pixels per frame; NaN if no vector is known."""
         known = self.vectors - self._unknown
         return self._sum_px / known if known else math.nan
 
     def percentile_px(self, percent: float) -> float:
-        """Returns the speed, pixels per frame, that `percent` of the vectors do not exceed; NaN where none is known.
+        """Return the speed, pixels per frame, that `percent` of the vectors do not exceed; NaN if none is known.
 
-        Off by 1/256 px at most; speeds beyond 1024 px per frame count as 1024.
+        Exact to 1/256 px; speeds beyond 1024 px per frame count as 1024.
         """
         known = self.vectors - self._unknown
         if not known:
             return math.nan
-        # Of n speeds in order, the one at index p (n - 1) / 100, as NumPy's percentile, but for what lies in between.
+        # The sorted speed at index p (n - 1) / 100, as in NumPy's percentile, but without interpolation.
         rank = math.floor(percent / 100 * (known - 1))
         return int(np.searchsorted(np.cumsum(self._counts), rank, side="right")) / _BINS_PER_PX
 
@@ -96,5 +96,5 @@ class FlowStatistics:
 
     @property
     def unknown_share(self) -> float:
-        """Share of vectors with a NaN, 0 to 1."""
+        """Share of vectors with a NaN component, 0 to 1."""
         return self._unknown / self.vectors if self.vectors else 0.0

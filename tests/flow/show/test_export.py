@@ -1,4 +1,4 @@
-"""A look at the flow of a video: known motions, and the files that show them."""
+"""A reader at the flow of a video: known motions, and the files that show them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from helpers.motion import SIZE, SPEC, film, shift
 from stresnet.errors import VideoError
 from stresnet.flow import FlowSpec, flow_to_rgb, read_flo
 from stresnet.flow.show.drawing import enlarge
-from stresnet.flow.show.steps import Part
-from stresnet.flow.show.view import Style, view_flow
+from stresnet.flow.show.export import DrawingStyle, export_flow
+from stresnet.flow.show.reader import Segment
 from stresnet.media.video import read_video
 
 
@@ -60,11 +60,11 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_statistics_of_known_motions(
     tmp_path: Path, motion: Callable[[int], NDArray[np.float64]], mean_px: float
 ) -> None:
-    look = view_flow(film(tmp_path / "a.mp4", motion), tmp_path / "a.npz", SPEC)
-    assert (len(look.times_sec), look.size, look.statistics.steps) == (6, SIZE, 5)
-    assert look.statistics.mean_px == pytest.approx(mean_px, abs=0.08 * mean_px + 0.01)
+    reader = export_flow(film(tmp_path / "a.mp4", motion), tmp_path / "a.npz", SPEC)
+    assert (len(reader.times_sec), reader.size, reader.statistics.steps) == (6, SIZE, 5)
+    assert reader.statistics.mean_px == pytest.approx(mean_px, abs=0.08 * mean_px + 0.01)
     if mean_px == np.hypot(3, 2):
-        assert look.statistics.percentile_px(50) == pytest.approx(mean_px, abs=0.05)
+        assert reader.statistics.percentile_px(50) == pytest.approx(mean_px, abs=0.05)
 
 
 def panels(picture: NDArray[np.uint8], count: int) -> list[NDArray[np.uint8]]:
@@ -79,7 +79,9 @@ def read_png(path: Path) -> NDArray[np.uint8]:
 
 def test_a_picture_of_a_zoom(tmp_path: Path) -> None:
     """What grows moves outwards: red to the right, violet upwards, blue to the left."""
-    view_flow(film(tmp_path / "a.mp4", about_centre(growth=1.05)), tmp_path / "a.png", SPEC, style=Style(scale_px=3.0))
+    export_flow(
+        film(tmp_path / "a.mp4", about_centre(growth=1.05)), tmp_path / "a.png", SPEC, style=DrawingStyle(scale_px=3.0)
+    )
     frame, colours, arrows = panels(read_png(tmp_path / "a.png"), 3)
     assert frame.shape == colours.shape == arrows.shape == (288, 384, 3)  # three times as large
     middle = colours[144, 192].astype(int)
@@ -96,15 +98,15 @@ def test_a_picture_of_a_zoom(tmp_path: Path) -> None:
 def test_the_largest_motion_is_found(tmp_path: Path) -> None:
     places = [0, 1, 2, 7, 8, 9]  # from frame 2 to 3
     video = film(tmp_path / "a.mp4", lambda t: shift(places[t], 0)(1))
-    look = view_flow(video, tmp_path / "a.flo", SPEC)
-    assert look.statistics.largest_step == 2
-    assert look.largest_sec == pytest.approx(2 / 25)
+    reader = export_flow(video, tmp_path / "a.flo", SPEC)
+    assert reader.statistics.largest_step == 2
+    assert reader.largest_sec == pytest.approx(2 / 25)
     largest = read_flo(tmp_path / "a.flo")
     assert np.median(largest[0]) == pytest.approx(5, abs=0.1)
-    look = view_flow(video, tmp_path / "b.flo", SPEC, part=Part(at_sec=0.05))
-    assert look.times_sec == pytest.approx([1 / 25, 2 / 25])
+    reader = export_flow(video, tmp_path / "b.flo", SPEC, segment=Segment(at_sec=0.05))
+    assert reader.times_sec == pytest.approx([1 / 25, 2 / 25])
     assert np.median(read_flo(tmp_path / "b.flo")[0]) == pytest.approx(1, abs=0.1)
-    view_flow(video, tmp_path / "all.npz", SPEC)
+    export_flow(video, tmp_path / "all.npz", SPEC)
     with np.load(tmp_path / "all.npz") as file:
         np.testing.assert_array_equal(file["flow"][2], largest)
 
@@ -113,13 +115,13 @@ def test_the_largest_motion_is_found(tmp_path: Path) -> None:
 def test_a_step_is_the_same_whatever_part_it_is_in(tmp_path: Path, spec: FlowSpec) -> None:
     """A key frame has no motion vectors, so that its step takes over what those before it found."""
     video = film(tmp_path / "a.mp4", shift(3, 1), count=9, g="4", bf="0", refs="1")
-    view_flow(video, tmp_path / "a.npz", spec)
+    export_flow(video, tmp_path / "a.npz", spec)
     with np.load(tmp_path / "a.npz") as file:
         flow = file["flow"]
     assert np.abs(np.median(flow[2:], axis=(0, 2, 3)) - [3, 1]).max() < 0.3
     for index in range(8):
-        view_flow(video, tmp_path / "at.flo", spec, part=Part(at_sec=index / 25 + 0.01))
-        view_flow(video, tmp_path / "from.flo", spec, part=Part(from_sec=index / 25 - 0.01, max_frames=2))
+        export_flow(video, tmp_path / "at.flo", spec, segment=Segment(at_sec=index / 25 + 0.01))
+        export_flow(video, tmp_path / "from.flo", spec, segment=Segment(from_sec=index / 25 - 0.01, max_frames=2))
         for name in ("at.flo", "from.flo"):
             np.testing.assert_array_equal(read_flo(tmp_path / name), flow[index])
 
@@ -128,26 +130,26 @@ def test_a_step_is_the_same_whatever_part_it_is_in(tmp_path: Path, spec: FlowSpe
 
 
 def test_mp4(right: Path, tmp_path: Path) -> None:
-    look = view_flow(right, tmp_path / "a.mp4", SPEC, style=Style(scale_px=3.0))
+    reader = export_flow(right, tmp_path / "a.mp4", SPEC, style=DrawingStyle(scale_px=3.0))
     found = read_video(tmp_path / "a.mp4")
     assert found.frames.shape == (5, 288 + 8 + 22, 2 * 384 + 3 * 8, 3)
-    assert (found.fps, look.info.fps) == (25, 25)
+    assert (found.fps, reader.info.fps) == (25, 25)
     source = read_video(right)
     for step, picture in enumerate(found.frames):
         frame, colours = panels(picture, 2)
         assert np.abs(frame.astype(int) - enlarge(source.frames[step])).mean() < 6
         assert np.abs(np.median(colours[:150, 60:-60], axis=(0, 1)) - (255, 0, 0)).max() < 25  # red: to the right
-    view_flow(right, tmp_path / "b.mp4", SPEC, style=Style(arrows=True))
+    export_flow(right, tmp_path / "b.mp4", SPEC, style=DrawingStyle(arrows=True))
     plain, drawn = panels(found.frames[2], 2)[0], panels(read_video(tmp_path / "b.mp4").frames[2], 2)[0]
     assert (np.abs(plain.astype(int) - drawn).max(axis=-1) > 60).mean() > 0.03
 
 
 def test_the_scale_of_a_video_is_taken_from_steps_all_over_it(tmp_path: Path) -> None:
-    """The last fifth of 100 frames moves, by 4 px, and at last by 1: only a look at all of it can tell a quarter."""
+    """The last fifth of 100 frames moves, by 4 px, and at last by 1: only a reader at all of it can tell a quarter."""
     places = [0] * 80 + [4 * i for i in range(1, 20)] + [77]
     video = film(tmp_path / "a.mp4", lambda t: shift(places[t], 0)(1), count=100, size=(48, 64))
     asked: list[tuple[str, int, int]] = []
-    view_flow(video, tmp_path / "b.mp4", FlowSpec(short_side=48), progress=lambda *a: asked.append(a))
+    export_flow(video, tmp_path / "b.mp4", FlowSpec(short_side=48), progress=lambda *a: asked.append(a))
     assert asked[:100] == [("finding the scale", n, 100) for n in range(1, 101)]
     assert asked[100:] == [("computing flow", n, 100) for n in range(1, 101)]
     last = panels(read_video(tmp_path / "b.mp4").frames[-1], 2)[1]
@@ -156,7 +158,7 @@ def test_the_scale_of_a_video_is_taken_from_steps_all_over_it(tmp_path: Path) ->
 
 def test_npz(right: Path, tmp_path: Path) -> None:
     asked: list[tuple[str, int, int]] = []
-    view_flow(right, tmp_path / "a.npz", SPEC, part=Part(from_sec=0.03), progress=lambda *a: asked.append(a))
+    export_flow(right, tmp_path / "a.npz", SPEC, segment=Segment(from_sec=0.03), progress=lambda *a: asked.append(a))
     with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
         assert sorted(file.files) == ["flow", "fps", "spec", "times_sec"]
         assert (file["flow"].shape, file["flow"].dtype) == ((4, 2, *SIZE), np.float32)
@@ -170,13 +172,13 @@ def test_npz(right: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_of_flo_files_named_by_their_first_frame(right: Path, tmp_path: Path) -> None:
-    part = Part(from_sec=0.07, to_sec=0.16)
-    view_flow(right, f"{tmp_path}/flow/", SPEC, part=part)
+    segment = Segment(from_sec=0.07, to_sec=0.16)
+    export_flow(right, f"{tmp_path}/flow/", SPEC, segment=segment)
     assert sorted(os.listdir(tmp_path / "flow")) == ["000002.flo"]  # frames 2 and 3, at 0.08 and 0.12 s
     (tmp_path / "empty").mkdir()
-    view_flow(right, f"{tmp_path}/empty/", SPEC, part=Part(max_frames=4))
+    export_flow(right, f"{tmp_path}/empty/", SPEC, segment=Segment(max_frames=4))
     assert sorted(os.listdir(tmp_path / "empty")) == ["000000.flo", "000001.flo", "000002.flo"]
-    view_flow(right, tmp_path / "a.npz", SPEC)
+    export_flow(right, tmp_path / "a.npz", SPEC)
     with np.load(tmp_path / "a.npz") as file:
         np.testing.assert_array_equal(read_flo(tmp_path / "flow" / "000002.flo"), file["flow"][2])
     assert sorted(os.listdir(tmp_path)) == ["a.npz", "empty", "flow"]
@@ -184,7 +186,7 @@ def test_a_folder_of_flo_files_named_by_their_first_frame(right: Path, tmp_path:
 
 def test_memory_does_not_grow_with_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are made as they are asked for: when one is drawn, no more than a few frames beyond it were read."""
-    from stresnet.flow.show import view
+    from stresnet.flow.show import export
 
     video = film(tmp_path / "a.mp4", shift(1, 0), count=30)
     read = drawn = 0
@@ -199,27 +201,27 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path, monkeypatch: pytest
         assert read <= drawn + 9
         return np.zeros((64, 64, 3), np.uint8)
 
-    monkeypatch.setattr(view, "side_by_side", draw)
-    view_flow(video, tmp_path / "b.mp4", SPEC, style=Style(scale_px=1.0), progress=count)
+    monkeypatch.setattr(export, "side_by_side", draw)
+    export_flow(video, tmp_path / "b.mp4", SPEC, style=DrawingStyle(scale_px=1.0), progress=count)
     assert (read, drawn) == (30, 29)
 
 
 @pytest.mark.parametrize("out", ["a.mp4", "a.png", "a.npz", "a.flo", "a/"])
 def test_a_file_is_whole_or_not_there(right: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
     """A failure at the last step leaves nothing behind, and what stood there before."""
-    from stresnet.flow.show import steps
+    from stresnet.flow.show import reader
 
     before = b"what stood there before"
     if out != "a/":
         (tmp_path / out).write_bytes(before)
-    flow_of = steps.flow_of
+    flow_of = reader.flow_of
 
     def failing(*arguments: Any) -> Any:
         yield from list(flow_of(*arguments))[:-1]
         raise VideoError("the disk was pulled out")
 
-    monkeypatch.setattr(steps, "flow_of", failing)
+    monkeypatch.setattr(reader, "flow_of", failing)
     with pytest.raises(VideoError, match="pulled out"):
-        view_flow(right, f"{tmp_path}/{out}", SPEC, style=Style(scale_px=1.0))
+        export_flow(right, f"{tmp_path}/{out}", SPEC, style=DrawingStyle(scale_px=1.0))
     assert os.listdir(tmp_path) == ([] if out == "a/" else [out])
     assert out == "a/" or (tmp_path / out).read_bytes() == before
