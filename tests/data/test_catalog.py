@@ -1,4 +1,4 @@
-"""Sources of videos: class folders, split folders, CSV files."""
+"""Catalogs of class folders, split folders and CSV files."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def test_split_folders(tmp_path: Path) -> None:
     assert catalog.notes == ()
 
 
-def test_a_class_called_train_is_no_split(tmp_path: Path) -> None:
+def test_a_class_named_train_is_not_a_split(tmp_path: Path) -> None:
     touch(tmp_path, "train/a.avi", "bus/b.avi")
     assert read_catalog(tmp_path).classes == ("bus", "train")
 
 
-def test_splits_called_train_only_with_loose_files_are_classes(tmp_path: Path) -> None:
+def test_folders_named_as_splits_without_subfolders_are_classes(tmp_path: Path) -> None:
     touch(tmp_path, "train/a.avi", "test/b.avi")
     assert read_catalog(tmp_path).classes == ("test", "train")
 
@@ -102,7 +102,7 @@ def test_folder_without_videos(tmp_path: Path, names: tuple[str, ...], found: st
         read_catalog(tmp_path)
 
 
-def test_what_is_no_source(tmp_path: Path) -> None:
+def test_invalid_sources(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="found nothing at that path"):
         read_catalog(tmp_path / "none")
     touch(tmp_path, "a.avi")
@@ -144,7 +144,7 @@ def test_csv_without_split(tmp_path: Path) -> None:
     assert any("no split is given" in note for note in catalog.notes)
 
 
-def test_whole_numbers_are_names_in_numerical_order(tmp_path: Path) -> None:
+def test_whole_numbers_are_class_names_in_numerical_order(tmp_path: Path) -> None:
     touch(tmp_path, "a.avi")
     lines = "".join(f"a{n}.avi,{n},train\n" for n in (10, 2, 1))
     catalog = read_catalog(write_csv(tmp_path / "l.csv", f"path,label,split\n{lines}"))
@@ -189,7 +189,7 @@ def test_csv_in_another_encoding(tmp_path: Path) -> None:
         read_catalog(write_csv(tmp_path / "l.csv", "path,label\ncafé.avi,x\n", "latin-1"))
 
 
-def test_real_list(shared: Path) -> None:
+def test_a_real_list(shared: Path) -> None:
     catalog = read_catalog(shared / "clips" / "index.csv")
     assert len(catalog.records) > 100
     assert all(Path(record.path).is_file() for record in catalog.records)

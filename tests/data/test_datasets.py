@@ -1,4 +1,4 @@
-"""UCF101 and HMDB51 by their official lists."""
+"""The registry of data sets, and UCF101 and HMDB51 by their official lists."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_hmdb51(shared: Path, hmdb51_videos: Path, split: int) -> None:
     assert catalog.classes == tuple(sorted(catalog.classes))
 
 
-def test_hmdb51_finds_odd_names(shared: Path, hmdb51_videos: Path) -> None:
+def test_hmdb51_names_with_special_characters(shared: Path, hmdb51_videos: Path) -> None:
     records = read_catalog(hmdb51_videos, dataset="hmdb51", lists=shared / "splits" / "hmdb51", split=1).records
     assert [r.id for r in records if Path(r.path).is_file()] == [f"brush_hair/{ODD_NAME}"]
 
@@ -84,7 +84,7 @@ def test_lists_of_the_wrong_data_set(shared: Path, tmp_path: Path) -> None:
         read_catalog(tmp_path, dataset="ucf101", lists=shared / "splits" / "ucf101", split=4)
 
 
-def test_no_video_at_all(shared: Path, tmp_path: Path) -> None:
+def test_no_listed_video_exists(shared: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="found none of the 13320"):
         read_catalog(tmp_path, dataset="ucf101", lists=shared / "splits" / "ucf101", split=1)
     with pytest.raises(StoreError, match="found none of the 5100"):

@@ -1,4 +1,4 @@
-"""Stores without flow: what is computed from their frames, how far that is from stored flow, and every verb on them."""
+"""Stores of frames only: flow computed when it is read, its difference from stored flow, and every command on them."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ FRAMES_ONLY = replace(SPEC, flow_stored=False)
 
 @pytest.fixture(scope="module")
 def frames_only(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The store of the generated videos without flow; to be read only."""
+    """The generated videos in a store without flow; read-only."""
     return prepared(read_catalog(videos), tmp_path_factory.mktemp("frames only") / "store", FRAMES_ONLY)
 
 
 @pytest.fixture
-def clip(frames_only: Store) -> PreparedVideo:
+def frames_video(frames_only: Store) -> PreparedVideo:
     return frames_only.video(frames_only.select()[3].record.id)
 
 
@@ -55,7 +55,7 @@ def count_decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
 
 
 @pytest.mark.parametrize("spec", [FlowSpec(short_side=32), FlowSpec("farneback", short_side=32, bound_px=5)])
-def test_it_is_the_flow_of_the_stored_frames(videos: Path, spec: FlowSpec) -> None:
+def test_flow_is_that_of_the_stored_frames(videos: Path, spec: FlowSpec) -> None:
     video = read_catalog(videos).records[5]
     found = encoded(video.id, video.path, StoreSpec(spec, flow_stored=False))
     assert found.meta.clipped_share is None
@@ -73,10 +73,8 @@ def test_it_is_the_flow_of_the_stored_frames(videos: Path, spec: FlowSpec) -> No
 
 @pytest.mark.parametrize("preset", ["ultrafast", "fast", "medium"])
 @pytest.mark.parametrize("size", [(32, 43), (43, 32), (64, 86), (48, 32)])
-def test_the_flow_of_small_frames_does_not_depend_on_what_was_computed_before(
-    size: tuple[int, int], preset: str
-) -> None:
-    """OpenCV's DIS changes its own settings when frames are small, and would keep them."""
+def test_flow_of_small_frames_does_not_depend_on_earlier_calls(size: tuple[int, int], preset: str) -> None:
+    """OpenCV's DIS changes its settings for small frames, and would keep them."""
     texture = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8).repeat(4, 0).repeat(4, 1)
     frames = np.stack([texture[t : t + size[0], 2 * t : 2 * t + size[1]] for t in range(5)])
     spec = FlowSpec(preset=preset, short_side=32)
@@ -85,16 +83,16 @@ def test_the_flow_of_small_frames_does_not_depend_on_what_was_computed_before(
         np.testing.assert_array_equal(estimate_flow(frames[t : t + 2], spec)[0], together[t])
 
 
-def test_no_frame_is_decoded_twice_and_the_same_steps_are_computed_once(
-    clip: PreparedVideo, monkeypatch: pytest.MonkeyPatch
+def test_frames_are_decoded_once_and_the_last_result_is_reused(
+    frames_video: PreparedVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = count_decoded(monkeypatch)
-    first = clip.flow([3, 4, 5, 9, 4, 11])  # frames 3 … 6, 9, 10, 11, 12
+    first = frames_video.flow([3, 4, 5, 9, 4, 11])  # frames 3 … 6, 9, 10, 11, 12
     assert sorted(decoded.values()) == [1] * 8
-    again = clip.flow([11, 9, 5, 4, 3])
+    again = frames_video.flow([11, 9, 5, 4, 3])
     assert sum(decoded.values()) == 8
     np.testing.assert_array_equal(again, first[[5, 3, 2, 1, 0]])
-    clip.flow([3, 4])
+    frames_video.flow([3, 4])
     assert sum(decoded.values()) == 11
 
 
@@ -131,7 +129,7 @@ def test_a_damaged_frame_is_named(frames_only: Store, tmp_path: Path) -> None:
         PreparedVideo.open(tmp_path / "a.arrow").flow(range(25))
 
 
-def test_it_differs_from_stored_flow_by_the_coding_only(store: Store, frames_only: Store) -> None:
+def test_computed_flow_differs_from_stored_flow_by_the_coding_only(store: Store, frames_only: Store) -> None:
     errors = []
     for entry in store.select():
         stored, computed = store.video(entry.record.id), frames_only.video(entry.record.id)
@@ -139,7 +137,7 @@ def test_it_differs_from_stored_flow_by_the_coding_only(store: Store, frames_onl
         np.testing.assert_array_equal(computed.rgb(range(26)), stored.rgb(range(26)))
         errors.append(np.abs(computed.flow(range(25)).astype(int) - stored.flow(range(25))))
         assert stored.flow(range(25)).std() > 2
-    # Levels of 0 to 255; JPEG moves the flow of small, sharply textured pictures more than that of real ones.
+    # Levels of 0 to 255. JPEG changes the flow of small, sharply textured pictures more than that of real ones.
     assert np.mean(errors) < 1
     sizes = [sum(e.bytes for e in s.select()) for s in (store, frames_only)]
     assert sizes[1] < 0.95 * sizes[0]
@@ -165,14 +163,14 @@ def test_training_computes_flow_in_the_loader(frames_only: Store, run: Run, tmp_
     assert alone.curves("motion")["loss"] == helped.curves("motion")["loss"]
     model = load_checkpoint(alone.model_file("motion"))
     assert model.store_spec == FRAMES_ONLY.to_dict()
-    # The same numbers by every door: prediction computes flow as evaluation does.
+    # Prediction gives the same numbers as evaluation.
     recognizer = Recognizer(model, device="cpu")
     record = frames_only.select("test")[0].record
     expected = recognizer.score(frames_only.video(record.id)).fused
     assert np.array_equal(recognizer.predict(record.path).scores.fused, expected)
 
 
-def test_prediction_computes_only_the_steps_it_looks_at(
+def test_prediction_computes_only_the_flow_that_is_needed(
     frames_only: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tiny_recipe({"motion": {"optimisation": {"schedule": [{"lr": 0.02, "iterations": 1}]}}})
@@ -181,10 +179,10 @@ def test_prediction_computes_only_the_steps_it_looks_at(
     write_video(tmp_path / "long.mp4", (np.roll(texture, t, 1)[:32, :48] for t in range(300)), fps=25)
     decoded = count_decoded(monkeypatch)
     Recognizer(model, device="cpu").predict(tmp_path / "long.mp4", protocol="center")
-    assert len(decoded) == 11  # of one stack of ten
+    assert len(decoded) == 11  # the frames of one stack of ten
 
 
-def test_the_two_kinds_do_not_mix_in_one_store(videos: Path, store: Store, frames_only: Store) -> None:
+def test_a_store_has_either_flow_or_frames_only(videos: Path, store: Store, frames_only: Store) -> None:
     with pytest.raises(StoreError, match="expected a store with frames only, found one with flow in it; prepare into"):
         prepare(read_catalog(videos), store.root, FRAMES_ONLY)
     with pytest.raises(StoreError, match="expected a store with flow in it, found one with frames only; prepare into"):
@@ -192,11 +190,11 @@ def test_the_two_kinds_do_not_mix_in_one_store(videos: Path, store: Store, frame
     SPEC.require_same(FRAMES_ONLY, "a model and a store")
     assert StoreSpec.from_dict(FRAMES_ONLY.to_dict()) == FRAMES_ONLY
     before = {name: value for name, value in SPEC.to_dict().items() if name != "flow_stored"}
-    assert StoreSpec.from_dict(before) == SPEC  # of models from before there was the choice
+    assert StoreSpec.from_dict(before) == SPEC  # flow is stored unless stated
 
 
 @pytest.mark.parametrize("method", ["mv", "raft"])
-def test_what_needs_more_than_frames_or_a_gpu_is_refused(method: str) -> None:
+def test_methods_that_need_the_video_or_a_gpu_are_rejected(method: str) -> None:
     expected = f"by dis, tvl1, farneback, found {method}, which loader processes cannot compute: store it"
     with pytest.raises(StoreError, match=expected):
         StoreSpec(FlowSpec(method), flow_stored=False)
@@ -206,9 +204,9 @@ def test_loader_processes_compute_tvl1_in_torch(videos: Path, tmp_path: Path) ->
     spec = StoreSpec(FlowSpec("tvl1", "fast", short_side=32), flow_stored=False)
     store = tmp_path / "store"
     prepare(read_catalog(videos), store, spec, workers=1)
-    clip = Store.open(store).video(Store.open(store).select("test")[0].record.id)
-    here = clip.flow(range(3, 7))
-    loader = DataLoader([0], batch_size=None, num_workers=1, collate_fn=lambda _: clip.flow(range(3, 7)))
+    frames_video = Store.open(store).video(Store.open(store).select("test")[0].record.id)
+    here = frames_video.flow(range(3, 7))
+    loader = DataLoader([0], batch_size=None, num_workers=1, collate_fn=lambda _: frames_video.flow(range(3, 7)))
     (there,) = loader
     np.testing.assert_array_equal(there, here)
     assert here.std() > 2

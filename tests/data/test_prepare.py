@@ -1,11 +1,8 @@
-"""Preparing a store: bad videos, crashes, interruptions, full disks, and going on afterwards.
-
-Worker processes start by importing the script that was started, so a script that spoils a function when it is
-imported spoils it in the workers too: that is how the failures here are made.
-"""
+"""Preparing a store: unusable videos, crashes, interruptions, full disks, and resuming."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -13,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
+import helpers
 import stresnet.data.workers
 from helpers.jpeg_source import write_jpegs
 from helpers.tiny import Command
@@ -39,62 +36,10 @@ Report = tuple[str, int, int, str]
 SPEC = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))
 GOOD = [f"{label}/Vidéo {n} & [{label}].mp4" for label in ("jump", "wave") for n in range(4)]
 
-SCRIPT = """
-    import os, signal, sys, time
-    from pathlib import Path
-
-    import stresnet.data.prepare
-    from stresnet.data.datasets import read_catalog
-    from stresnet.data.store import StoreSpec
-    from stresnet.errors import StresnetError
-    from stresnet.flow.spec import FlowSpec
-
-    mode, source, store, log, kind = sys.argv[1:]
-    jpegs = kind == "jpegs"
-    encode, sync = getattr(stresnet.data.prepare, "import_jpegs" if jpegs else "encode_video"), os.fsync
-
-    def note(line):
-        with open(log, "a") as stream:
-            stream.write(line + "\\n")
-
-    def encode_or_die(record_id, path, spec, sink):
-        note(f"{os.getpid()} {'torch' in sys.modules}")
-        if mode == "crash" and "2" in record_id:
-            os.kill(os.getpid(), signal.SIGSEGV)
-        return encode(record_id, path, spec, sink)
-
-    def slow_or_full_disk(descriptor):
-        time.sleep(0.15)  # most of a video's time is spent here, with a half-finished file on the disk
-        if mode == "full" and len(list(Path(store).rglob("*.arrow"))) > 2:
-            raise OSError(28, "No space left on device")
-        sync(descriptor)
-
-    stresnet.data.prepare.encode_video = stresnet.data.prepare.import_jpegs = encode_or_die
-    os.fsync = slow_or_full_disk
-
-    def print_done(activity, done, total, detail=""):
-        print(done, flush=True)
-
-    def main():
-        flow = FlowSpec(preset="ultrafast", short_side=48 if jpegs else 32)
-        spec = StoreSpec(flow, flow_stored=kind != "frames only")
-        catalog = read_catalog(source, jpegs=jpegs)
-        try:
-            stresnet.data.prepare.prepare(
-                catalog, store, spec, from_jpegs=jpegs, workers=2, progress=print_done
-            )
-        except StresnetError as error:
-            print(error)
-            sys.exit(1)
-
-    GUARD
-        main()
-"""
-
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight good videos in two classes; a third class with one too short, one that is none and one broken off."""
+    """Eight good videos in two classes; a third class with one too short, one that is not a video and one empty."""
     root = tmp_path_factory.mktemp("source") / "Quelle mit Leerzeichen"
     for seed, name in enumerate([*GOOD, "bad/short.mp4"]):
         rng = np.random.default_rng(seed)
@@ -127,12 +72,8 @@ def copy(prepared: tuple[Path, PrepareSummary, list[Report]], tmp_path: Path) ->
     return tmp_path / "copy"
 
 
-GUARD = 'if __name__ == "__main__":'
-
-
-def start(tmp_path: Path, mode: str, source: Path, kind: str = "videos", guard: str = GUARD) -> subprocess.Popen[str]:
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(SCRIPT).replace("GUARD", guard))
+def start(tmp_path: Path, mode: str, source: Path, kind: str = "videos") -> subprocess.Popen[str]:
+    script = Path(helpers.__file__).with_name("prepare_script.py")
     command = [sys.executable, script, mode, source, tmp_path / "store", tmp_path / "log", kind]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -166,16 +107,16 @@ def test_good_and_bad_videos(prepared: tuple[Path, PrepareSummary, list[Report]]
     assert {e.record.id: e.reason for e in store.entries if e.reason} == failed
     assert summary.bytes == sum(path.stat().st_size for path in root.rglob("*.arrow"))
     for entry in store.select():
-        clip = store.video(entry.record.id)
-        clip.verify()
-        assert clip.meta.id == entry.record.id
+        prepared_video = store.video(entry.record.id)
+        prepared_video.verify()
+        assert prepared_video.meta.id == entry.record.id
         assert (entry.frames, entry.height, entry.width, entry.fps) == (14, 32, 43, 20.0)
     assert half_written(root) == []
     assert [report[:3] for report in reports] == [("preparing videos", done, 11) for done in range(12)]
     assert re.fullmatch(r"(\d+ frames/s, )?3 failed", reports[-1][3])
 
 
-def test_a_bound_that_clips_much_is_told_for_each_video(tmp_path: Path, command: Command) -> None:
+def test_videos_with_much_clipped_flow_are_noted(tmp_path: Path, command: Command) -> None:
     texture = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
     picture = cv2.GaussianBlur(texture, (0, 0), 2)
     for name, step in (("fast", 3), ("still", 0)):
@@ -183,7 +124,7 @@ def test_a_bound_that_clips_much_is_told_for_each_video(tmp_path: Path, command:
         folder.mkdir(parents=True)
         write_video(folder / "one.mp4", (np.roll(picture, step * t, 1) for t in range(12)), fps=25)
     arguments = ("prepare", tmp_path / "source", tmp_path / "store", "--short-side", 64, "--bound", 1.5, "--workers", 1)
-    for _ in range(2):  # clips that are kept tell as well
+    for _ in range(2):  # kept videos are noted, too
         code, _, errors = command(*arguments)
         notes = [line for line in errors.splitlines() if "clipped at ±1.5 px/frame" in line]
         assert (code, len(notes)) == (0, 1)
@@ -193,7 +134,7 @@ def test_a_bound_that_clips_much_is_told_for_each_video(tmp_path: Path, command:
     assert shares["still"] == 0
 
 
-def test_a_video_cut_off_is_used_and_named(tmp_path: Path) -> None:
+def test_a_truncated_video_is_used_and_named(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), dtype=np.uint8)
     folder = tmp_path / "source" / "jump"
     folder.mkdir(parents=True)
@@ -210,7 +151,7 @@ def test_a_video_cut_off_is_used_and_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("platform", "cores", "expected"), [("win32", 96, 61), ("win32", 8, 8), ("linux", 96, 96)])
-def test_workers_by_default(monkeypatch: pytest.MonkeyPatch, platform: str, cores: int, expected: int) -> None:
+def test_default_workers(monkeypatch: pytest.MonkeyPatch, platform: str, cores: int, expected: int) -> None:
     assert usable_cores() >= 1
     with monkeypatch.context() as patch:
         patch.setattr(sys, "platform", platform)
@@ -238,7 +179,7 @@ def jpegs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_at_any_moment_it_goes_on(source: Path, jpegs: Path, tmp_path: Path, kind: str) -> None:
+def test_a_killed_run_can_be_resumed(source: Path, jpegs: Path, tmp_path: Path, kind: str) -> None:
     rng = random.Random(20161107)
     spec, from_jpegs = KINDS[kind]
     source = jpegs if from_jpegs else source
@@ -251,7 +192,7 @@ def test_killed_at_any_moment_it_goes_on(source: Path, jpegs: Path, tmp_path: Pa
     run.communicate()
     store = tmp_path / "store"
     before = finished(store)
-    assert 1 <= before < 8, "the kill came too early or too late to mean anything"
+    assert 1 <= before < 8, "the run was killed too early or too late for this test"
     with pytest.raises(StoreError, match="preparing was not finished"):
         Store.open(store)
     workers = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
@@ -264,8 +205,8 @@ def test_killed_at_any_moment_it_goes_on(source: Path, jpegs: Path, tmp_path: Pa
     summary = prepare(catalog, store, spec, from_jpegs=from_jpegs, workers=2)
     assert summary.kept >= before
     assert summary.kept + summary.done == 8
-    prepare(catalog, tmp_path / "at once", spec, from_jpegs=from_jpegs, workers=1)
-    assert contents(store) == contents(tmp_path / "at once")
+    prepare(catalog, tmp_path / "uninterrupted", spec, from_jpegs=from_jpegs, workers=1)
+    assert contents(store) == contents(tmp_path / "uninterrupted")
 
 
 def alive(pid: int) -> bool:
@@ -276,12 +217,12 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_interrupted_it_stops_at_once_and_cleans_up(source: Path, jpegs: Path, tmp_path: Path, kind: str) -> None:
+def test_an_interrupted_run_stops_at_once_and_cleans_up(source: Path, jpegs: Path, tmp_path: Path, kind: str) -> None:
     run = start(tmp_path, "slow", jpegs if kind == "jpegs" else source, kind)
     assert run.stdout is not None
     for _ in range(6):
         run.stdout.readline()
-    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to every process of the command
+    os.killpg(run.pid, signal.SIGINT)  # a terminal sends it to every process of the command
     _, errors = run.communicate(timeout=60)
     assert run.returncode != 0
     assert errors.count("Traceback") == 1, errors
@@ -292,7 +233,7 @@ def test_interrupted_it_stops_at_once_and_cleans_up(source: Path, jpegs: Path, t
 
 
 @pytest.mark.parametrize("kind", ["videos", "jpegs"])
-def test_a_video_that_kills_its_process(source: Path, jpegs: Path, tmp_path: Path, kind: str) -> None:
+def test_a_video_that_crashes_its_worker(source: Path, jpegs: Path, tmp_path: Path, kind: str) -> None:
     run = start(tmp_path, "crash", jpegs if kind == "jpegs" else source, kind)
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 0, errors
@@ -307,9 +248,9 @@ def test_a_video_that_kills_its_process(source: Path, jpegs: Path, tmp_path: Pat
 @pytest.mark.parametrize("kind", ["videos", "jpegs"])
 def test_a_full_disk_stops_the_run(source: Path, jpegs: Path, tmp_path: Path, kind: str) -> None:
     run = start(tmp_path, "full", jpegs if kind == "jpegs" else source, kind)
-    output, errors = run.communicate(timeout=60)
+    _, errors = run.communicate(timeout=60)
     assert run.returncode == 1, errors
-    message = output.splitlines()[-1]
+    message = errors.splitlines()[-1]
     assert "cannot be written (No space left on device)" in message
     assert "finished videos are kept" in message
     store = tmp_path / "store"
@@ -317,11 +258,26 @@ def test_a_full_disk_stops_the_run(source: Path, jpegs: Path, tmp_path: Path, ki
     assert 1 <= finished(store) < 8
 
 
-def test_a_script_without_guard_is_told(source: Path, tmp_path: Path) -> None:
-    run = start(tmp_path, "plain", source, guard="if True:")
-    output, _ = run.communicate(timeout=60)
+def test_a_script_without_main_guard_fails_with_one_line(source: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"import stresnet.data.prepare as p\np.prepare({str(source)!r}, {str(tmp_path / 'store')!r})\n")
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert run.returncode == 1
-    assert "the worker processes cannot start" in output.splitlines()[-1]
+    assert "StoreError: the worker processes cannot start" in run.stderr.splitlines()[-1]
+
+
+def test_a_folder_of_videos_is_prepared_with_the_default_spec(source: Path, tmp_path: Path) -> None:
+    summary = prepare(source, tmp_path / "store", workers=1)
+    assert (summary.done, len(summary.failed)) == (8, 3)
+    store = Store.open(tmp_path / "store")
+    assert store.spec == StoreSpec(FlowSpec())
+    assert repr(store) == f"Store({str(tmp_path / 'store')!r}, 8 of 11 videos usable, 3 classes)"
+    assert repr(summary).startswith("PrepareSummary(done=8, kept=0, failed=3, frames=112, seconds=")
+    values = json.loads(json.dumps(summary.to_dict()))
+    assert values["failed"] == dict(summary.failed)
+    assert values["empty_classes"] == ["bad"]
+    with pytest.raises(StoreError, match="importing JPEGs needs a spec"):
+        prepare(source, tmp_path / "jpegs", from_jpegs=True)
 
 
 def test_another_split_only_rewrites_the_index(copy: Path, source: Path) -> None:
@@ -341,7 +297,7 @@ def good_only(catalog: Catalog) -> Catalog:
     return Catalog(catalog.name, ("jump", "wave"), records)
 
 
-def test_only_what_changed_is_done_again(copy: Path, source: Path, tmp_path: Path) -> None:
+def test_only_changed_or_damaged_videos_are_prepared_again(copy: Path, source: Path, tmp_path: Path) -> None:
     catalog = good_only(read_catalog(source))
     changed, damaged, gone = (tmp_path / name for name in ("changed.mp4", "damaged.mp4", "gone.mp4"))
     shutil.copy2(catalog.records[0].path, changed)
@@ -360,7 +316,7 @@ def test_only_what_changed_is_done_again(copy: Path, source: Path, tmp_path: Pat
         store.video(entry.record.id).verify()
 
 
-def test_another_spec_is_refused_with_both_printed(copy: Path, source: Path) -> None:
+def test_another_spec_is_rejected_with_both_named(copy: Path, source: Path) -> None:
     before = contents(copy)
     other = StoreSpec(FlowSpec(preset="fast", short_side=64))
     with pytest.raises(FlowSpecError) as error:
@@ -372,7 +328,7 @@ def test_another_spec_is_refused_with_both_printed(copy: Path, source: Path) -> 
     assert contents(copy) == before
 
 
-def test_stale_files_go_and_others_stay(copy: Path, source: Path) -> None:
+def test_only_unfinished_files_are_removed(copy: Path, source: Path) -> None:
     stale = copy / "videos" / "jump" / ".x.mp4.4242.tmp.arrow"
     stale.touch()
     kept = copy / "videos" / "jump" / ".mine.tmp.txt"
@@ -382,7 +338,7 @@ def test_stale_files_go_and_others_stay(copy: Path, source: Path) -> None:
     assert kept.exists()
 
 
-def test_what_cannot_become_a_store(source: Path, tmp_path: Path, copy: Path) -> None:
+def test_folders_that_cannot_become_a_store(source: Path, tmp_path: Path, copy: Path) -> None:
     catalog = read_catalog(source)
     with pytest.raises(StoreError, match="expected a new or empty folder or a store, found a folder with bad in it"):
         prepare(catalog, source, SPEC)
@@ -396,7 +352,7 @@ def test_what_cannot_become_a_store(source: Path, tmp_path: Path, copy: Path) ->
     assert not (tmp_path / "new").exists()
 
 
-def test_two_at_once_are_kept_apart(copy: Path, source: Path) -> None:
+def test_two_runs_at_once_are_rejected(copy: Path, source: Path) -> None:
     fcntl = pytest.importorskip("fcntl")
     with (copy / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""The generated set: its classes need both streams joined, and nothing else gives them away."""
+"""Generated videos: their classes are determined by colour and motion together, and by nothing else."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ GRAY = np.array([0.299, 0.587, 0.114])
 
 
 def color_masks(frames):
-    """Returns the (T, H, W) masks of the red and of the blue window."""
+    """Return the masks of the red and of the blue window, (T,H,W) each."""
     red_minus_blue = frames[..., 0].astype(int) - frames[..., 2]
     return red_minus_blue > 80, red_minus_blue < -80
 
 
 def windows(frames):
-    """Returns the contents (T, side, side, 3) of the red and the blue window of a clip filmed by a still camera."""
+    """Return the red and the blue window of a video with a still camera, (T,side,side,3) each."""
     contents = []
     for mask in color_masks(frames):
         assert np.array_equal(mask[0], mask.any(axis=0))
@@ -41,39 +41,39 @@ def windows(frames):
 
 
 def correlation(earlier, later, shift):
-    """Returns the mean correlation of two stacks (N, h, w) after the earlier is moved by (x, y) pixels."""
+    """Return the mean correlation of two stacks (N,h,w) after shifting the earlier one by (x,y) px."""
     (x, y), (h, w) = shift, earlier.shape[1:]
     a = earlier[:, max(0, -y) : h - max(0, y), max(0, -x) : w - max(0, x)]
     b = later[:, max(0, y) : h + min(0, y), max(0, x) : w + min(0, x)]
     return float(np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b)))
 
 
-def test_classes_are_in_alphabetical_order_as_class_folders_are_read():
+def test_classes_are_in_the_order_of_class_folders():
     assert list(CLASSES) == sorted(CLASSES)
     assert set(CLASSES) == set(RED_DRIFT)
 
 
-def test_same_arguments_give_the_same_clip_and_other_seeds_another():
+def test_rendering_is_determined_by_its_arguments():
     spec = SyntheticSpec(frames=3)
-    clip = render_video(1, 7, spec, split="train")
-    assert clip.shape == (3, spec.height, spec.width, 3)
-    assert clip.dtype == np.uint8
-    assert np.array_equal(clip, render_video(1, 7, spec, split="train"))
-    assert not np.array_equal(clip, render_video(1, 8, spec, split="train"))
-    assert not np.array_equal(clip, render_video(1, 7, spec, split="test"))
+    video = render_video(1, 7, spec, split="train")
+    assert video.shape == (3, spec.height, spec.width, 3)
+    assert video.dtype == np.uint8
+    assert np.array_equal(video, render_video(1, 7, spec, split="train"))
+    assert not np.array_equal(video, render_video(1, 8, spec, split="train"))
+    assert not np.array_equal(video, render_video(1, 7, spec, split="test"))
 
 
 def test_the_class_turns_the_textures_and_changes_nothing_else():
-    clips = [render_video(label, 3, STILL_CAMERA, split="train") for label in range(4)]
-    reference = clips[CLASSES.index("red_right_blue_left")]
+    rendered = [render_video(label, 3, STILL_CAMERA, split="train") for label in range(4)]
+    reference = rendered[CLASSES.index("red_right_blue_left")]
     red, blue = windows(reference)
     outside = ~np.any([mask.any(axis=0) for mask in color_masks(reference)], axis=0)
     turns = {"red_down_blue_up": 3, "red_left_blue_right": 2, "red_right_blue_left": 0, "red_up_blue_down": 1}
-    for name, clip in zip(CLASSES, clips, strict=True):
-        assert np.array_equal(clip[:, outside], reference[:, outside])
-        for mask, expected in zip(color_masks(clip), color_masks(reference), strict=True):
+    for name, video in zip(CLASSES, rendered, strict=True):
+        assert np.array_equal(video[:, outside], reference[:, outside])
+        for mask, expected in zip(color_masks(video), color_masks(reference), strict=True):
             assert np.array_equal(mask, expected)
-        turned_red, turned_blue = windows(clip)
+        turned_red, turned_blue = windows(video)
         assert np.array_equal(turned_red, np.rot90(red, turns[name], axes=(1, 2)))
         assert np.array_equal(turned_blue, np.rot90(blue, turns[name], axes=(1, 2)))
 
@@ -85,9 +85,9 @@ def test_camera_and_noise_do_not_depend_on_the_class():
     near_windows = cv2.dilate((red | blue).any(axis=0).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     assert near_windows.mean() < 0.6
     for label in (1, 2, 3):
-        clip = render_video(label, 3, spec, split="test")
-        assert np.array_equal(clip[:, ~near_windows], reference[:, ~near_windows])
-        for mask, expected in zip(color_masks(clip), (red, blue), strict=True):
+        video = render_video(label, 3, spec, split="test")
+        assert np.array_equal(video[:, ~near_windows], reference[:, ~near_windows])
+        for mask, expected in zip(color_masks(video), (red, blue), strict=True):
             assert np.mean(mask != expected) < 0.02
 
 
@@ -103,7 +103,7 @@ def test_textures_drift_as_the_class_says_and_correlate_as_derived(label):
         assert max(back) < 0.3
 
 
-def test_frames_too_far_apart_share_nothing_wherever_one_looks():
+def test_frames_beyond_the_memory_are_uncorrelated_at_any_shift():
     rng = np.random.default_rng(0)
     spec = SyntheticSpec(frames=3000, window_px=24)
     texture = synthetic._drifting_texture(rng, spec) - 96.0
@@ -112,12 +112,12 @@ def test_frames_too_far_apart_share_nothing_wherever_one_looks():
         shifts = range(0, 16, spec.drift_px)
         return max(abs(correlation(texture[:-lag], texture[lag:], (x, 0))) for x in shifts)
 
-    assert best(MEMORY_FRAMES - 1) == pytest.approx(1 / 12, abs=0.03)  # sin²(30°) / 3: the last that is shared
+    assert best(MEMORY_FRAMES - 1) == pytest.approx(1 / 12, abs=0.03)  # sin²(30°) / 3, the last shared field
     for lag in (MEMORY_FRAMES, MEMORY_FRAMES + 2, 3 * MEMORY_FRAMES):
         assert best(lag) < 0.03
 
 
-def test_one_frame_of_texture_shows_neither_axis_nor_direction():
+def test_a_single_frame_of_texture_is_isotropic():
     texture = np.concatenate(
         [synthetic._drifting_texture(np.random.default_rng(s), SyntheticSpec(frames=200)) for s in range(4)]
     )
@@ -129,7 +129,7 @@ def test_one_frame_of_texture_shows_neither_axis_nor_direction():
     assert [np.var(end) for end in ends] == pytest.approx([np.var(texture)] * 4, rel=0.05)
 
 
-def test_tints_leave_gray_alone_and_clip_nowhere():
+def test_tints_do_not_change_gray_and_do_not_saturate():
     reds, blues = [], []
     for seed in range(12):
         spec = replace(STILL_CAMERA, frames=6)
@@ -144,7 +144,7 @@ def test_tints_leave_gray_alone_and_clip_nowhere():
     assert np.std(reds) == pytest.approx(np.std(blues), rel=0.05)
 
 
-def test_neither_color_has_a_place_of_its_own():
+def test_both_colors_have_the_same_distribution_of_positions():
     spec = SyntheticSpec(frames=1)
     corners = np.array([synthetic._window_corners(np.random.default_rng(seed), spec) for seed in range(2000)])
     red_is_first = corners[:, 0] < corners[:, 1]
@@ -159,10 +159,10 @@ def test_a_linear_probe_on_single_frames_stays_at_chance():
 
     def frames(split, count):
         labels = np.arange(count) % 4
-        clips = [
+        rendered = [
             render_video(int(label), video_seed(0, int(label), i), spec, split=split) for i, label in enumerate(labels)
         ]
-        return np.concatenate(clips), labels
+        return np.concatenate(rendered), labels
 
     def accuracy(planted):
         sets = []
@@ -176,17 +176,17 @@ def test_a_linear_probe_on_single_frames_stays_at_chance():
         return float(np.mean((x_test @ weights).argmax(axis=1) == y_test))
 
     assert accuracy(planted=0.0) < 0.32  # chance 0.25, three standard errors 0.065
-    assert accuracy(planted=8.0) > 0.6  # the same probe does see what is there
+    assert accuracy(planted=8.0) > 0.6  # the probe finds a planted signal
 
 
-def test_color_joined_with_encoded_flow_tells_the_class_and_flow_alone_the_axis(tmp_path):
+def test_color_with_flow_determines_the_class_and_flow_alone_the_axis(tmp_path):
     spec = SyntheticSpec(frames=16)
     for number in range(4):
         for label, name in enumerate(CLASSES):
-            clip = render_video(label, video_seed(1, label, number), spec, split="test")
-            write_video(tmp_path / "clip.mp4", clip, fps=spec.fps, quality_crf=spec.quality_crf)
-            frames = read_video(tmp_path / "clip.mp4", short_side=64).frames
-            assert frames.shape == clip.shape
+            video = render_video(label, video_seed(1, label, number), spec, split="test")
+            write_video(tmp_path / "video.mp4", video, fps=spec.fps, quality_crf=spec.quality_crf)
+            frames = read_video(tmp_path / "video.mp4", short_side=64).frames
+            assert frames.shape == video.shape
             flow = estimate_flow(frames, FlowSpec(short_side=64)).transpose(0, 2, 3, 1)
             red, blue = (flow[mask[:-1]].mean(axis=0) for mask in color_masks(frames))
             along = np.array(RED_DRIFT[name])
@@ -210,12 +210,12 @@ def test_train_and_test_have_backgrounds_of_different_families(split, others, mo
     assert used
 
 
-def test_no_scene_comes_twice_in_a_set():
+def test_no_scene_occurs_twice():
     seeds = [video_seed(0, label, number) for label in range(4) for number in range(200)]
     assert len(set(seeds)) == len(seeds)
 
 
-def test_dataset_has_the_split_and_class_folders_and_tells_how_far_it_is(tmp_path):
+def test_dataset_has_split_and_class_folders_and_reports_progress(tmp_path):
     reports = []
     folder = write_dataset(tmp_path / "set", SMALL_SET, seed=5, progress=lambda *report: reports.append(report))
     assert folder == tmp_path / "set"
@@ -228,11 +228,11 @@ def test_dataset_has_the_split_and_class_folders_and_tells_how_far_it_is(tmp_pat
 
 
 def contents_of(folder):
-    """Returns the frames of every video under the folder, by its path from there."""
+    """Return the frames of every video in a folder, by relative path."""
     return {str(path.relative_to(folder)): read_video(path).frames for path in folder.rglob("*.mp4")}
 
 
-def test_an_interrupted_dataset_is_taken_up_where_it_stopped(tmp_path, monkeypatch):
+def test_an_interrupted_dataset_can_be_resumed(tmp_path, monkeypatch):
     written = []
 
     def failing(path, frames, *, fps, quality_crf):
@@ -251,11 +251,11 @@ def test_an_interrupted_dataset_is_taken_up_where_it_stopped(tmp_path, monkeypat
     write_dataset(tmp_path / "whole", SMALL_SET, seed=5)
     resumed, whole = contents_of(tmp_path / "set"), contents_of(tmp_path / "whole")
     assert resumed.keys() == whole.keys()
-    for name, frames in whole.items():  # the encoder need not give the same bytes twice; another scene is 20 off
+    for name, frames in whole.items():  # the encoder is not deterministic; another scene differs by 20
         assert np.mean(np.abs(frames.astype(int) - resumed[name])) < 3, name
 
 
-def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path):
+def test_a_folder_with_something_else_in_it_is_rejected_and_left_alone(tmp_path):
     write_dataset(tmp_path / "set", SMALL_SET, seed=5)
     with pytest.raises(StoreError, match="other settings"):
         write_dataset(tmp_path / "set", SMALL_SET, seed=6)
@@ -271,6 +271,6 @@ def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ("change", "found"), [({"window_px": 40}, "80 x 64"), ({"width": 81}, "even"), ({"frames": 0}, "at least 1")]
 )
-def test_an_impossible_spec_is_refused(change, found):
+def test_an_impossible_spec_is_rejected(change, found):
     with pytest.raises(StoreError, match=found):
         SyntheticSpec(**change)

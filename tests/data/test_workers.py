@@ -1,4 +1,4 @@
-"""Work shared out among processes: every item answered once, whatever kills a process or interrupts the command."""
+"""The parallel map: one result per item, whatever kills a worker or interrupts the parent process."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from stresnet.data.workers import map_in_processes
 from stresnet.errors import StoreError
 
 
-def die_of_odd(number: int) -> int:
+def die_of_odd_numbers(number: int) -> int:
     if number % 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
 
 
 def die_once(folder: Path) -> str:
-    """A process that is killed for what others did, as by a system short of memory."""
+    """Die at the first call, as a worker does if others use up the memory."""
     try:
         (folder / "seen").touch(exist_ok=False)
     except FileExistsError:
@@ -36,51 +36,51 @@ def die_once(folder: Path) -> str:
     raise AssertionError
 
 
-def refuse_seven(number: int) -> int:
+def fail_at_seven(number: int) -> int:
     if number == 7:
         raise StoreError("seven")
     return number
 
 
 def threads_of(module: str) -> int:
-    """What a process takes for OpenCV, or for torch, imported by the job."""
+    """Return the number of threads that OpenCV or torch uses."""
     return int(import_module("cv2").getNumThreads() if module == "cv2" else import_module("torch").get_num_threads())
 
 
-def nobody_died(item: object) -> Any:
+def must_not_crash(item: object) -> Any:
     raise AssertionError(f"the process of {item!r} died")
 
 
-def shared(job: Any, items: Iterable[Any], workers: int = 2, on_crash: Any = nobody_died) -> list[Any]:
-    return sorted(map_in_processes(job, items, workers, on_crash))
+def sorted_results(function: Any, items: Iterable[Any], workers: int = 2, on_crash: Any = must_not_crash) -> list[Any]:
+    return sorted(map_in_processes(function, items, workers, on_crash))
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_one_answer_an_item(workers: int) -> None:
-    assert shared(math.factorial, range(20), workers) == [math.factorial(n) for n in range(20)]
+def test_every_item_has_one_result(workers: int) -> None:
+    assert sorted_results(math.factorial, range(20), workers) == [math.factorial(n) for n in range(20)]
     assert multiprocessing.active_children() == []
 
 
-def test_each_takes_one_thread() -> None:
-    assert shared(threads_of, ["cv2", "torch"], 1) == [1, 1]
+def test_workers_use_one_thread_each() -> None:
+    assert sorted_results(threads_of, ["cv2", "torch"], 1) == [1, 1]
 
 
-def test_nothing_to_do() -> None:
-    assert shared(math.factorial, []) == []
+def test_no_items() -> None:
+    assert sorted_results(math.factorial, []) == []
 
 
-def test_deaths_are_told_of_their_own_items() -> None:
-    assert shared(die_of_odd, range(7), 3, on_crash=lambda n: -n) == [-5, -3, -1, 0, 2, 4, 6]
+def test_items_that_kill_their_worker_get_the_result_for_crashes() -> None:
+    assert sorted_results(die_of_odd_numbers, range(7), 3, on_crash=lambda n: -n) == [-5, -3, -1, 0, 2, 4, 6]
 
 
-def test_a_process_that_dies_once_is_forgiven(tmp_path: Path) -> None:
-    assert shared(die_once, [tmp_path]) == ["second time"]
+def test_an_item_whose_worker_dies_once_is_retried(tmp_path: Path) -> None:
+    assert sorted_results(die_once, [tmp_path]) == ["second time"]
 
 
-def test_what_a_job_raises_ends_it_all() -> None:
+def test_an_exception_ends_the_workers() -> None:
     seen: list[int] = []
     with pytest.raises(StoreError, match="seven"):
-        seen.extend(map_in_processes(refuse_seven, range(1000), 2, nobody_died))
+        seen.extend(map_in_processes(fail_at_seven, range(1000), 2, must_not_crash))
     assert seen
     assert 7 not in seen
     assert len(seen) < 999
@@ -88,13 +88,13 @@ def test_what_a_job_raises_ends_it_all() -> None:
 
 
 class Interrupted(BaseException):
-    """Ctrl-C that no other code expects."""
+    """A KeyboardInterrupt that nothing else raises or catches."""
 
 
 def run_interrupted(at: float) -> int:
-    """Shares out three items, with Ctrl-C before line number ``at`` of this side's code; returns the lines executed.
+    """Map three items, interrupted before the line number ``at`` that is executed; return the number of lines executed.
 
-    Lines that end the processes do not count: a second Ctrl-C may leave that to the end of the command.
+    Lines that kill the workers do not count: after a second Ctrl-C, they may end with the parent process instead.
     """
     lines = 0
 
@@ -110,17 +110,19 @@ def run_interrupted(at: float) -> int:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        shared(math.factorial, range(3), 2)
+        sorted_results(math.factorial, range(3), 2)
     finally:
         sys.settrace(before)
     return lines
 
 
-def test_interrupted_anywhere_it_ends() -> None:
-    """Ctrl-C comes out wherever it comes in: nothing waits for ever, and no process stays."""
+def test_an_interrupt_at_any_line_ends_the_workers() -> None:
+    """The interrupt is raised wherever it arrives; nothing hangs, and no worker is left."""
     lines = run_interrupted(math.inf)
     assert lines > 50
-    for line in range(1, lines - 10, 2):  # one more or less from run to run: the order of answers differs
+    for line in range(
+        1, lines - 10, 2
+    ):  # the count varies by a few lines between runs: results arrive in another order
         with pytest.raises(Interrupted):
             run_interrupted(line)
         assert multiprocessing.active_children() == []
