@@ -1,4 +1,4 @@
-"""Frames and flow as folders of JPEGs, in the layouts that are found in the world."""
+"""Writing frames and flow as folders of JPEGs, in every supported layout."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LAYOUTS = {
     "two roots of x and y": ("frames/{}/image_{:04}.JPG", "flow/{}/x_{:05}.jpeg", "flow/{}/y_{:05}.jpeg"),
     "plain numbers": ("rgb/{}/{:04}.jpg", "flow/u/{}/{:04}.jpg", "flow/v/{}/{:04}.jpg"),
 }
-"""Patterns of frames, u and v for a video's name and a number."""
+"""Path patterns of frames, u and v, to be formatted with a video's name and a number."""
 
 
 def pictures(frames: int = 14, height: int = 48, width: int = 64, seed: int = 0) -> tuple[Levels, Levels]:
-    """Smooth random frames (T,H,W,3) and flow levels (T,2,H,W), one field more than steps."""
+    """Return smooth random frames (T,H,W,3) and as many fields of flow levels (T,2,H,W)."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 255, (frames, 6, 8, 5), np.uint8)
     big = np.stack([cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC) for picture in small])
@@ -45,7 +45,7 @@ def write_jpegs(
     first: int = 1,
     seed: int = 0,
 ) -> Path:
-    """Writes one video; returns the folder of its frames."""
+    """Write one video, and return the folder of its frames."""
     rgb, flow = pictures(frames, seed=seed)
     jpegs = [simplejpeg.encode_jpeg(picture, 90, "RGB", "420") for picture in rgb]
     u, v = ([gray(level) for level in flow[:fields, axis]] for axis in (0, 1))
@@ -58,5 +58,5 @@ def write_jpegs(
 
 
 def gray(levels: Levels) -> bytes:
-    """A gray JPEG of levels (H,W)."""
+    """Return a gray JPEG of levels (H,W)."""
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(levels[..., None]), 90, "GRAY", "Gray"))

@@ -71,18 +71,18 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 def write_videos(folder: Path) -> Path:
-    """The folder of videos; its name is one that careless code trips over."""
+    """Write the videos, and return their folder; its name has spaces, brackets and accents."""
     return write_dataset(folder / "Vidéos à moi [1]", VIDEOS, seed=3)
 
 
 def prepared(catalog: Catalog, root: Path, spec: StoreSpec = SPEC) -> Store:
-    """A store of a catalog."""
+    """Prepare a catalog, and return the store."""
     prepare(catalog, root, spec, workers=1)
     return Store.open(root)
 
 
 def grouped(source: Path) -> Catalog:
-    """The videos as one catalog without test split, in groups by their number: g1, g2; those of the test split, g3."""
+    """Return the videos as a training split with groups: g1 and g2 by number, and g3 for those of the test split."""
     catalog = read_catalog(source)
     records = tuple(
         replace(r, split="train", group="g3" if r.split == "test" else f"g{r.id[-5]}") for r in catalog.records
@@ -91,6 +91,6 @@ def grouped(source: Path) -> Catalog:
 
 
 def one_line(text: str) -> str:
-    """The only line that was printed."""
+    """Return the text if it is a single line."""
     assert text.count("\n") == 1, text
     return text.strip()

@@ -1,4 +1,4 @@
-"""Clips as networks read them: frames and flow stacks cut from a prepared video, and the training set made of them."""
+"""Clips: frames and flow stacks cut from prepared videos, and data sets of them for training and validation."""
 
 from __future__ import annotations
 
