@@ -1,10 +1,10 @@
-"""Real clips from scratch: UT-Interaction by held-out sequences, arm movements by held-out persons.
+"""Train from scratch on real videos: UT-Interaction by held-out sequences, arm movements by held-out persons.
 
     python benchmarks/real_clips.py CLIPS OUT [--recipe small] [--only ut_interaction]
 
-CLIPS holds index.csv with the columns path, class and group, and the videos it names. For each set of clips this runs
-the same commands that a user would (prepare once, then train and evaluate with some groups held out), joins the test
-videos of all folds, and prints a Markdown table of each stage's top-1 accuracy with its 95 % bootstrap interval.
+CLIPS holds index.csv with the columns path, class and group, and the videos it names. For each data set this runs the
+commands that a user would run (prepare once, then train and evaluate each fold with some groups held out), concatenates
+the test videos of all folds, and prints a Markdown table of each stage's top-1 accuracy with its 95 % interval.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def run_set(name: str, clips: Path, out: Path, recipe: str, short_side: int) -> None:
-    """Prepare, train and evaluate every fold of one set, and print its table."""
+    """Prepare a data set, train and evaluate each fold, and print the table."""
     source, store = out / f"{name}.csv", out / f"{name}-store"
     write_source(name, clips, source)
     stresnet("prepare", source, store, "--short-side", short_side)
@@ -56,7 +56,7 @@ def run_set(name: str, clips: Path, out: Path, recipe: str, short_side: int) -> 
 
 
 def write_source(name: str, clips: Path, target: Path) -> None:
-    """The set as `stresnet prepare` reads it: path, label, group."""
+    """Write the list of a data set for `stresnet prepare`: path, label, group."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with (clips / "index.csv").open(newline="", encoding="utf-8") as lines:
         rows = [row for row in csv.DictReader(lines) if row["path"].startswith(f"{name}/")]
@@ -69,18 +69,18 @@ def write_source(name: str, clips: Path, target: Path) -> None:
 def stresnet(*words: object) -> None:
     command = [sys.executable, "-m", "stresnet", *map(str, words)]
     print("$ stresnet", *map(str, words), file=sys.stderr, flush=True)
-    subprocess.run(command, check=True, stdout=sys.stderr)  # the tables alone go to standard output
+    subprocess.run(command, check=True, stdout=sys.stderr)  # only the tables go to standard output
 
 
 def print_table(name: str, reports: list[Path], minutes: float) -> None:
-    """The folds joined: each row's accuracy over all test videos, and McNemar's p against the last row."""
+    """Print each row's accuracy over the test videos of all folds, and its p-value against the last row."""
     files = sorted((file for file in reports[0].glob("scores-*.parquet")), key=lambda file: file.stat().st_mtime_ns)
     rows = [
         concatenate(tables := [ScoreTable.read(report / file.name) for report in reports], tables[0].name)
         for file in files
     ]
     folds = " | ".join("+".join(held_out) for held_out in FOLDS[name])
-    print(f"\n### {name}: {len(rows[0].labels)} test videos, {len(reports)} folds, {minutes:.1f} minutes in all\n")
+    print(f"\n### {name}: {len(rows[0].labels)} test videos, {len(reports)} folds, {minutes:.1f} minutes\n")
     print(f"| | top-1 | 95 % | mean class | {folds} | p |")
     print("|---|---|---|---|" + "---|" * len(reports) + "---|")
     for row, file in zip(rows, files, strict=True):

@@ -13,28 +13,28 @@ if TYPE_CHECKING:
     from stresnet.data.store import Store
     from stresnet.training import Run
 
-# Read when torch is loaded. Tests use tiny tensors, for which several threads only wait for each other: where other
-# programs are at work too, forty times as long.
+# Read when torch is loaded. On the tiny tensors of tests several threads mostly wait for each other, which takes up to
+# forty times as long on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--record-golden", action="store_true", help="record golden.json anew before comparing with it")
-    parser.addoption("--slow", action="store_true", help="run the tests that take minutes too")
+    parser.addoption("--record-golden", action="store_true", help="record golden.json again before comparing")
+    parser.addoption("--slow", action="store_true", help="also run tests that take minutes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if "slow" in item.keywords and not config.getoption("--slow"):
-            item.add_marker(pytest.mark.skip(reason="takes minutes: run with --slow"))
+            item.add_marker(pytest.mark.skip(reason="takes minutes; run with --slow"))
 
 
-# The fixtures import what they need themselves: most tests can do without torch, which takes seconds to load.
+# Fixtures import what they need: most tests run without torch, which takes seconds to load.
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real videos and official lists beside the checkout; skips where there is none."""
+    """The folder of real videos and official lists beside the checkout; skip if there is none."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not (folder / "clips" / "index.csv").is_file():
         pytest.skip(f"no real clips at {folder}")
@@ -43,7 +43,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve generated videos, {train,test}/class; to be read only."""
+    """Twelve generated videos in {train,test}/class folders; read only."""
     from helpers import tiny
 
     return tiny.write_videos(tmp_path_factory.mktemp("source"))
@@ -51,7 +51,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def store(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The store of those videos; to be read only."""
+    """The store of these videos; read only."""
     from helpers import tiny
     from stresnet.data.datasets import read_catalog
 
@@ -60,7 +60,7 @@ def store(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="session")
 def run(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """All stages of the tiny recipe, trained on that store; to be read only."""
+    """All stages of the tiny recipe, trained on this store; read only."""
     from helpers import tiny
     from stresnet.training import train
 
@@ -69,7 +69,7 @@ def run(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command line in this process: its exit code, stdout and stderr."""
+    """A function that runs a command line in this process and returns its exit code, stdout and stderr."""
     from stresnet.cli.app import run
 
     def call(*arguments: object) -> tuple[int, str, str]:

@@ -1,4 +1,4 @@
-"""The pages that users read point at what is there, and name what exists."""
+"""Links, files, recipes and options named in the documentation exist."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_point_to_files(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8"))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert not missing
     assert "<!--" not in page.read_text("utf-8")
 
 
-def test_the_readme_names_recipes_files_and_targets_that_exist() -> None:
+def test_recipes_files_and_targets_of_the_readme_exist() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert set(re.findall(r"--recipe (\S+)", text)) <= set(packaged_recipes())
     for file in re.findall(r"`((?:docs|model|benchmarks)/[\w./-]+)`", text):
@@ -30,7 +30,7 @@ def test_the_readme_names_recipes_files_and_targets_that_exist() -> None:
     assert set(re.findall(r"^    make (\w+)", text, re.MULTILINE)) <= set(targets)
 
 
-def test_the_readme_options_are_the_commands_options(capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_of_the_readme_exist(capsys: pytest.CaptureFixture[str]) -> None:
     from stresnet.cli.app import run
 
     text = (ROOT / "README.md").read_text("utf-8")

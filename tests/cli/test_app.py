@@ -1,4 +1,4 @@
-"""The command line: every command, what it prints where, and how it exits."""
+"""The commands: what they print to stdout and stderr, and their exit codes."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ ONE_STEP = ["--set", "*.optimisation.schedule=[{lr: 0.01, iterations: 1}]", "--w
 
 @pytest.fixture
 def copy(run: Run, tmp_path: Path) -> Path:
-    """A copy of the trained run that a command may write scores into."""
+    """A copy of the trained run that a command may change."""
     return Path(shutil.copytree(run.folder, tmp_path / "run [b]"))
 
 
 @pytest.fixture
 def scores(tmp_path: Path) -> list[Path]:
-    """Two score files of 20 videos: the first is right on 16, the second on 10 of them and 2 others."""
+    """Two score files of 20 videos: the first is correct on 16, the second on 10 of these and 2 others."""
     labels = np.arange(20) % 3
     files = []
-    for name, right in (("a", range(16)), ("b", [*range(10), 18, 19])):
-        answers = np.where(np.isin(np.arange(20), list(right)), labels, (labels + 1) % 3)
+    for name, correct in (("a", range(16)), ("b", [*range(10), 18, 19])):
+        answers = np.where(np.isin(np.arange(20), list(correct)), labels, (labels + 1) % 3)
         logits = np.eye(3, dtype=np.float32)[answers] * (3 if name == "a" else 1)
         table = ScoreTable(name, "dense25", ("x", "y", "z"), tuple(f"v{i:02}" for i in range(20)), labels, logits)
         files.append(tmp_path / f"{name}.parquet")
@@ -53,10 +53,10 @@ def scores(tmp_path: Path) -> list[Path]:
     return files
 
 
-# ---------------------------------------------------------------- help, and how long it takes
+# ---------------------------------------------------------------- help
 
 
-def test_help_names_the_commands(command: Command) -> None:
+def test_help_lists_all_commands(command: Command) -> None:
     code, out, err = command("--help")
     assert (code, err) == (0, "")
     assert all(name in out for name in COMMANDS)
@@ -70,18 +70,18 @@ def test_help_names_the_commands(command: Command) -> None:
     assert (code, err) == (2, "")
 
 
-def test_help_loads_none_of_the_heavy_libraries() -> None:
+def test_help_loads_no_heavy_libraries() -> None:
     heavy = "{'torch', 'lightning', 'cv2', 'av', 'matplotlib'} & set(sys.modules)"
     script = f"import sys, time; t = time.perf_counter(); import stresnet; print(time.perf_counter() - t, {heavy})"
     script += f"; from stresnet.cli.app import run; run(['--help']); print({heavy})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     lines = done.stdout.splitlines()
     seconds, _, loaded = lines[0].partition(" ")
-    assert float(seconds) < 1  # 1 ms, but the machine may be busy
+    assert float(seconds) < 1  # takes milliseconds unless the machine is busy
     assert loaded == lines[-1] == "set()"
 
 
-def test_the_module_is_the_command() -> None:
+def test_module_runs_the_command_line() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "stresnet", "predict", "no.safetensors", "no.mp4"],
         capture_output=True,
@@ -114,7 +114,7 @@ def test_prepare(command: Command, videos: Path, tmp_path: Path) -> None:
     assert store.spec.jpeg_quality == 95
 
 
-def test_prepare_says_what_it_noticed(command: Command, videos: Path, tmp_path: Path) -> None:
+def test_prepare_prints_notes(command: Command, videos: Path, tmp_path: Path) -> None:
     folder = videos / "test" / "red_up_blue_down"
     shutil.copytree(folder, tmp_path / "clips" / "up [1]")
     options = ["--short-side", "32", "--workers", "1", "--flow", "farneback", "--bound", "10"]
@@ -125,7 +125,7 @@ def test_prepare_says_what_it_noticed(command: Command, videos: Path, tmp_path: 
     assert (store.spec.flow.method, store.spec.flow.bound_px, store.classes) == ("farneback", 10.0, ("up [1]",))
 
 
-def test_prepare_takes_flow_from_the_codec(command: Command, videos: Path, tmp_path: Path) -> None:
+def test_prepare_with_motion_vectors(command: Command, videos: Path, tmp_path: Path) -> None:
     options = ["--short-side", "32", "--workers", "1", "--flow", "mv", "--subtract-median"]
     assert command("prepare", videos / "test", tmp_path / "store", *options)[0] == 0
     store = Store.open(tmp_path / "store")
@@ -133,7 +133,7 @@ def test_prepare_takes_flow_from_the_codec(command: Command, videos: Path, tmp_p
     assert all(store.video(e.record.id).flow(range(25)).std() > 0 for e in store.select())
 
 
-def test_prepare_notes_videos_that_are_listed_no_longer(command: Command, videos: Path, tmp_path: Path) -> None:
+def test_prepare_notes_videos_that_are_no_longer_listed(command: Command, videos: Path, tmp_path: Path) -> None:
     options = ["--short-side", "32", "--workers", "1", "--preset", "ultrafast"]
     assert "note: 12 videos of" not in command("prepare", videos, tmp_path / "store", *options)[2]
     for name in ("one", "two"):
@@ -173,7 +173,7 @@ def test_prepare_names_the_first_of_many_damaged_videos(command: Command, tmp_pa
     assert json.loads(out)["truncated"] == [f"up/{n:02}.mp4" for n in range(22)]
 
 
-def test_prepare_refuses_other_settings(command: Command, videos: Path, tmp_path: Path) -> None:
+def test_prepare_rejects_other_settings(command: Command, videos: Path, tmp_path: Path) -> None:
     options = ["--short-side", "32", "--workers", "1"]
     code, _, err = command("prepare", videos, tmp_path / "store", *options, "--preset", "slow")
     assert code == 1
@@ -203,7 +203,7 @@ def test_train_stage_by_stage(command: Command, store: Store, recipe: Path, tmp_
     assert (story["stage"], story["recipe"]["seed"], story["training"]["steps"]) == ("st-resnet", 3, 1)
 
 
-def test_train_from_given_weights(
+def test_train_from_initial_weights(
     command: Command, store: Store, run: Run, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Any] = {}
@@ -215,7 +215,7 @@ def test_train_from_given_weights(
     assert seen == {"imagenet": odd, "motion": run.model_file("motion"), "st-resnet": odd}
 
 
-def test_train_holds_groups_out(command: Command, videos: Path, recipe: Path, tmp_path: Path) -> None:
+def test_train_with_test_groups(command: Command, videos: Path, recipe: Path, tmp_path: Path) -> None:
     store = prepared(grouped(videos), tmp_path / "store")
     train = ["train", store.root, tmp_path / "run", "--recipe", recipe, *ONE_STEP, "--stage", "motion"]
     code, _, err = command(*train, "--test-group", "g9")
@@ -230,7 +230,7 @@ def test_train_holds_groups_out(command: Command, videos: Path, recipe: Path, tm
 
 
 def test_evaluate(command: Command, store: Store, copy: Path, tmp_path: Path) -> None:
-    options = ["--protocol", "center", "--protocol", "center"]  # twice is once
+    options = ["--protocol", "center", "--protocol", "center"]  # repeated protocols count once
     code, out, err = command("evaluate", copy, store.root, *options, "--json")
     assert code == 0
     rows = json.loads(out)
@@ -272,7 +272,7 @@ def test_predict(command: Command, store: Store, run: Run, tmp_path: Path) -> No
     assert err.splitlines()[-1] == f"failed: {tmp_path / 'no.mp4'}: cannot be read (No such file or directory)"
 
 
-def test_predict_shows_how_far_the_flow_is_on_a_terminal(
+def test_predict_shows_progress_within_a_video_on_a_terminal(
     command: Command, store: Store, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     screen = Console(file=io.StringIO(), force_terminal=True, width=120, force_interactive=True)
@@ -308,7 +308,7 @@ def test_predict_notes_damaged_videos(command: Command, run: Run, tmp_path: Path
     assert one_line(out).startswith(f"{video}: red_")
 
 
-def test_names_that_are_no_text(store: Store, run: Run, tmp_path: Path) -> None:
+def test_file_names_that_are_not_valid_text(store: Store, run: Run, tmp_path: Path) -> None:
     odd = os.fsencode(tmp_path) + b"/caf\xe9.mp4"
     shutil.copyfile(store.select("test")[0].record.path, odd)
     predict = [sys.executable, "-m", "stresnet", "predict", run.folder / "model.safetensors", odd, "--protocol"]
@@ -323,7 +323,7 @@ def test_fuse(command: Command, scores: list[Path], tmp_path: Path) -> None:
     code, out, err = command("fuse", *scores, "--out", tmp_path / "new" / "fused.parquet", "--json")
     assert (code, err) == (0, "")
     a, b, fused = json.loads(out)
-    assert [row["top1"][0] for row in (a, b, fused)] == [0.8, 0.6, 0.8]  # the surer one wins
+    assert [row["top1"][0] for row in (a, b, fused)] == [0.8, 0.6, 0.8]  # the more confident one wins
     first, second, both = (ScoreTable.read(f) for f in (*scores, tmp_path / "new" / "fused.parquet"))
     np.testing.assert_allclose(both.logits, (first.logits + second.logits) / 2)
     assert (a["p_value"], fused["p_value"]) == (1.0, None)
@@ -337,7 +337,7 @@ def test_fuse(command: Command, scores: list[Path], tmp_path: Path) -> None:
     assert a_line.split()[-1] == "0.29"
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of loader processes, from Python 3.12 on
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # from loader processes, since Python 3.12
 def test_demo(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = SyntheticSpec(width=64, height=64, frames=14, window_px=24, train_per_class=1, test_per_class=1)
     load_recipe = stresnet.recipes.load_recipe
@@ -363,7 +363,7 @@ def test_demo(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "training" not in again[2]
 
 
-# ---------------------------------------------------------------- how it ends
+# ---------------------------------------------------------------- exit codes
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_wrong_usage_is_one_line_and_code_2(command: Command, arguments: list[st
     assert line.endswith(" --help")
 
 
-def test_an_error_is_one_line_and_a_traceback_only_if_wanted(command: Command, tmp_path: Path) -> None:
+def test_error_is_one_line_with_traceback_on_request(command: Command, tmp_path: Path) -> None:
     wrong = ["evaluate", tmp_path / "run", tmp_path]
     expected = f"stresnet: {tmp_path}: expected a prepared store, found no store.json; make one with stresnet prepare"
     assert command(*wrong) == (1, "", expected + "\n")
@@ -401,7 +401,7 @@ def test_an_error_is_one_line_and_a_traceback_only_if_wanted(command: Command, t
     assert (code, out) == (1, "")
     assert err.startswith("Traceback (most recent call last):")
     assert err.splitlines()[-1] == expected
-    assert command(*wrong)[2].count("\n") == 1  # the wish lasts for one command
+    assert command(*wrong)[2].count("\n") == 1  # --debug applies to one command only
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ def test_an_error_is_one_line_and_a_traceback_only_if_wanted(command: Command, t
         (MemoryError(), "MemoryError"),
     ],
 )
-def test_what_the_system_refuses_is_one_line(
+def test_system_errors_are_one_line(
     command: Command, monkeypatch: pytest.MonkeyPatch, raised: Exception, line: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -423,7 +423,7 @@ def test_what_the_system_refuses_is_one_line(
     assert command("demo") == (1, "", f"stresnet: {line}\n")
 
 
-def test_out_of_gpu_memory_is_one_line_and_a_fault_of_ours_is_not(
+def test_out_of_gpu_memory_is_one_line_but_other_runtime_errors_are_raised(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
@@ -448,7 +448,7 @@ def test_ctrl_c_is_code_130(command: Command, monkeypatch: pytest.MonkeyPatch) -
     assert one_line(err) == "interrupted; run the same command again to resume"
 
 
-def test_ctrl_c_promises_nothing_where_nothing_is_kept(
+def test_ctrl_c_hints_at_resuming_only_where_possible(
     command: Command, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
@@ -459,15 +459,13 @@ def test_ctrl_c_promises_nothing_where_nothing_is_kept(
     assert (code, out, err.splitlines()[-1]) == (130, "", "interrupted")
 
 
-def test_names_of_the_stages_are_those_of_the_recipe(command: Command, store: Store, recipe: Path) -> None:
+def test_unknown_stage(command: Command, store: Store, recipe: Path) -> None:
     code, _, err = command("train", store.root, recipe.parent / "run", "--recipe", recipe, "--stage", "fusion")
     assert code == 1
     assert one_line(err).endswith(f"has no stage 'fusion': it has {', '.join(STAGES)}")
 
 
-def test_evaluate_names_stages_that_are_not_trained_yet(
-    command: Command, store: Store, run: Run, tmp_path: Path
-) -> None:
+def test_evaluate_notes_untrained_stages(command: Command, store: Store, run: Run, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run.folder, tmp_path / "run"))
     shutil.rmtree(copy / "st-resnet")
     code, out, err = command("evaluate", copy, store.root, "--protocol", "center", "--json")

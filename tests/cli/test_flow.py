@@ -1,4 +1,4 @@
-"""`stresnet flow`: what it prints, what it refuses and how it exits."""
+"""`stresnet flow`: output, rejected input and exit codes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,11 @@ QUICK = ["--short-side", "96"]
 
 @pytest.fixture(scope="module")
 def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six frames, 0.2 s, whose content moves right by 3 px a frame; to be read only."""
+    """Six frames, 0.2 s, that move right by 3 px per frame; read only."""
     return film(tmp_path_factory.mktemp("vidéos [1]") / "right.mp4", shift(3, 0))
 
 
-# ---------------------------------------------------------------- the command
-
-
-def test_the_command(command: Command, right: Path, tmp_path: Path) -> None:
+def test_output(command: Command, right: Path, tmp_path: Path) -> None:
     code, out, err = command("flow", right, tmp_path / "a.png", *QUICK)
     assert code == 0
     assert "6 of 128x96 px, 25 fps" in out
@@ -54,7 +51,7 @@ def test_the_command(command: Command, right: Path, tmp_path: Path) -> None:
     }
 
 
-def test_without_the_motion_of_the_camera(command: Command, right: Path, tmp_path: Path) -> None:
+def test_subtract_median(command: Command, right: Path, tmp_path: Path) -> None:
     code, out, _ = command("flow", right, tmp_path / "a.png", *QUICK, "--subtract-median", "--json")
     assert code == 0
     found = json.loads(out)
@@ -62,11 +59,11 @@ def test_without_the_motion_of_the_camera(command: Command, right: Path, tmp_pat
     assert found["mean_px"] < 0.3
 
 
-@pytest.mark.parametrize(("bound", "told"), [("2.5", True), ("20", False)])
-def test_clipping_is_told_in_one_line(command: Command, right: Path, tmp_path: Path, bound: str, told: bool) -> None:
+@pytest.mark.parametrize(("bound", "noted"), [("2.5", True), ("20", False)])
+def test_clipping_is_noted_in_one_line(command: Command, right: Path, tmp_path: Path, bound: str, noted: bool) -> None:
     code, _, err = command("flow", right, tmp_path / "a.flo", *QUICK, "--at", "0", "--bound", bound)
     assert code == 0
-    if told:
+    if noted:
         line = one_line(err)
         assert line.startswith(f"note: {right}: ")
         assert line.endswith("clipped at ±2.5 px/frame; use a larger --bound or a smaller --short-side")
@@ -74,7 +71,7 @@ def test_clipping_is_told_in_one_line(command: Command, right: Path, tmp_path: P
         assert err == ""
 
 
-def test_a_video_at_rest_and_a_damaged_one(command: Command, tmp_path: Path) -> None:
+def test_static_and_damaged_videos(command: Command, tmp_path: Path) -> None:
     still = film(tmp_path / "still.mp4", shift(0, 0), count=3)
     code, out, _ = command("flow", still, tmp_path / "a.png", *QUICK, "--json")
     assert code == 0
@@ -112,7 +109,7 @@ def test_a_video_at_rest_and_a_damaged_one(command: Command, tmp_path: Path) -> 
         ("a.png", ["--bound", "0"], "bound_px must be a number of pixels above 0"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_code_1(
+def test_failures_are_one_line_and_code_1(
     command: Command, right: Path, tmp_path: Path, out: str, options: list[str], words: str
 ) -> None:
     (tmp_path / "folder.png").mkdir()
@@ -129,7 +126,7 @@ def test_what_cannot_be_done_is_one_line_and_code_1(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_videos_that_are_none(command: Command, tmp_path: Path) -> None:
+def test_invalid_videos(command: Command, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mp4").touch()
     one = encode(tmp_path / "one.mp4", [texture(*SIZE)])
@@ -147,7 +144,7 @@ def test_videos_that_are_none(command: Command, tmp_path: Path) -> None:
     assert not (tmp_path / "out.png").exists()
 
 
-def test_the_video_itself_is_not_written_over(right: Path, tmp_path: Path) -> None:
+def test_the_input_is_not_overwritten(right: Path, tmp_path: Path) -> None:
     before = right.read_bytes()
     with pytest.raises(FlowFileError, match="is the video itself"):
         export_flow(right, right, SPEC)
@@ -157,8 +154,8 @@ def test_the_video_itself_is_not_written_over(right: Path, tmp_path: Path) -> No
     assert right.read_bytes() == before
 
 
-def test_a_disk_that_is_full(right: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told before the work where the size is known, and in one line where it is not."""
+def test_full_disk(right: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk is reported before the work if the size is known, and in one line otherwise."""
     from stresnet.flow.show import export
 
     usage = type("Usage", (), {"free": 1000})
@@ -176,7 +173,7 @@ def no_space(path: Path, data: bytes) -> int:
     raise OSError(28, "No space left on device")
 
 
-def test_a_folder_that_is_read_only(right: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_folder(right: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(FlowFileError, match="is read-only"):
         export_flow(right, tmp_path / "a.png", SPEC)

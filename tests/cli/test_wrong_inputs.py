@@ -1,4 +1,4 @@
-"""What users get wrong, and what happens to them: one clear line, nothing lost, and the exit code that was promised."""
+"""Wrong inputs, full disks and interruptions: one clear line, the documented exit code, and no lost work."""
 
 from __future__ import annotations
 
@@ -49,29 +49,29 @@ def store_copy(store: Store, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def clip(store: Store) -> Path:
-    """A video that is well."""
+    """An intact video."""
     return Path(store.select("test")[0].record.path)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two megabytes."""
+    """A file system of 2 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
     if os.name != "posix" or shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a small disk can be mounted by root on Linux only")
+        pytest.skip("needs root on Linux to mount a small file system")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """Files and folders under names that are not their last."""
+    """Return files and folders that still have a temporary name."""
     return [path for path in folder.rglob(".*") if path.name != ".lock"]
 
 
-def sound(path: Path) -> None:
-    """A video file with sound and no picture."""
+def write_audio_only(path: Path) -> None:
+    """Write a video file with an audio stream only."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=8000, layout="mono")
         samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
@@ -82,7 +82,7 @@ def sound(path: Path) -> None:
 # ---------------------------------------------------------------- sources
 
 
-def test_sources_that_are_none(command: Command, tmp_path: Path, store: Store) -> None:
+def test_invalid_sources(command: Command, tmp_path: Path, store: Store) -> None:
     folder = tmp_path / "an empty folder"
     folder.mkdir()
     (tmp_path / "notes.txt").write_text("path,label")
@@ -102,8 +102,8 @@ def test_sources_that_are_none(command: Command, tmp_path: Path, store: Store) -
     assert not (tmp_path / "store").exists()
 
 
-def test_good_videos_survive_bad_ones(command: Command, clip: Path, tmp_path: Path) -> None:
-    """Every kind of bad file, and of good ones that are unusual, in one run."""
+def test_valid_videos_are_prepared_beside_invalid_ones(command: Command, clip: Path, tmp_path: Path) -> None:
+    """One run with every kind of invalid file and of unusual valid file."""
     folder = tmp_path / "Meine Videos (1) 影片"
     good, odd, bad = (folder / name for name in ("Gut & schön", "unusual", "nothing usable"))
     for sub in (good, odd, bad):
@@ -120,7 +120,7 @@ def test_good_videos_survive_bad_ones(command: Command, clip: Path, tmp_path: Pa
         encode(bad / f"{count} frames.mp4", ramp(count))
     (bad / "zero.mp4").touch()
     (bad / "text.avi").write_text("not a video")
-    sound(bad / "sound only.mp4")
+    write_audio_only(bad / "sound only.mp4")
 
     code, out, err = command("prepare", folder, tmp_path / "store", *TINY)
     assert code == 1
@@ -158,14 +158,14 @@ def test_good_videos_survive_bad_ones(command: Command, clip: Path, tmp_path: Pa
         "variable rate.mkv": (12, 32, 48),
     }
     assert unfinished(tmp_path / "store") == []
-    # the same command again: what is good is kept, what is bad is named again
+    # The same command again keeps the valid videos and names the invalid ones again.
     code, out, again = command("prepare", folder, tmp_path / "store", *TINY)
     assert code == 1
     assert one_line(out).startswith("0 videos prepared, 6 kept, 5 failed;")
     assert again.splitlines()[-7:] == lines
 
 
-def test_no_video_is_usable(command: Command, tmp_path: Path, recipe: Path) -> None:
+def test_no_usable_video(command: Command, tmp_path: Path, recipe: Path) -> None:
     (tmp_path / "clips" / "jump").mkdir(parents=True)
     (tmp_path / "clips" / "jump" / "a.mp4").touch()
     code, _, err = command("prepare", tmp_path / "clips", tmp_path / "store", *TINY)
@@ -176,7 +176,7 @@ def test_no_video_is_usable(command: Command, tmp_path: Path, recipe: Path) -> N
     assert "has no training videos" in one_line(err)
 
 
-def test_a_list_names_a_missing_file(command: Command, clip: Path, tmp_path: Path) -> None:
+def test_list_with_a_missing_file(command: Command, clip: Path, tmp_path: Path) -> None:
     shutil.copyfile(clip, tmp_path / "here.mp4")
     (tmp_path / "list.csv").write_text("path,label,split\nhere.mp4,jump,train\ngone.mp4,jump,test\n")
     code, out, err = command("prepare", tmp_path / "list.csv", tmp_path / "store", *TINY)
@@ -186,7 +186,7 @@ def test_a_list_names_a_missing_file(command: Command, clip: Path, tmp_path: Pat
     assert err.splitlines()[-1] == "failed: gone.mp4: cannot be read (No such file or directory)"
 
 
-def test_of_many_missing_files_the_first_are_named(command: Command, clip: Path, tmp_path: Path) -> None:
+def test_first_of_many_missing_files_are_named(command: Command, clip: Path, tmp_path: Path) -> None:
     rows = [f"gone{n}.mp4,a" for n in range(30)]
     (tmp_path / "list.csv").write_text("\n".join(["path,label", f"{clip},a", *rows]), "utf-8")
     code, _, err = command("prepare", tmp_path / "list.csv", tmp_path / "store", *TINY)
@@ -207,7 +207,7 @@ def test_labels_numbered_from_1(command: Command, clip: Path, tmp_path: Path) ->
     assert Store.open(tmp_path / "store").classes == ("9", "10")
 
 
-def test_the_lists_of_another_data_set(command: Command, tmp_path: Path) -> None:
+def test_lists_of_another_data_set(command: Command, tmp_path: Path) -> None:
     hmdb51, ucf101 = tmp_path / "hmdb51", tmp_path / "ucf101"
     hmdb51.mkdir()
     ucf101.mkdir()
@@ -228,10 +228,10 @@ def test_the_lists_of_another_data_set(command: Command, tmp_path: Path) -> None
     assert not (tmp_path / "store").exists()
 
 
-# ---------------------------------------------------------------- what does not belong together
+# ---------------------------------------------------------------- mismatches
 
 
-def test_another_flow_is_refused_with_both_printed(
+def test_mismatched_flow_is_rejected_and_both_specs_are_named(
     command: Command, videos: Path, store_copy: Path, copy: Path, recipe: Path, tmp_path: Path
 ) -> None:
     before = {p: p.read_bytes() for p in store_copy.rglob("*") if p.is_file()}
@@ -251,7 +251,7 @@ def test_another_flow_is_refused_with_both_printed(
     assert "was started on other data (flow differ)" in one_line(err)
 
 
-def test_a_model_of_other_classes(
+def test_model_with_other_classes(
     command: Command, videos: Path, store: Store, copy: Path, recipe: Path, tmp_path: Path
 ) -> None:
     fewer = prepared(read_catalog(videos / "train"), tmp_path / "fewer")
@@ -269,7 +269,7 @@ def test_a_model_of_other_classes(
     assert out.startswith("trained: motion;")
 
 
-def test_a_start_is_no_model_yet(command: Command, store: Store, run: Run, tmp_path: Path) -> None:
+def test_initial_model_cannot_be_evaluated(command: Command, store: Store, run: Run, tmp_path: Path) -> None:
     start = tmp_path / "start.safetensors"
     save_checkpoint(start, replace(load_checkpoint(run.folder / "model.safetensors"), store_spec={}, trained_on=()))
     code, out, err = command("evaluate", start, store.root)
@@ -286,7 +286,7 @@ def test_crops_larger_than_the_frames_are_noted(command: Command, store: Store, 
     assert err.splitlines()[0] == note + "a smaller --set clips.crop_px"
 
 
-def test_what_is_no_run(command: Command, store: Store, run: Run, recipe: Path, tmp_path: Path) -> None:
+def test_arguments_that_are_not_a_run(command: Command, store: Store, run: Run, recipe: Path, tmp_path: Path) -> None:
     code, out, err = command("evaluate", store.root, run.folder)
     assert (code, out) == (2, "")
     assert "is a prepared store: give the model or run first, then the store" in one_line(err)
@@ -303,9 +303,7 @@ def test_what_is_no_run(command: Command, store: Store, run: Run, recipe: Path, 
     assert one_line(err) == f"stresnet: {tmp_path / 'file'} is a file: name another folder for the run"
 
 
-def test_weights_that_are_no_numbers_end_the_training(
-    command: Command, store: Store, recipe: Path, tmp_path: Path
-) -> None:
+def test_diverging_training_ends_with_an_error(command: Command, store: Store, recipe: Path, tmp_path: Path) -> None:
     rate = ["--set", "motion.optimisation.schedule=[{lr: 1e+30, epochs: 1000}]", "--stage", "motion", "--workers", "0"]
     code, out, err = command("train", store.root, tmp_path / "run", "--recipe", recipe, *rate)
     assert (code, out) == (1, "")
@@ -315,10 +313,12 @@ def test_weights_that_are_no_numbers_end_the_training(
     assert not (tmp_path / "run" / "motion" / "last.ckpt").exists()
 
 
-def test_a_report_that_cannot_be_written_is_told_before_scoring(
+def test_unwritable_report_fails_before_scoring(
     command: Command, store: Store, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stresnet.inference.recognizer.Recognizer.score", lambda *_: pytest.fail("scored in vain"))
+    monkeypatch.setattr(
+        "stresnet.inference.recognizer.Recognizer.score", lambda *_: pytest.fail("scored before checking the folder")
+    )
     (tmp_path / "file").touch()
     code, out, err = command(
         "evaluate", run.folder / "model.safetensors", store.root, "--out", tmp_path / "file", "--split", "train"
@@ -355,7 +355,7 @@ def test_damaged_models(
         assert "Traceback" not in err
 
 
-def test_recipes_that_are_none(command: Command, store: Store, tmp_path: Path) -> None:
+def test_invalid_recipes(command: Command, store: Store, tmp_path: Path) -> None:
     new = tmp_path / "run"
     (tmp_path / "no.yaml").write_text("stages: [")
     (tmp_path / "field.yaml").write_text(yaml.safe_dump({**VALUES, "widht": 1}))
@@ -377,7 +377,7 @@ def test_recipes_that_are_none(command: Command, store: Store, tmp_path: Path) -
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of loader processes, from Python 3.12 on
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_a_damaged_clip_in_training_is_named(
+def test_damaged_video_in_training_is_named(
     command: Command, store_copy: Path, recipe: Path, tmp_path: Path, workers: str
 ) -> None:
     entry = Store.open(store_copy).select("train")[0]
@@ -393,7 +393,7 @@ def test_a_damaged_clip_in_training_is_named(
 
 
 def test_videos_that_cannot_be_predicted(command: Command, run: Run, clip: Path, tmp_path: Path) -> None:
-    sound(tmp_path / "sound.mp4")
+    write_audio_only(tmp_path / "sound.mp4")
     (tmp_path / "zero.mp4").touch()
     encode(tmp_path / "short.mp4", ramp(3))
     videos = [tmp_path / name for name in ("sound.mp4", "zero.mp4", "short.mp4")]
@@ -413,7 +413,7 @@ def test_videos_that_cannot_be_predicted(command: Command, run: Run, clip: Path,
     assert (code, err.splitlines()[-1]) == (1, expected)
 
 
-def test_scores_that_do_not_belong_together(command: Command, run: Run, store: Store, tmp_path: Path) -> None:
+def test_mismatched_scores(command: Command, run: Run, store: Store, tmp_path: Path) -> None:
     model = run.folder / "model.safetensors"
     for split in ("train", "test"):
         out = tmp_path / split
@@ -437,7 +437,7 @@ def test_scores_that_do_not_belong_together(command: Command, run: Run, store: S
 def test_a_full_disk_while_training(
     command: Command, store: Store, recipe: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once at an interim checkpoint, once at the model of a stage; in the end the run is as it would have been."""
+    """The disk is full at an interim checkpoint, then at the model of a stage. The resumed run is unaffected."""
     train = ["train", store.root, tmp_path / "run", "--recipe", recipe, "--workers", "0"]
 
     def full(*_: object, **__: object) -> None:
@@ -452,11 +452,11 @@ def test_a_full_disk_while_training(
         assert "Traceback" not in err
     assert unfinished(tmp_path / "run") == []
 
-    def full_model(*_: object, **__: object) -> None:
+    def full_when_saving(*_: object, **__: object) -> None:
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     with monkeypatch.context() as patch:
-        patch.setattr("stresnet.model.checkpoint.save_file", full_model)
+        patch.setattr("stresnet.model.checkpoint.save_file", full_when_saving)
         code, out, err = command(*train, "--resume")
         assert (code, out) == (1, "")
         assert "appearance/model.safetensors cannot be written (I/O error: No space left" in err.splitlines()[-1]
@@ -499,7 +499,7 @@ def test_a_full_disk_while_evaluating(
     assert unfinished(copy) == []
 
 
-def test_a_disk_that_is_really_full(
+def test_full_file_system(
     command: Command, store: Store, videos: Path, recipe: Path, small_disk: Path, run: Run
 ) -> None:
     folder = small_disk / "run"
@@ -510,7 +510,7 @@ def test_a_disk_that_is_really_full(
     line = err.splitlines()[-1]
     assert line.startswith("stresnet: ")
     assert "No space left on device" in line
-    assert (folder / "appearance" / "model.safetensors").is_file()  # what was finished stays
+    assert (folder / "appearance" / "model.safetensors").is_file()  # finished stages are kept
     assert unfinished(folder) == []
     (small_disk / "filling").write_bytes(bytes(shutil.disk_usage(small_disk).free - 200_000))
     code, out, err = command("prepare", videos, small_disk / "store", *TINY)
@@ -523,7 +523,7 @@ def test_a_disk_that_is_really_full(
     assert command("prepare", videos, small_disk / "store", *TINY)[0] == 0
 
 
-def test_a_temporary_disk_that_is_really_full(
+def test_full_temporary_file_system(
     command: Command, clip: Path, run: Run, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (small_disk / "filling").write_bytes(bytes(shutil.disk_usage(small_disk).free - 20_000))
@@ -577,21 +577,21 @@ def test_no_permission(
             pytest.skip("root may write anywhere")
         locked.chmod(0o500)
     else:
-        # As if the folder could not be written to: everything that is to appear in it passes through one of these.
+        # Simulate a read-only folder: all files and folders are created through one of these.
         mkdir, open_file = Path.mkdir, Path.open
 
-        def refuse(path: Path) -> None:
+        def deny(path: Path) -> None:
             if path.is_relative_to(locked):
                 raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
         def guarded_mkdir(self: Path, *arguments: Any, **options: Any) -> None:
             if not self.exists():
-                refuse(self)
+                deny(self)
             mkdir(self, *arguments, **options)
 
         def guarded_open(self: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
             if mode != "r":
-                refuse(self)
+                deny(self)
             return open_file(self, mode, *arguments, **options)
 
         monkeypatch.setattr(Path, "mkdir", guarded_mkdir)
@@ -611,13 +611,13 @@ def test_no_permission(
         assert "Traceback" not in err
 
 
-# ---------------------------------------------------------------- Ctrl-C, and SIGTERM
+# ---------------------------------------------------------------- Ctrl-C and SIGTERM
 
 
 def interrupt(
     arguments: list[object], sign: str, times: int = 1, by: signal.Signals = signal.SIGINT
 ) -> tuple[int, list[str]]:
-    """Starts a command, presses Ctrl-C once a line of stderr held `sign` so often, and waits for its end."""
+    """Start a command, interrupt it after `times` lines of stderr with `sign`, and return its exit code and stderr."""
     command = [sys.executable, "-m", "stresnet", *map(str, arguments)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -630,7 +630,7 @@ def interrupt(
         if not times:
             break
     time.sleep(0.2)
-    os.killpg(process.pid, by)  # as a terminal does: to all processes of the command
+    os.killpg(process.pid, by)  # to all processes of the command, as a terminal does
     rest = process.communicate(timeout=120)[1]
     return process.returncode, [*lines, *rest.splitlines(keepends=True)]
 
@@ -645,7 +645,7 @@ def assert_interrupted(
 
 
 def test_ctrl_c_while_preparing(command: Command, videos: Path, tmp_path: Path) -> None:
-    # TV-L1 is slow: there is time to press a key.
+    # TV-L1 is slow, which leaves time to interrupt.
     prepare: list[object] = ["prepare", videos / "test", tmp_path / "store", "--flow", "tvl1", *TINY[:3], 1]
     assert_interrupted(*interrupt(prepare, "preparing videos: 1/4"))
     assert unfinished(tmp_path / "store") == []

@@ -168,15 +168,9 @@ def test_the_reach_is_that_of_a_network() -> None:
     assert int(changed.max() - changed.min()) + 1 == reach == 21
 
 
-def test_published_figures() -> None:
-    published = {name: row.published for name, row in table().items() if row.published}
-    assert {name: (p.ucf101, p.hmdb51) for name, p in published.items()} == {
-        "two-stream fusion": (89.5, 60.6),
-        "ST-ResNet-50": (92.8, 65.6),
-        "ST-ResNet*-50": (93.4, 66.4),
-        "ST-MulNet-50/152": (94.2, 68.9),
-    }
-    assert published["ST-ResNet*-50"].recalled == ("hmdb51",)
+def test_only_confirmed_accuracies_are_shown() -> None:
+    published = {name: row.published_ucf101 for name, row in table().items() if row.published_ucf101 is not None}
+    assert published == {"ST-ResNet*-50": 93.4}
 
 
 @pytest.mark.parametrize(
@@ -225,12 +219,18 @@ def test_the_printed_table(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert "…" not in "".join(lines), "cut off"
-    assert lines[0].split() == ["network", "M", "parameters", "clip", "GFLOPs", "reach", "UCF101", "HMDB51"]
+    assert lines[0].split() == ["network", "M", "parameters", "clip", "GFLOPs", "reach", "UCF101"]
     shown = [" ".join(line.split()) for line in lines]
-    assert shown[3] == "ST-ResNet-50 29.3 + 29.3 = 58.6 5 × 224² 104.9 17 92.8 r 65.6 r"
-    assert shown[4] == "ST-ResNet*-50 29.3 + 29.3 = 58.6 11 × 224² 230.7 21 93.4 66.4 r"
+    assert shown[3] == "ST-ResNet-50 29.3 + 29.3 = 58.6 5 × 224² 104.9 17"
+    assert shown[4] == "ST-ResNet*-50 29.3 + 29.3 = 58.6 11 × 224² 230.7 21 93.4"
     notes = " ".join(shown[len(table()) + 1 :])
-    for note in ("two for every multiply-add", "r: recalled", "101 classes", "ST-MulNet-50 by st-mulnet", "small is a"):
+    for note in (
+        "two per multiply-add",
+        "mean of three splits",
+        "101 classes",
+        "ST-MulNet-50 by st-mulnet",
+        "small is a",
+    ):
         assert note in notes
 
 
@@ -242,22 +242,17 @@ def test_the_table_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     row = found[2]
     assert row["flops"] == table()["ST-ResNet-50"].flops
     assert STResNetConfig.from_dict(row["config"]) == table()["ST-ResNet-50"].config
-    assert row["published"] == {
-        "ucf101": 92.8,
-        "hmdb51": 65.6,
-        "paper": "NIPS 2016, arXiv 1611.02155",
-        "recalled": ["ucf101", "hmdb51"],
-    }
+    assert [row["published_ucf101"] for row in found[2:4]] == [None, 93.4]
 
 
 @pytest.mark.usefixtures("_counted")
 def test_the_table_as_markdown(capsys: pytest.CaptureFixture[str]) -> None:
     models(markdown=True)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    assert lines[1] == "| --- | ---: | ---: | ---: | ---: | ---: |"
     rows = lines[2 : 2 + len(table())]
-    assert "| ST-ResNet\\*-50 | 29.3 + 29.3 = 58.6 | 11 × 224² | 230.7 | 21 | 93.4 | 66.4 r |" in rows
-    assert all(row.count(" | ") == 6 for row in rows)
+    assert "| ST-ResNet\\*-50 | 29.3 + 29.3 = 58.6 | 11 × 224² | 230.7 | 21 | 93.4 |" in rows
+    assert all(row.count(" | ") == 5 for row in rows)
     assert lines[2 + len(table())] == ""
     assert all(line.startswith("- ") for line in lines[3 + len(table()) :])
 

@@ -15,15 +15,14 @@ from stresnet.cli.display import console
 if TYPE_CHECKING:
     from stresnet.recipes.networks import ModelRow
 
-COLUMNS = ("network", "M parameters", "clip", "GFLOPs", "reach", "UCF101", "HMDB51")
-RECALLED = "r"
+COLUMNS = ("network", "M parameters", "clip", "GFLOPs", "reach", "UCF101")
 
 
 def models(
     as_json: options.Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
-    """List the networks of the papers and the recipes: size, cost of a clip, reach in time, published accuracy."""
+    """List the networks of the papers and recipes: size, cost per clip, temporal reach, published accuracy."""
     if as_json and markdown:
         raise typer.BadParameter("give either --json or --markdown")
     from stresnet.recipes.networks import model_table
@@ -44,7 +43,7 @@ def models(
 
 
 def _cells(row: ModelRow) -> tuple[str, ...]:
-    """A row as shown: parameters as appearance + motion = whole."""
+    """Return the cells of a row; parameters are shown as appearance + motion = total."""
     streams = (row.appearance_parameters, row.motion_parameters)
     return (
         row.name,
@@ -52,35 +51,25 @@ def _cells(row: ModelRow) -> tuple[str, ...]:
         f"{row.steps} × {row.side_px}²",
         f"{row.flops / 1e9:.1f}",
         str(row.reach_steps),
-        _figure(row, "ucf101"),
-        _figure(row, "hmdb51"),
+        "" if row.published_ucf101 is None else f"{row.published_ucf101:.1f}",
     )
 
 
-def _figure(row: ModelRow, data_set: str) -> str:
-    if row.published is None:
-        return ""
-    mark = f" {RECALLED}" if data_set in row.published.recalled else ""
-    return f"{getattr(row.published, data_set):.1f}{mark}"
-
-
 def _notes(rows: Sequence[ModelRow]) -> list[str]:
-    """What the columns mean, and what the rows are."""
+    """Return explanations of the columns and rows."""
     from stresnet.model.profile import network_name
-    from stresnet.recipes.networks import CLASSES
+    from stresnet.recipes.networks import CLASSES, SOURCE
 
-    papers = dict.fromkeys(row.published.paper for row in rows if row.published)
     caffe = ", ".join(row.name for row in rows if row.config.layout == "caffe")
-    own = {row.name: network_name(row.config) for row in rows if row.recipes == (row.name,)}
-    shared = [f"{row.name} by {', '.join(row.recipes)}" for row in rows if row.recipes and row.name not in own]
+    of_recipe = {row.name: network_name(row.config) for row in rows if row.recipes == (row.name,)}
+    shared = [f"{row.name} by {', '.join(row.recipes)}" for row in rows if row.recipes and row.name not in of_recipe]
     return [
-        f"M parameters: millions, appearance + motion = whole, of {CLASSES} classes",
-        "clip: time steps × px²; GFLOPs: of one forward pass over it, two for every multiply-add",
-        "reach: time steps that one output sees, in a clip long enough",
-        f"UCF101, HMDB51: published top-1 %, mean of three splits ({'; '.join(papers)}); "
-        f"{RECALLED}: recalled, not checked against a second source",
+        f"M parameters: millions, appearance + motion = total, with {CLASSES} classes",
+        "clip: time steps × px²; GFLOPs: of a forward pass over one clip, two per multiply-add",
+        "reach: time steps that one output depends on, in a clip that is long enough",
+        f"UCF101: published top-1 accuracy in %, mean of three splits ({SOURCE}), where confirmed",
         f"layout: caffe for {caffe}, as released; torchvision for all others",
-        f"recipes: {'; '.join(shared)}; " + "; ".join(f"{name} is a narrow {kind}" for name, kind in own.items()),
+        f"recipes: {'; '.join(shared)}; " + "; ".join(f"{name} is a narrow {kind}" for name, kind in of_recipe.items()),
     ]
 
 

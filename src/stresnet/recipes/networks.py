@@ -1,4 +1,4 @@
-"""The table of networks, the papers' and the recipes': what each costs, how far it sees in time, what it reached."""
+"""The table of networks, those of the papers and of the recipes: size, cost, temporal reach, published accuracy."""
 
 from __future__ import annotations
 
@@ -11,47 +11,29 @@ from stresnet.model.profile import flops_of, on_meta, parameters, temporal_reach
 from stresnet.recipes import load_recipe, packaged_recipes
 
 CLASSES = 101
-"""Of every row: UCF101's."""
+"""Number of classes of every row, that of UCF101."""
 
-
-@dataclass(frozen=True)
-class Published:
-    """What a paper reports, the mean over three splits, top-1 in %.
-
-    Attributes:
-        ucf101: on UCF101.
-        hmdb51: on HMDB51.
-        paper: where.
-        recalled: those of the two figures that were recalled from the paper's text and found nowhere else since.
-    """
-
-    ucf101: float
-    hmdb51: float
-    paper: str
-    recalled: tuple[str, ...] = ("ucf101", "hmdb51")
-
-
-NIPS = "NIPS 2016, arXiv 1611.02155"
-CVPR = "CVPR 2017"
+SOURCE = "NIPS 2016, arXiv 1611.02155"
+"""Where the published accuracies are from."""
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """A network and what it costs.
+    """A network and its cost.
 
     Attributes:
-        name: what it is called.
-        config: what it is.
-        steps: T, time steps of the clip that `flops` are of.
+        name: its name.
+        config: its description.
+        steps: T, the time steps of the clip to which `flops` refers.
         side_px: height and width of that clip.
-        appearance_parameters: of the appearance stream; 0 where it is switched off.
-        motion_parameters: of the motion stream; likewise.
-        parameters: of the whole, learned link scales included.
-        flops: of one forward pass over one clip: two for every multiply-add of convolutions and classifiers,
-            zero padding counted as pixels.
-        reach_steps: time steps that one temporal output sees, those beyond the clip's ends counted.
-        recipes: the packaged recipes whose last stage trains this network (the number of classes aside).
-        published: what the paper reports of it, if it does.
+        appearance_parameters: number of parameters of the appearance stream; 0 if it is switched off.
+        motion_parameters: the same for the motion stream.
+        parameters: number of parameters of the network, including learned link scales.
+        flops: of a forward pass over one clip: two per multiply-add of convolutions and classifiers, counting zero
+            padding as pixels.
+        reach_steps: time steps that one temporal output depends on, including those beyond the ends of the clip.
+        recipes: the packaged recipes whose last stage trains this network, whatever the number of classes.
+        published_ucf101: published top-1 accuracy on UCF101 in %, mean of three splits, if confirmed.
     """
 
     name: str
@@ -64,13 +46,12 @@ class ModelRow:
     flops: int
     reach_steps: int
     recipes: tuple[str, ...] = ()
-    published: Published | None = None
+    published_ucf101: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as plain values."""
+        """Return the row as JSON types."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        published = None if self.published is None else vars(self.published)
-        return values | {"config": self.config.to_dict(), "published": published}
+        return values | {"config": self.config.to_dict(), "recipes": list(self.recipes)}
 
 
 @dataclass(frozen=True)
@@ -79,40 +60,30 @@ class _Network:
     config: STResNetConfig
     steps: int = 5
     side_px: int = 224
-    published: Published | None = None
+    published_ucf101: float | None = None
 
 
 _ST_RESNET = STResNetConfig(num_classes=CLASSES)
 _ST_MULNET = _ST_RESNET.replace(temporal="inject", link="multiply", temporal_pool=(5, 1))
 
 _PAPERS = (
-    _Network(
-        "two-stream fusion",
-        _ST_RESNET.replace(temporal=None, link=None),
-        published=Published(89.5, 60.6, NIPS),
-    ),
+    _Network("two-stream fusion", _ST_RESNET.replace(temporal=None, link=None)),
     _Network("ST-ResNet-26", _ST_RESNET.replace(depth=26)),
-    _Network("ST-ResNet-50", _ST_RESNET, published=Published(92.8, 65.6, NIPS)),
-    _Network(
-        "ST-ResNet*-50",
-        _ST_RESNET.replace(temporal_pool=(5, 2)),
-        steps=11,
-        published=Published(93.4, 66.4, NIPS, recalled=("hmdb51",)),
-    ),
+    _Network("ST-ResNet-50", _ST_RESNET),
+    _Network("ST-ResNet*-50", _ST_RESNET.replace(temporal_pool=(5, 2)), steps=11, published_ucf101=93.4),
     _Network("ST-ResNet-101", _ST_RESNET.replace(depth=101)),
     _Network("ST-ResNet-152", _ST_RESNET.replace(depth=152)),
     _Network("ST-MulNet-50", _ST_MULNET),
-    # As the authors released it: the deep motion stream has temporal convolutions in conv2 and conv5 only.
+    # Released code: the deep motion stream has temporal convolutions in conv2 and conv5 only.
     _Network(
         "ST-MulNet-50/152",
         _ST_MULNET.replace(layout="caffe", motion_depth=152, motion_temporal_layers=(2, 5)),
-        published=Published(94.2, 68.9, CVPR),
     ),
 )
 
 
 def model_table() -> list[ModelRow]:
-    """The papers' networks, then those that only a recipe trains; every row is counted, none is looked up."""
+    """Return the networks of the papers, then those that only a recipe trains, with all costs counted."""
     trained = list(_recipe_networks())
     rows = [_row(network, _recipes_of(network, trained)) for network in _PAPERS]
     known = {name for row in rows for name in row.recipes}
@@ -133,7 +104,7 @@ def _row(network: _Network, recipes: Sequence[str]) -> ModelRow:
         flops=flops_of(net, network.steps, network.side_px),
         reach_steps=temporal_reach_steps(config)[-1] + (config.temporal_pool[0] - 1 if config.temporal_pool else 0),
         recipes=tuple(recipes),
-        published=network.published,
+        published_ucf101=network.published_ucf101,
     )
 
 
@@ -142,7 +113,7 @@ def _of_stream(net: STResNet, stream: Stream) -> int:
 
 
 def _recipe_networks() -> Iterator[_Network]:
-    """What the last stage of each packaged recipe trains, under the recipe's name."""
+    """Yield the network that the last stage of each packaged recipe trains, under the recipe's name."""
     for name in packaged_recipes():
         recipe = load_recipe(name)
         last = recipe.stages[-1]
@@ -159,5 +130,5 @@ def _recipes_of(network: _Network, trained: Sequence[_Network]) -> tuple[str, ..
 
 
 def _computed(config: STResNetConfig) -> STResNetConfig:
-    """The config without what only training sees."""
+    """Return the config without the fields that matter in training only."""
     return config.replace(dropout=0.0, motion_dropout=None, temporal_init="identity")
