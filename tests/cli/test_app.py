@@ -27,9 +27,11 @@ from stresnet.data.synthetic import SyntheticSpec
 from stresnet.evaluation.metrics import mcnemar, top_k_accuracy
 from stresnet.evaluation.scores import ScoreTable
 from stresnet.model.checkpoint import read_metadata
+from stresnet.recipes import load_recipe
 from stresnet.training import Run
 
 COMMANDS = ["demo", "prepare", "train", "evaluate", "fuse", "predict", "convert", "models", "flow"]
+GROUPS = ["recipes", "weights"]
 ONE_STEP = ["--set", "*.optimisation.schedule=[{lr: 0.01, iterations: 1}]", "--workers", "0"]
 
 
@@ -59,7 +61,7 @@ def scores(tmp_path: Path) -> list[Path]:
 def test_help_lists_all_commands(command: Command) -> None:
     code, out, err = command("--help")
     assert (code, err) == (0, "")
-    assert all(name in out for name in COMMANDS)
+    assert all(name in out for name in COMMANDS + GROUPS)
     for name in COMMANDS:
         code, out, _ = command(name, "--help")
         assert code == 0
@@ -201,6 +203,18 @@ def test_train_stage_by_stage(command: Command, store: Store, recipe: Path, tmp_
     assert "training motion" not in err
     story = read_metadata(folder / "model.safetensors")
     assert (story["stage"], story["recipe"]["seed"], story["training"]["steps"]) == ("st-resnet", 3, 1)
+
+
+def test_train_with_another_length_rate_and_batch(command: Command, store: Store, recipe: Path, tmp_path: Path) -> None:
+    train = ["train", store.root, tmp_path / "run", "--recipe", recipe, "--stage", "motion", "--workers", "0"]
+    code, _, err = command(*train, "--epochs", "0.5", "--lr", "0.001", "--batch", "2")
+    assert code == 0, err
+    trained = Run.open(tmp_path / "run").recipe
+    optimisation = trained.stage("motion").optimisation
+    assert (optimisation.batch_videos, optimisation.sub_batch_videos) == (2, 2)
+    assert [phase.lr for phase in optimisation.schedule] == [0.001, 0.0001]
+    assert sum(phase.epochs or 0 for phase in optimisation.schedule) == pytest.approx(0.5)
+    assert trained.stage("appearance") == load_recipe(recipe).stage("appearance")
 
 
 def test_train_from_initial_weights(
@@ -378,6 +392,9 @@ def test_demo(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (["prepare", "a", "b", "--dataset", "ucf101"], "--dataset ucf101 needs --splits"),
         (["prepare", "a", "b", "--dataset", "kinetics"], "must be one of folders, csv, ucf101, hmdb51, not 'kinetics'"),
         (["prepare", "a", "b", "--short-side", "16"], "'--short-side'"),
+        (["train", "a", "b", "--epochs", "0"], "--epochs must be a positive number, not 0.0"),
+        (["train", "a", "b", "--lr", "nan"], "--lr must be a positive number, not nan"),
+        (["train", "a", "b", "--batch", "0"], "'--batch'"),
         (["prepare", "a", "b", "--split", "4"], "'--split'"),
         (["prepare", "a", "b", "--jpeg-quality", "0"], "'--jpeg-quality'"),
         (["prepare", "a", "b", "--jpeg-quality", "101"], "'--jpeg-quality'"),

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from stresnet import __version__
-from stresnet.cli import weights
+from stresnet.cli import recipes, weights
 from stresnet.cli.convert import convert
 from stresnet.cli.demo import demo
 from stresnet.cli.display import errors
@@ -36,7 +36,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     models,
     flow,
 )
-GROUPS = {"weights": weights.app}
+GROUPS = {"recipes": recipes.app, "weights": weights.app}
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and SIGTERM, as shells count them. Typer turns Ctrl-C into the first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -30,6 +31,30 @@ Changes = Annotated[
         show_default=False,
     ),
 ]
+Epochs = Annotated[
+    float | None,
+    typer.Option(
+        help="Length of each stage that is trained, in passes over the training videos; its phases keep their "
+        "proportions.",
+        show_default=False,
+    ),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        "--lr",
+        help="First learning rate of each stage that is trained; later rates keep their ratio to it.",
+        show_default=False,
+    ),
+]
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        help="Videos per iteration. The videos per forward pass are lowered to a divisor of it if necessary.",
+        min=1,
+        show_default=False,
+    ),
+]
 Init = Annotated[
     list[str] | None,
     typer.Option(
@@ -52,6 +77,9 @@ def train(
     run: Run,
     recipe: RecipeName = "small",
     changes: Changes = None,
+    epochs: Epochs = None,
+    lr: LearningRate = None,
+    batch: Batch = None,
     stage: Annotated[str | None, typer.Option(help="Train this stage only.")] = None,
     init: Init = None,
     test_group: TestGroup = None,
@@ -62,11 +90,15 @@ def train(
     """Train the stages of a recipe, each from the ones before it."""
     from stresnet.data.store import Store
     from stresnet.recipes import load_recipe
+    from stresnet.recipes.adjust import adjust
     from stresnet.training import train as run_train
 
+    for name, value in (("--epochs", epochs), ("--lr", lr)):
+        if value is not None and not 0 < value < math.inf:
+            raise typer.BadParameter(f"{name} must be a positive number, not {value}")
     starts = _fetch_initial_weights(init or [])
     prepared = Store.open(store)
-    chosen = load_recipe(recipe, changes or [])
+    chosen = adjust(load_recipe(recipe, changes or []), epochs=epochs, lr=lr, batch_videos=batch, stage=stage)
     for warning in _warnings(prepared, chosen, bool(test_group)):
         note(warning)
     with Bar() as bar:
