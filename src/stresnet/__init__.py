@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from stresnet.data.prepare import prepare
     from stresnet.evaluation import evaluate
     from stresnet.flow import FlowSpec, estimate_flow
-    from stresnet.inference.recognizer import Prediction, Recognizer
+    from stresnet.inference.prediction import Prediction
+    from stresnet.inference.recognizer import Recognizer
     from stresnet.media import read_video
     from stresnet.model import STResNet, STResNetConfig
     from stresnet.recipes import load_recipe
@@ -58,7 +59,7 @@ __all__ = [
 
 _MODULES = {
     "FlowSpec": "stresnet.flow",
-    "Prediction": "stresnet.inference.recognizer",
+    "Prediction": "stresnet.inference.prediction",
     "Recognizer": "stresnet.inference.recognizer",
     "STResNet": "stresnet.model",
     "STResNetConfig": "stresnet.model",

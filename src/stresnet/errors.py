@@ -31,6 +31,10 @@ class DownloadError(StresnetError):
     """A file cannot be fetched, or is not the file it should be."""
 
 
+class UnreachableError(DownloadError):
+    """A server cannot be reached."""
+
+
 class RecipeError(StresnetError):
     """A recipe is not valid, or cannot be run as asked."""
 

@@ -23,7 +23,8 @@ from stresnet.evaluation import Evaluation, evaluate
 from stresnet.evaluation.metrics import top_k_accuracy
 from stresnet.evaluation.scores import ScoreTable
 from stresnet.flow import FlowSpec
-from stresnet.inference.recognizer import Recognizer, VideoScores
+from stresnet.inference.prediction import VideoScores
+from stresnet.inference.recognizer import Recognizer
 from stresnet.model import load_checkpoint, save_checkpoint
 from stresnet.model.checkpoint import read_metadata
 from stresnet.progress import Progress

@@ -1,4 +1,4 @@
-"""A web server of this machine for tests: with and without ranges, breaking off, changing, and a hub in small."""
+"""A local web server for tests: with and without ranges, interrupted, changing, and as a small hub."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Asked(NamedTuple):
-    """A request as it came: what for, and from which byte on ("" for all)."""
+    """A request: its method, path and Range header."""
 
     method: str
     path: str
@@ -27,17 +30,17 @@ class Asked(NamedTuple):
 
 @dataclass
 class Page:
-    """What is at an address.
+    """A page and how it is served.
 
     Attributes:
         data: the bytes.
-        headers: sent along with them, such as an ETag.
-        status: from 300 on for a redirect or an error, of which `data` is the body.
-        ranges: whether a request for a part is answered with the part.
-        cuts: so many bytes of the first, second … answer are sent before the connection is closed.
-        wait: where given, what follows the first half is sent only once it is set.
-        reset: whether an answer that is cut ends in a reset rather than an orderly close.
-        failures: so many requests are answered with 503 first.
+        headers: sent with them, such as an ETag.
+        status: 300 or more for a redirect or an error, with `data` as its body.
+        ranges: whether range requests are answered with the range.
+        cuts: number of bytes of the first, second … answer after which the connection is closed.
+        wait: the second half of the answer is sent only after this is set.
+        reset: whether a cut connection is reset instead of closed.
+        failures: number of requests that are first answered with 503.
     """
 
     data: bytes = b""
@@ -51,7 +54,7 @@ class Page:
 
 
 class Web:
-    """A running server: its address, what lies there, and what was asked for."""
+    """A running server: its URL, its pages and the requests so far."""
 
     def __init__(self) -> None:
         self.pages: dict[str, Page] = {}
@@ -62,12 +65,12 @@ class Web:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def put(self, path: str, data: bytes, *, tag: str = "", **fields: object) -> str:
-        """Lay bytes at a path; the address of them."""
+        """Put bytes at a path and return their URL."""
         self.pages[path] = Page(data, {"ETag": tag} if tag else {}, **fields)  # type: ignore[arg-type]
         return self.url + path
 
     def put_repo(self, repo: str, files: dict[str, bytes], revision: str = "main", commit: str = COMMIT) -> None:
-        """Lay a repository of the hub there, as the hub's client asks for one."""
+        """Serve a repository as the hub does."""
         described = {"id": repo, "sha": commit, "siblings": [{"rfilename": f} for f in files]}
         listing = Page(json.dumps(described).encode(), {"Content-Type": "application/json"})
         self.pages[f"/api/models/{repo}/revision/{revision}"] = listing
@@ -78,11 +81,11 @@ class Web:
             self.pages[f"/{repo}/resolve/{revision}/{file}"] = Page(data, headers)
 
     def ranges(self, path: str) -> list[str]:
-        """From where on a path was asked for, request by request."""
+        """Return the Range headers of the GET requests for a path."""
         return [a.range for a in self.asked if a.path == path and a.method == "GET"]
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop the server."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -90,12 +93,21 @@ class Web:
 
 @contextmanager
 def web_server() -> Iterator[Web]:
-    """A server for the time of the block."""
+    """Run a server for the duration of the block."""
     web = Web()
     try:
         yield web
     finally:
         web.close()
+
+
+def use_as_hub(url: str, monkeypatch: pytest.MonkeyPatch, cache: Path | None = None) -> None:
+    """Point the hub's client to a server and a cache, as HF_ENDPOINT and HF_HUB_CACHE do before it is imported."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    if cache:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
 
 
 def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
@@ -117,13 +129,13 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
 
         def _send(self, page: Page) -> None:
             data, status, headers = page.data, page.status, dict(page.headers)
-            found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
             if found and page.ranges:
-                start = int(found[1])
+                start, stop = int(found[1]), min(int(found[2] or len(data)) + 1, len(data))
                 if start >= len(data):
                     return self._answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
-                headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-                data, status = data[start:], 206
+                headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+                data, status = data[start:stop], 206
             cut = page.cuts.pop(0) if page.cuts and self.command == "GET" else len(data)
             self._answer(status, data, headers, cut, page.wait)
             if page.reset and cut < len(data):

@@ -1,7 +1,8 @@
-"""Recognition: each protocol against a plain loop that follows the method's text, and one number for every door."""
+"""Recognition: each protocol against a plain loop that follows the paper; all entry points give the same scores."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,9 @@ from stresnet.data.prepared_video import PreparedVideo
 from stresnet.data.store import Store
 from stresnet.errors import CheckpointError, FlowSpecError, StresnetError, VideoError
 from stresnet.flow import FlowSpec
-from stresnet.inference.recognizer import Protocol, Recognizer, VideoScores, ranked
+from stresnet.inference.prediction import Prediction, VideoScores, ranked
+from stresnet.inference.protocols import Protocol
+from stresnet.inference.recognizer import Recognizer
 from stresnet.media import write_video
 from stresnet.model import Checkpoint, Preprocessing, STResNet
 from stresnet.training import Run
@@ -125,13 +128,13 @@ def test_dense25(clip: PreparedVideo, temporal_pool: tuple[int, int] | None) -> 
     assert np.abs(unmirrored[1] - expected[1]).max() > 1e-3, "the clip cannot tell whether it is mirrored"
 
 
-def test_dense25_widens_what_is_lower_than_a_crop(clip: PreparedVideo) -> None:
+def test_dense25_enlarges_frames_smaller_than_a_crop(clip: PreparedVideo) -> None:
     found = checkpoint(crop_px=40)
     whole_frame = (0, 8, 32, 80, 40, 80)
     assert_scores(Recognizer(found).score(clip), by_hand(found, clip, DENSE, [whole_frame], [False, True]))
 
 
-def test_a_model_that_knows_left_from_right_never_flips(clip: PreparedVideo) -> None:
+def test_views_are_not_mirrored_if_training_was_not(clip: PreparedVideo) -> None:
     found = checkpoint(mirror=False)
     whole_frame = (0, 16, 32, 64, 32, 64)
     recognizer = Recognizer(found)
@@ -175,7 +178,7 @@ def test_one_stream_alone(clip: PreparedVideo) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["dense25", "center"])
-def test_a_file_and_its_prepared_clip_get_the_same_bits(
+def test_file_and_prepared_video_give_identical_scores(
     run: Run, store: Store, tmp_path: Path, protocol: Protocol
 ) -> None:
     record = store.select("test")[1].record
@@ -186,11 +189,13 @@ def test_a_file_and_its_prepared_clip_get_the_same_bits(
     found = recognizer.predict(video, protocol=protocol)
     for name in ("appearance", "motion", "fused"):
         assert np.array_equal(getattr(found.scores, name), getattr(expected, name))
-    assert np.array_equal(recognizer.judge(store.video(record.id), protocol=protocol).scores.fused, expected.fused)
+    assert np.array_equal(
+        recognizer.predict_prepared(store.video(record.id), protocol=protocol).scores.fused, expected.fused
+    )
 
 
-def test_what_a_prediction_says(clip: PreparedVideo) -> None:
-    found = Recognizer(checkpoint()).judge(clip, top=2)
+def test_prediction(clip: PreparedVideo) -> None:
+    found = Recognizer(checkpoint()).predict_prepared(clip, top=2)
     logits = found.scores.fused.astype(np.float64)
     softmax = np.exp(logits) / np.exp(logits).sum()
     best, second = np.argsort(-logits)[:2]
@@ -200,13 +205,13 @@ def test_what_a_prediction_says(clip: PreparedVideo) -> None:
     assert found.top[1][1] == pytest.approx(softmax[second])
 
 
-def test_progress_of_a_prediction_and_what_could_be_decoded(clip: PreparedVideo, tmp_path: Path) -> None:
+def test_predict_reports_progress_and_truncation(clip: PreparedVideo, tmp_path: Path) -> None:
     video = tmp_path / "noise.mp4"
     write_video(video, np.random.default_rng(0).integers(0, 255, (40, 32, 48, 3), np.uint8), fps=25)
-    told: list[tuple[str, int, int]] = []
+    reported: list[tuple[str, int, int]] = []
     recognizer = Recognizer(checkpoint())
-    found = recognizer.predict(video, protocol="crop10x25", progress=lambda *now: told.append(now))
-    assert told == [
+    found = recognizer.predict(video, protocol="crop10x25", progress=lambda *now: reported.append(now))
+    assert reported == [
         *(("computing flow", n, 40) for n in range(1, 41)),
         *(("scoring", n, 5) for n in range(5)),
     ]
@@ -215,16 +220,14 @@ def test_progress_of_a_prediction_and_what_could_be_decoded(clip: PreparedVideo,
     found = recognizer.predict(video, protocol="center")
     assert 15 <= found.frames <= 30
     assert found.truncated
-    assert (recognizer.judge(clip).frames, recognizer.judge(clip).truncated) == (31, False)
+    assert (recognizer.predict_prepared(clip).frames, recognizer.predict_prepared(clip).truncated) == (31, False)
 
 
-def test_ties_go_to_the_earlier_class_and_large_logits_do_no_harm() -> None:
-    label, probability, top = ranked(("a", "b", "c"), np.float32([0, 3e38, 3e38]), 9)
-    assert (label, probability) == ("b", 0.5)
-    assert top == (("b", 0.5), ("c", 0.5), ("a", 0.0))
+def test_ranking_breaks_ties_by_class_order_and_survives_large_logits() -> None:
+    assert ranked(("a", "b", "c"), np.float32([0, 3e38, 3e38]), 9) == (("b", 0.5), ("c", 0.5), ("a", 0.0))
 
 
-def test_videos_that_cannot_be_judged(run: Run, tmp_path: Path) -> None:
+def test_unusable_videos_raise(run: Run, tmp_path: Path) -> None:
     recognizer = Recognizer(run.folder / "model.safetensors")
     frames = np.zeros((10, 48, 64, 3), np.uint8)
     write_video(tmp_path / "short.mp4", frames, fps=25)
@@ -238,21 +241,21 @@ def test_videos_that_cannot_be_judged(run: Run, tmp_path: Path) -> None:
         recognizer.score(encoded("long", tmp_path / "long.mp4", other))
     assert str(SPEC.flow) in str(error.value)
     assert str(other.flow) in str(error.value)
-    with pytest.raises(ValueError, match="no protocol 'dense': give one of dense25, crop10x25, center"):
+    with pytest.raises(ValueError, match="unknown protocol 'dense': expected one of dense25, crop10x25, center"):
         recognizer.predict(tmp_path / "long.mp4", protocol="dense")
-    with pytest.raises(CheckpointError, match="names no recipe"):
+    with pytest.raises(CheckpointError, match="has no recipe"):
         Recognizer(recognizer.checkpoint.replace(recipe={})).predict(tmp_path / "long.mp4", protocol="center")
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "xpu"])
-def test_a_device_that_is_not_there_is_named(device: str) -> None:
+def test_unavailable_device_raises(device: str) -> None:
     with pytest.raises(StresnetError, match=f"device '{device}' cannot be used") as error:
         Recognizer(checkpoint(), device=device)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 120
 
 
-def test_what_is_no_model(tmp_path: Path, run: Run) -> None:
+def test_files_that_are_not_models_raise(tmp_path: Path, run: Run) -> None:
     whole = (run.folder / "model.safetensors").read_bytes()
     for name, content in {"cut": whole[:-100], "empty": b"", "text": b"not a model"}.items():
         (tmp_path / name).write_bytes(content)
@@ -261,5 +264,32 @@ def test_what_is_no_model(tmp_path: Path, run: Run) -> None:
         assert "\n" not in str(error.value)
     with pytest.raises(CheckpointError, match=r"no model at .*nowhere"):
         Recognizer(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="is a folder"):
-        Recognizer(run.folder)
+    with pytest.raises(CheckpointError, match=r"has no model.safetensors: expected a checkpoint or the folder of a"):
+        Recognizer(tmp_path)
+
+
+def test_run_folder_is_accepted(run: Run) -> None:
+    assert Recognizer(run.folder).checkpoint.stage == Recognizer(run.folder / "model.safetensors").checkpoint.stage
+
+
+def test_reprs_are_short(clip: PreparedVideo) -> None:
+    recognizer = Recognizer(checkpoint(), device="cpu")
+    assert repr(recognizer) == "Recognizer(ST-ResNet-26, 3 classes, cpu)"
+    found = recognizer.predict_prepared(clip)
+    assert repr(found) == f"Prediction({found.label!r}, {found.probability:.1%}, 31 frames)"
+    assert repr(found.scores) == "VideoScores(appearance + motion, 3 classes)"
+    assert repr(VideoScores(None, found.scores.motion)) == "VideoScores(motion, 3 classes)"
+
+
+def test_prediction_as_json_values() -> None:
+    scores = VideoScores(None, np.float32([0.5, -1]))
+    found = Prediction("a", 0.75, (("a", 0.75), ("b", 0.25)), scores, frames=31, truncated=True).to_dict()
+    assert json.loads(json.dumps(found)) == found
+    assert found == {
+        "label": "a",
+        "probability": 0.75,
+        "top": [{"label": "a", "probability": 0.75}, {"label": "b", "probability": 0.25}],
+        "frames": 31,
+        "truncated": True,
+        "scores": {"appearance": None, "motion": [0.5, -1.0], "fused": [0.5, -1.0]},
+    }

@@ -1,4 +1,4 @@
-"""Recognisers on the hub: folders for real, a hub of this machine over real sockets, and what the model card says."""
+"""Models in folders and on the hub (a local server over real sockets), and their model cards."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ import torch
 from huggingface_hub import HfApi, ModelCard
 from safetensors import SafetensorError
 
-from helpers.web import Web, web_server
+from helpers.web import Web, use_as_hub, web_server
 from stresnet.data.store import Store
-from stresnet.errors import CheckpointError
+from stresnet.errors import CheckpointError, StresnetError, UnreachableError
 from stresnet.evaluation import evaluate
 from stresnet.inference.recognizer import Recognizer
 from stresnet.model import Checkpoint, Preprocessing, STResNet, STResNetConfig, load_checkpoint
 from stresnet.training import Run
-from stresnet.weights.hub import model_card
+from stresnet.weights.model_card import model_card
 
 SCORE = {
     "store": "park|1",
@@ -41,30 +41,23 @@ SCORE = {
 
 @pytest.fixture(autouse=True)
 def _here_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No proxy and no token of the machine's."""
+    """Use no proxy and no token of this machine."""
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("HF_TOKEN", "")
     yield
     huggingface_hub.close_session()
 
 
-def stand_in(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the hub's client ask a server of this machine, as HF_ENDPOINT would if set before the client is loaded."""
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
-    template = url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     with web_server() as web:
-        stand_in(web.url, monkeypatch)
+        use_as_hub(web.url, monkeypatch)
         yield web
 
 
 @pytest.fixture(scope="module")
 def folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained model as `save_pretrained` lays it out; to be read only."""
+    """Return a folder with a trained model that `save_pretrained` wrote; tests only read it."""
     place = tmp_path_factory.mktemp("saved") / "ein Modell"
     Recognizer(run.folder / "model.safetensors", device="cpu").save_pretrained(place)
     return place
@@ -84,9 +77,9 @@ def assert_same(found: Checkpoint, expected: Checkpoint) -> None:
     assert all(torch.equal(value, weights[key]) for key, value in found.model.state_dict().items())
 
 
-def refusal(repo: object, **options: Any) -> str:
-    """The one line that loading ends with."""
-    with pytest.raises(CheckpointError) as caught:
+def load_error(repo: object, **options: Any) -> str:
+    """Return the one-line error of loading a model."""
+    with pytest.raises(StresnetError) as caught:
         Recognizer.from_pretrained(str(repo), **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -95,7 +88,7 @@ def refusal(repo: object, **options: Any) -> str:
 # ---------------------------------------------------------------- folders
 
 
-def test_a_folder_gives_the_recogniser_back(folder: Path, run: Run, store: Store) -> None:
+def test_folder_round_trip(folder: Path, run: Run, store: Store) -> None:
     original = Recognizer(run.folder / "model.safetensors", device="cpu")
     found = Recognizer.from_pretrained(folder, device="cpu")
     assert type(found) is Recognizer
@@ -106,10 +99,10 @@ def test_a_folder_gives_the_recogniser_back(folder: Path, run: Run, store: Store
             assert np.array_equal(getattr(found.score(clip), stream), getattr(original.score(clip), stream))
 
 
-def test_what_is_in_the_folder(folder: Path, run: Run) -> None:
+def test_folder_contents(folder: Path, run: Run) -> None:
     files = contents(folder)
     assert set(files) == {"model.safetensors", "README.md", "config.json"}
-    assert files["model.safetensors"] == (run.folder / "model.safetensors").read_bytes(), "the checkpoint as it is"
+    assert files["model.safetensors"] == (run.folder / "model.safetensors").read_bytes(), "copied byte for byte"
     checkpoint = load_checkpoint(folder / "model.safetensors")
     assert files["README.md"].decode() == model_card(checkpoint)
     config = json.loads(files["config.json"])
@@ -122,7 +115,7 @@ def test_what_is_in_the_folder(folder: Path, run: Run) -> None:
     }
 
 
-def test_saving_again_spares_an_edited_card(folder: Path, tmp_path: Path) -> None:
+def test_saving_again_keeps_an_edited_card(folder: Path, tmp_path: Path) -> None:
     recognizer = Recognizer.from_pretrained(folder)
     (tmp_path / "README.md").write_text("mine", "utf-8")
     (tmp_path / "config.json").write_text("{}", "utf-8")
@@ -130,14 +123,12 @@ def test_saving_again_spares_an_edited_card(folder: Path, tmp_path: Path) -> Non
     files = contents(tmp_path)
     assert files.pop("README.md") == b"mine"
     assert files == {name: data for name, data in contents(folder).items() if name != "README.md"}
-    recognizer.save_pretrained(tmp_path / "licensed", model_card_kwargs={"license": "mit", "repo": "me/net"})
-    card = ModelCard((tmp_path / "licensed" / "README.md").read_text("utf-8"))
-    assert card.data.license == "mit"
-    assert 'from_pretrained("me/net")' in card.text
+    recognizer.save_pretrained(tmp_path / "licensed", license="mit")
+    assert ModelCard((tmp_path / "licensed" / "README.md").read_text("utf-8")).data.license == "mit"
 
 
 def locked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing new be written to a folder, as if without permission; root may write anywhere."""
+    """Make writes to a folder fail as without permission; root could write anywhere."""
     write = Path.write_bytes
 
     def refuse(self: Path, data: bytes) -> int:
@@ -149,13 +140,13 @@ def locked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def full(tensors: object, file: Path, metadata: object) -> None:
-    """A disk that takes the first bytes of a model."""
+    """Fail like a disk that is full after the first bytes of a model."""
     file.write_bytes(b"half")
     raise SafetensorError("I/O error: No space left on device (os error 28)")
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_folder_that_cannot_be_written(
+def test_unwritable_folder_stays_unchanged(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
     recognizer = Recognizer.from_pretrained(folder, device="cpu")
@@ -165,7 +156,7 @@ def test_a_folder_that_cannot_be_written(
         for name in ("model.safetensors", "config.json"):
             (place / name).write_bytes(b"precious")
     for breaks, said in (
-        (lambda patch: locked(place, patch), f"{place} cannot be written (Permission denied): mend that"),
+        (lambda patch: locked(place, patch), f"{place} cannot be written (Permission denied): fix that"),
         (lambda patch: patch.setattr("stresnet.model.checkpoint.save_file", full), "No space left on device"),
     ):
         with monkeypatch.context() as patch:
@@ -179,29 +170,23 @@ def test_a_folder_that_cannot_be_written(
     assert contents(place) == contents(folder)
 
 
-def test_a_file_where_the_folder_should_be(folder: Path, tmp_path: Path) -> None:
+def test_saving_to_a_file_raises(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("precious")
     recognizer = Recognizer.from_pretrained(folder, device="cpu")
     for place in (file, file / "below"):
         with pytest.raises(CheckpointError) as caught:
             recognizer.save_pretrained(place)
-        assert str(caught.value).startswith(f"{place} cannot be written (it is no folder): mend that")
+        assert str(caught.value).startswith(f"{place} cannot be written (not a folder): fix that")
     assert file.read_text() == "precious"
 
 
-def test_names_that_are_no_text_are_written(folder: Path, tmp_path: Path) -> None:
+def test_class_names_that_are_not_valid_unicode(folder: Path, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(folder / "model.safetensors")
     odd = checkpoint.replace(classes=("caf\udce9", *checkpoint.classes[1:]))
     Recognizer(odd, device="cpu").save_pretrained(tmp_path / "odd")
     assert json.loads((tmp_path / "odd" / "config.json").read_text("utf-8"))["classes"][0] == "caf\udce9"
     assert Recognizer.from_pretrained(tmp_path / "odd").classes == odd.classes
-
-
-def test_the_mixin_keeps_no_second_network(folder: Path) -> None:
-    checkpoint = load_checkpoint(folder / "model.safetensors")
-    assert Recognizer(checkpoint, device="cpu")._hub_mixin_config == {}
-    assert Recognizer(checkpoint, device="cpu").checkpoint is checkpoint
 
 
 def test_config_json_is_not_read(folder: Path, tmp_path: Path) -> None:
@@ -213,39 +198,35 @@ def test_config_json_is_not_read(folder: Path, tmp_path: Path) -> None:
     assert Recognizer.from_pretrained(tmp_path).classes == Recognizer.from_pretrained(folder).classes
 
 
-def test_folders_that_hold_no_model(tmp_path: Path, run: Run) -> None:
-    assert refusal(tmp_path) == (
-        f"{tmp_path} holds no model.safetensors: give a folder that save_pretrained or training wrote"
+def test_folders_without_a_model_raise(tmp_path: Path, run: Run) -> None:
+    assert load_error(tmp_path) == (
+        f"{tmp_path} has no model.safetensors: expected a checkpoint or the folder of a finished run"
     )
-    model = run.folder / "model.safetensors"
-    assert refusal(model) == f"{model} is a file: give its folder, or load the file with Recognizer({str(model)!r})"
     (tmp_path / "model.safetensors").write_bytes(b"not a model")
-    assert "is not a model, or is truncated" in refusal(tmp_path)
-    assert Recognizer.from_pretrained(run.folder).checkpoint.stage == "st-resnet"  # the folder of a run is one too
+    assert "is not a model, or is truncated" in load_error(tmp_path)
+    assert Recognizer.from_pretrained(run.folder).checkpoint.stage == "st-resnet"
 
 
 # ---------------------------------------------------------------- the hub
 
 
-def test_a_repository(hub: Web, folder: Path, tmp_path: Path) -> None:
+def test_load_from_the_hub(hub: Web, folder: Path, tmp_path: Path) -> None:
     hub.put_repo("me/net", contents(folder))
     found = Recognizer.from_pretrained("me/net", cache_dir=tmp_path, device="cpu")
     assert_same(found.checkpoint, load_checkpoint(folder / "model.safetensors"))
-    assert list(tmp_path.rglob("model.safetensors")), "in the folder that was named"
+    assert list(tmp_path.rglob("model.safetensors")), "in the given folder"
     files = [a.path.rpartition("/")[2] for a in hub.asked if a.method == "GET" and "resolve" in a.path]
-    assert files == ["config.json", "model.safetensors"]  # the hub counts downloads by the first
+    assert files == ["config.json", "model.safetensors"]  # the hub counts requests of config.json
     asked = len(hub.asked)
     assert Recognizer.from_pretrained("me/net", cache_dir=tmp_path, local_files_only=True).classes == found.classes
     assert len(hub.asked) == asked
     Recognizer.from_pretrained("me/net", cache_dir=tmp_path)
-    assert not [a for a in hub.asked[asked:] if a.method == "GET" and "resolve" in a.path], "fetched twice"
+    assert not [a for a in hub.asked[asked:] if a.method == "GET" and "resolve" in a.path], "downloaded twice"
     Recognizer.from_pretrained("me/net", cache_dir=tmp_path, force_download=True)
     assert len(hub.ranges("/me/net/resolve/main/model.safetensors")) == 2
 
 
-def test_a_revision_and_a_token(
-    hub: Web, folder: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_revision_and_token(hub: Web, folder: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.put_repo("me/net", contents(folder))
     motion = run.folder / "motion" / "model.safetensors"
     hub.put_repo("me/net", {"model.safetensors": motion.read_bytes()}, revision="v1", commit="f" * 40)
@@ -256,20 +237,20 @@ def test_a_revision_and_a_token(
             tokens.append(token)
             super().__init__(token=token)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("stresnet.weights.hub.HfApi", Spy)
+    monkeypatch.setattr("huggingface_hub.HfApi", Spy)
     old = Recognizer.from_pretrained("me/net", revision="v1", cache_dir=tmp_path, token=False)
     assert old.checkpoint.stage == "motion"
     assert Recognizer.from_pretrained("me/net", cache_dir=tmp_path, token="mine").checkpoint.stage == "st-resnet"
     assert tokens == [False, "mine"]
 
 
-def test_what_the_hub_refuses(hub: Web, folder: Path, tmp_path: Path) -> None:
+def test_hub_errors(hub: Web, folder: Path, tmp_path: Path) -> None:
     hub.put_repo("me/other", {"README.md": b"#", "a.bin": b"", "b.bin": b"", "c.bin": b""})
-    assert refusal("me/other", cache_dir=tmp_path) == (
-        "me/other holds no model.safetensors but README.md, a.bin, b.bin …: give a repository that push_to_hub made"
+    assert load_error("me/other", cache_dir=tmp_path) == (
+        "me/other has no model.safetensors; its files of weights: a.bin, b.bin, c.bin"
     )
     hub.put_repo("me/empty", {})
-    assert "holds no model.safetensors but nothing:" in refusal("me/empty", cache_dir=tmp_path)
+    assert load_error("me/empty", cache_dir=tmp_path).endswith("its files of weights: none")
     for path, code, status in (
         ("/api/models/me/gone", "RepoNotFound", 401),
         ("/api/models/me/net/revision/v9", "RevisionNotFound", 404),
@@ -281,15 +262,20 @@ def test_what_the_hub_refuses(hub: Web, folder: Path, tmp_path: Path) -> None:
             hub.put_repo("me/gated", {"model.safetensors": b""})
         hub.put(path, b"{}", status=status)
         hub.pages[path].headers = {"X-Error-Code": code} if code else {}
-    no_repository = "no folder here, and no repository on the hub or a private one: check the name, or log in with"
-    assert refusal("me/gone", cache_dir=tmp_path).startswith(f"me/gone: {no_repository} `hf auth login`")
-    assert refusal("me/net", revision="v9", cache_dir=tmp_path).startswith("me/net: the repository has no revision v9:")
-    gated = refusal("me/gated", cache_dir=tmp_path)
-    assert gated.startswith(f"me/gated: the repository is gated: accept its terms at {hub.url}/me/gated, then log in")
-    assert refusal("me/secret", cache_dir=tmp_path).startswith("me/secret: the hub refuses access (403): log in")
-    assert refusal("me/odd", cache_dir=tmp_path).startswith("me/odd: the hub answers with status 418: ")
+    gone = load_error("me/gone", cache_dir=tmp_path)
+    assert gone.startswith("me/gone: not found on the hub, or private (401): check the name, or log in with `hf auth")
+    assert load_error("me/net", revision="v9", cache_dir=tmp_path).startswith(
+        "me/net: the repository has no revision v9:"
+    )
+    gated = load_error("me/gated", cache_dir=tmp_path)
+    assert gated.startswith(
+        f"me/gated: access to the repository is gated: accept its terms at {hub.url}/me/gated, then log"
+    )
+    assert load_error("me/secret", cache_dir=tmp_path).startswith("me/secret: the hub denies access (403): log in")
+    assert load_error("me/odd", cache_dir=tmp_path).startswith("me/odd: the hub answers with status 418: ")
     for name in ("no/such/folder", "run 1", "me/n--t"):
-        assert refusal(name) == f"{name}: no folder here, and no name on the hub: give a folder, or owner/name"
+        expected = "not a folder, and not a name on the hub: expected a folder or owner/name"
+        assert load_error(name) == f"{name}: {expected}"
 
 
 def test_without_network(hub: Web, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,19 +284,21 @@ def test_without_network(hub: Web, folder: Path, tmp_path: Path, monkeypatch: py
     hub.put("/api/models/me/net", b"", status=503)
     assert Recognizer.from_pretrained("me/net", cache_dir=tmp_path).checkpoint.stage == "st-resnet"  # the copy
     nowhere = "http://127.0.0.1:9"  # where nothing listens
-    stand_in(nowhere, monkeypatch)
+    use_as_hub(nowhere, monkeypatch)
     assert Recognizer.from_pretrained("me/net", cache_dir=tmp_path).checkpoint.stage == "st-resnet"
-    message = f"me/new: the hub at {nowhere} was not reached, and no copy is here: connect once to fetch it"
-    assert refusal("me/new", cache_dir=tmp_path) == message
-    assert refusal("me/new", cache_dir=tmp_path, local_files_only=True) == message
-    anew = refusal("me/net", cache_dir=tmp_path, force_download=True)
+    message = f"me/new/model.safetensors: the hub at {nowhere} cannot be reached, and the file is not in the cache"
+    assert load_error("me/new", cache_dir=tmp_path).startswith(message)
+    with pytest.raises(UnreachableError):
+        Recognizer.from_pretrained("me/new", cache_dir=tmp_path)
+    assert "is not in the cache" in load_error("me/new", cache_dir=tmp_path, local_files_only=True)
+    anew = load_error("me/net", cache_dir=tmp_path, force_download=True)
     assert anew.startswith(f"me/net: the hub at {nowhere} cannot be reached (")
     with pytest.raises(CheckpointError, match=r"^me/net: the hub at .* cannot be reached"):
         Recognizer.from_pretrained(folder).push_to_hub("me/net", token="mine")
 
 
 class PushServer:
-    """As much of the hub as a push needs: repositories are made, all files are taken within the commit."""
+    """The parts of the hub that a push needs: create repositories and branches, accept files within a commit."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -362,14 +350,14 @@ def _push_handler(server: PushServer) -> type[BaseHTTPRequestHandler]:
 @pytest.fixture
 def taking(monkeypatch: pytest.MonkeyPatch) -> Iterator[PushServer]:
     server = PushServer()
-    stand_in(server.url, monkeypatch)
+    use_as_hub(server.url, monkeypatch)
     yield server
     server.close()
 
 
-def test_a_push_and_back(taking: PushServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_round_trip(taking: PushServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recognizer = Recognizer.from_pretrained(folder, device="cpu")
-    address = recognizer.push_to_hub("me/net", token="mine", private=True, model_card_kwargs={"license": "mit"})
+    address = recognizer.push_to_hub("me/net", token="mine", private=True, license="mit")
     assert address == f"{taking.url}/me/net/commit/{'a' * 40}"
     pushed = contents(folder)
     card = model_card(recognizer.checkpoint, repo="me/net", license="mit")
@@ -378,29 +366,32 @@ def test_a_push_and_back(taking: PushServer, folder: Path, tmp_path: Path, monke
     created = json.loads(next(body for path, _, body in taking.asked if path == "/api/repos/create"))
     assert (created["name"], created["organization"]) == ("net", "me")
     with web_server() as web:
-        stand_in(web.url, monkeypatch)
+        use_as_hub(web.url, monkeypatch)
         web.put_repo("me/net", taking.files)
         assert_same(Recognizer.from_pretrained("me/net", cache_dir=tmp_path).checkpoint, recognizer.checkpoint)
 
 
-def test_a_push_that_spares_the_card(taking: PushServer, folder: Path) -> None:
-    Recognizer.from_pretrained(folder).push_to_hub("me/net", token="mine", ignore_patterns="README.md")
-    assert set(taking.files) == {"model.safetensors", "config.json"}
+def test_push_to_a_branch(taking: PushServer, folder: Path) -> None:
+    Recognizer.from_pretrained(folder).push_to_hub("me/net", token="mine", branch="v2", commit_message="Retrained")
+    paths = [path for path, _, _ in taking.asked]
+    assert "/api/models/me/net/branch/v2" in paths
+    commit = next(body for path, _, body in taking.asked if path == "/api/models/me/net/commit/v2")
+    assert json.loads(commit.splitlines()[0])["value"]["summary"] == "Retrained"
 
 
-def test_a_push_that_is_refused(taking: PushServer, folder: Path) -> None:
+def test_push_without_permission_raises(taking: PushServer, folder: Path) -> None:
     taking.status = 401
-    with pytest.raises(CheckpointError, match=r"^me/net: .*log in with `hf auth login`, or give a token$"):
+    with pytest.raises(CheckpointError, match=r"^me/net: .*log in with `hf auth login`, or set HF_TOKEN$"):
         Recognizer.from_pretrained(folder).push_to_hub("me/net", token="expired")
 
 
 # The hub's client leaves its temporary folder to the garbage collector when a push fails.
 @pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")
-def test_a_card_that_is_refused(taking: PushServer, folder: Path) -> None:
+def test_push_of_a_rejected_card_raises(taking: PushServer, folder: Path) -> None:
     taking.complaint = '"license" must be one of [mit, …]'
     with pytest.raises(CheckpointError) as caught:
-        Recognizer.from_pretrained(folder).push_to_hub("me/net", token="mine", model_card_kwargs={"license": "my own"})
-    message = f"me/net: the hub does not take it: Invalid metadata in README.md. - {taking.complaint}"
+        Recognizer.from_pretrained(folder).push_to_hub("me/net", token="mine", license="my own")
+    message = f"me/net: the hub rejects it: Invalid metadata in README.md. - {taking.complaint}"
     assert str(caught.value) == message
     assert not taking.files
     del caught
@@ -559,6 +550,6 @@ def test_evaluation_fills_the_card(run: Run, store: Store, tmp_path: Path) -> No
     recognizer = Recognizer(own / "model.safetensors")
     (score,) = recognizer.checkpoint.scores
     assert score["store"] == "Vidéos à moi [1]"
-    card = str(recognizer.generate_model_card())
+    card = model_card(recognizer.checkpoint)
     assert f"| {score['videos']} of Vidéos à moi \\[1\\], test | dense25 | " in card
     assert "trained on Vidéos à moi [1]\n" in card.split("---")[1]

@@ -1,4 +1,4 @@
-"""Released weights: the list, where a file is looked for and what it must be, and the commands."""
+"""Released weights: the list, mirrors and digests, and the commands."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from pydantic import ValidationError
 
 import stresnet.weights.released
 from helpers.tiny import Command, one_line
-from helpers.web import Web, web_server
-from stresnet.errors import DownloadError
-from stresnet.weights.download import UnreachableError
+from helpers.web import Web, use_as_hub, web_server
+from stresnet.errors import DownloadError, UnreachableError
 from stresnet.weights.released import Release, _Template, get_released, release, releases
 
 ST_RES = "/pub/feichtenhofer/st-res"
@@ -27,11 +26,11 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Web]:
-    """A server that all releases are said to lie on; and a cache and a working folder of the test's."""
+    """Return a server that all releases are on; the cache and the working folder are temporary."""
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("STRESNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("STRESNET_MIRRORS", raising=False)
-    monkeypatch.setattr("stresnet.weights.download.WAIT_SEC", 0.0)
+    monkeypatch.setattr("stresnet.weights.fetch.WAIT_SEC", 0.0)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     with web_server() as server:
@@ -40,7 +39,7 @@ def web(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Web]:
 
 
 def move(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all releases lie on another server."""
+    """Move all releases to another server."""
     here = tuple(r.model_copy(update={"urls": tuple(base + urlsplit(u).path for u in r.urls)}) for r in LISTED)
     monkeypatch.setattr(stresnet.weights.released, "releases", lambda: here)
 
@@ -48,8 +47,8 @@ def move(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
 LISTED = releases()
 
 
-def refusal(name: str, **options: object) -> str:
-    """The one line that getting it ends with."""
+def get_error(name: str, **options: object) -> str:
+    """Return the one-line error of getting a release."""
     with pytest.raises(DownloadError) as caught:
         get_released(name, **options)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
@@ -83,7 +82,7 @@ def test_the_list() -> None:
 
 @pytest.mark.parametrize(
     ("name", "files"),
-    [  # put together by hand from the authors' scripts
+    [  # composed by hand from the authors' scripts
         ("appearance-ucf101-1", ["st-res/ts-base/ucf101-img-resnet50-split1-dr0.mat"]),
         (
             "motion-hmdb51-2",
@@ -113,18 +112,18 @@ def test_the_list() -> None:
         ),
     ],
 )
-def test_names_of_files(name: str, files: list[str]) -> None:
+def test_file_names(name: str, files: list[str]) -> None:
     assert list(release(name).urls) == [f"http://ftp.tugraz.at/pub/feichtenhofer/{file}" for file in files]
 
 
-def test_names_that_are_not_in_the_list() -> None:
-    line = "no released weights are called 'st-resnet-ucf101'; did you mean st-resnet-ucf101-3 or st-resnet-ucf101-2 or"
+def test_unknown_names() -> None:
+    line = "there are no released weights named 'st-resnet-ucf101': did you mean st-resnet-ucf101-3 or"
     with pytest.raises(DownloadError, match=line):
         release("st-resnet-ucf101")
-    with pytest.raises(DownloadError, match=r"'Zebra'; `stresnet weights list` names them all$"):
+    with pytest.raises(DownloadError, match=r"'Zebra': `stresnet weights list` lists them all$"):
         release("Zebra")
     for name in ("https://x.org/a.mat", "released.mat"):
-        with pytest.raises(DownloadError, match=r"; of a file or an address, `stresnet convert` makes a model$"):
+        with pytest.raises(DownloadError, match=r"; for a file or a URL, use `stresnet convert`$"):
             release(name)
 
 
@@ -132,7 +131,7 @@ def test_names_that_are_not_in_the_list() -> None:
     "wrong",
     [{"datasets": ["kinetics"]}, {"folder": "http://x.org/a"}, {"files": []}, {"sha256": "xyz"}, {"colour": 1}],
 )
-def test_what_is_no_entry_of_the_list(wrong: dict[str, object]) -> None:
+def test_invalid_entries_of_the_list(wrong: dict[str, object]) -> None:
     good = {"name": "a", "title": "A", "datasets": ["imagenet"], "folder": "http://x.org/", "files": ["a"]}
     values = {**good, "source": "here"}
     assert [r.name for r in _Template.model_validate(values).releases()] == ["a"]
@@ -149,26 +148,27 @@ def test_candidates_are_tried_in_turn(web: Web) -> None:
     assert release(STAR).fetched is None
     path = get_released(STAR)
     assert path.read_bytes() == DATA
-    assert [a.path for a in web.asked] == [STAR_FILE, dashed]
+    assert list(dict.fromkeys(a.path for a in web.asked)) == [STAR_FILE, dashed]
     assert release(STAR).fetched == path
     web.pages.clear()
-    assert get_released(STAR) == path  # the first candidate is not asked for again
-    assert len(web.asked) == 2
+    asked = len(web.asked)
+    assert get_released(STAR) == path  # the first candidate is not requested again
+    assert len(web.asked) == asked
 
 
-def test_what_nobody_has(web: Web) -> None:
-    line = refusal(STAR)
-    assert line.startswith(f"{STAR}: {web.url}{STAR_FILE}: no such file on the server (404); check the address; ")
-    assert line.count("(404)") == 2
-    assert line.endswith("a folder or server that has the file can be given as a mirror")
+def test_file_that_no_place_has(web: Web) -> None:
+    line = get_error(STAR)
+    assert line.startswith(f"{STAR}: {web.url}{STAR_FILE}: no such file on the server: check the address; ")
+    assert line.count("no such file on the server") == 2
+    assert line.endswith("if you have the file, give its folder with --mirror")
 
 
-def test_a_dead_server_is_asked_once(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_is_tried_once(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     with web_server() as gone:
         move(gone.url, monkeypatch)
     with pytest.raises(UnreachableError) as caught:
         get_released(STAR)
-    assert str(caught.value).count("cannot reach 127.0.0.1") == 1
+    assert str(caught.value).count("cannot be reached") == 1
 
 
 def test_mirrors_come_first(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,13 +178,15 @@ def test_mirrors_come_first(web: Web, tmp_path: Path, monkeypatch: pytest.Monkey
     folder.mkdir()
     path = get_released(STAR, mirrors=[str(folder), f"{web.url}/mirror/"])
     assert path.read_bytes() == DATA
-    assert [a.path for a in web.asked] == [urlsplit(url).path]
-    assert get_released(STAR) == path  # wherever it came from, it is here
+    assert {a.path for a in web.asked} == {urlsplit(url).path}
+    asked = len(web.asked)
+    assert get_released(STAR) == path  # from the cache
     motion = release("motion-ucf101-1").urls[0].rpartition("/")[2]
     (folder / motion).write_bytes(DATA)
     monkeypatch.setenv("STRESNET_MIRRORS", f" {web.url}/none , {folder},")
     assert get_released("motion-ucf101-1") == folder / motion
-    assert [a.path for a in web.asked[1:]] == [  # each candidate there, in its folder and by its bare name
+    paths = list(dict.fromkeys(a.path for a in web.asked[asked:]))
+    assert paths == [  # each candidate, in its folder and by its bare name
         f"/none/st-res/ts-base/{motion}",
         f"/none/{motion}",
         f"/none/st-res/ts-base/{motion.replace('101-', '101-flow-')}",
@@ -196,81 +198,78 @@ def test_mirrors_come_first(web: Web, tmp_path: Path, monkeypatch: pytest.Monkey
     assert get_released("appearance-ucf101-1") == below
 
 
-def test_mirrors_that_are_none(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_mirrors(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     web.put(STAR_FILE, DATA)
     (tmp_path / "file").write_bytes(DATA)
-    line = "expected a folder or base URL, found no such folder; check its name"
-    assert refusal(STAR, mirrors=["no/folder"]) == f"mirror 'no/folder': {line}"
-    assert refusal(STAR, mirrors=["owner/name"]) == f"mirror 'owner/name': {line}"  # nor is it the hub's
-    assert refusal(STAR, mirrors=[""]) == f"mirror '': {line}"
-    assert refusal(STAR, mirrors=["https://exam..ple/"]) == (
-        "https://exam..ple/: expected the name of a server after ://, found 'exam..ple'; check the address"
-    )
-    assert "expected a folder or base URL, found a file" in refusal(STAR, mirrors=[str(tmp_path / "file")])
-    assert refusal(STAR, sha256="xyz") == "sha256: expected 8 to 64 hex digits, found 'xyz'"
+    line = "expected a folder or base URL, found no such folder: check its name"
+    assert get_error(STAR, mirrors=["no/folder"]) == f"mirror 'no/folder': {line}"
+    assert get_error(STAR, mirrors=["owner/name"]) == f"mirror 'owner/name': {line}"  # not a hub name here
+    assert get_error(STAR, mirrors=[""]) == f"mirror '': {line}"
+    assert "expected a folder or base URL, found a file" in get_error(STAR, mirrors=[str(tmp_path / "file")])
+    assert get_error(STAR, sha256="xyz") == "sha256: expected 8 to 64 hex digits, found 'xyz'"
     assert not web.asked
-    monkeypatch.setenv("STRESNET_MIRRORS", "no/folder")  # a disk that is not always there
+    monkeypatch.setenv("STRESNET_MIRRORS", "no/folder")  # it may be a disk that is not always mounted
     assert get_released(STAR).read_bytes() == DATA
 
 
-def test_mirrors_of_what_is_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There all weights are called model.safetensors, so that its folder has to tell which they are."""
+def test_mirror_of_a_hub_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the hub all weights are called model.safetensors, so the folder identifies them."""
     monkeypatch.setenv("STRESNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    use_as_hub("http://127.0.0.1:9", monkeypatch, tmp_path / "hub")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "model.safetensors").write_bytes(DATA)
-    line = refusal("torchvision-resnet-50", mirrors=[str(tmp_path)])
+    line = get_error("torchvision-resnet-50", mirrors=[str(tmp_path)])
     place = release("torchvision-resnet-50").urls[0].removeprefix("hf://")
-    assert f"mirror {tmp_path}: no {place} in it; " in line
+    assert f"mirror {tmp_path}: has no {place}; " in line
     (tmp_path / place).parent.mkdir(parents=True)
     (tmp_path / place).write_bytes(DATA)
     assert get_released("torchvision-resnet-50", mirrors=[str(tmp_path)]) == tmp_path / place
 
 
-def test_the_mirrors_that_were_tried_are_named(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_lists_the_mirrors(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, name = tmp_path / "mirror", STAR_FILE.rpartition("/")[2]
     folder.mkdir()
     monkeypatch.setenv("STRESNET_MIRRORS", "no/folder")
-    line = refusal(STAR, mirrors=[str(folder), f"{web.url}/mirror"])
+    line = get_error(STAR, mirrors=[str(folder), f"{web.url}/mirror"])
     assert line.startswith(
-        f"{STAR}: mirror {folder}: no {name} or {name.replace('101', '101-')} in it; mirror no/folder: "
+        f"{STAR}: mirror {folder}: has no {name} or {name.replace('101', '101-')}; mirror no/folder: "
     )
     assert (
         f"mirror no/folder: no such folder; {web.url}/mirror/st-res/stage2/{name}: no such file on the server" in line
     )
     with web_server() as gone:
         move(gone.url, monkeypatch)
-    with pytest.raises(UnreachableError, match=r"mirror no/folder: no such folder; .*cannot reach 127\.0\.0\.1"):
+    with pytest.raises(UnreachableError, match=r"mirror no/folder: no such folder; .*cannot be reached \("):
         get_released(STAR)
 
 
-def test_the_first_digest_is_remembered(web: Web) -> None:
+def test_first_digest_is_recorded(web: Web) -> None:
     web.put(STAR_FILE, DATA)
     path = get_released(STAR)
     path.unlink()
     other = b"other" + DATA
     web.put(STAR_FILE, other)
     found = hashlib.sha256(other).hexdigest()
-    line = refusal(STAR)
+    line = get_error(STAR)
     assert f"expected sha256 {SHA256}, found {found}" in line
-    assert line.endswith(f"(the digest is that of its first download, kept in {memory(STAR)})")
+    assert line.endswith(f"(the expected digest is that of the first download, see {record_of(STAR)})")
     assert not path.exists()
-    assert get_released(STAR, sha256=found).read_bytes() == other  # said aloud, it goes before what was remembered
+    assert get_released(STAR, sha256=found).read_bytes() == other  # an explicit digest takes precedence
     path.unlink()
     assert get_released(STAR).read_bytes() == other
 
 
-def memory(name: str) -> Path:
-    return stresnet.weights.released._Memory.place(name)
+def record_of(name: str) -> Path:
+    return stresnet.weights.released._Record.place(name)
 
 
-def test_a_memory_that_is_damaged_is_none(web: Web) -> None:
+def test_damaged_record_is_ignored(web: Web) -> None:
     web.put(STAR_FILE, DATA)
     path = get_released(STAR)
-    memory(STAR).write_text("[]")
+    record_of(STAR).write_text("[]")
     assert release(STAR).fetched == path
     assert get_released(STAR) == path
-    assert json.loads(memory(STAR).read_text()) == {"file": str(path), "sha256": SHA256}
+    assert json.loads(record_of(STAR).read_text()) == {"file": str(path), "sha256": SHA256}
 
 
 def test_published_digests(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,19 +277,19 @@ def test_published_digests(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     known = tuple(r.model_copy(update={"sha256": "0676ba61"}) for r in stresnet.weights.released.releases())
     with monkeypatch.context() as patched:
         patched.setattr(stresnet.weights.released, "releases", lambda: known)
-        assert "expected sha256 0676ba61, found" in refusal("torchvision-resnet-50")
+        assert "expected sha256 0676ba61, found" in get_error("torchvision-resnet-50")
     web.put("/matconvnet/models/imagenet-resnet-50-dag.mat", DATA)
     published = release("imagenet-resnet-50").md5
     found = hashlib.md5(DATA).hexdigest()
-    line = refusal("imagenet-resnet-50")
-    assert f"expected MD5 {published[0]} or {published[1]} as published, found {found}; if you know" in line
+    line = get_error("imagenet-resnet-50")
+    assert f"expected the published MD5 {published[0]} or {published[1]}, found {found}; if you are sure" in line
     assert line.endswith(f"give its sha256, {SHA256}")
-    assert refusal("imagenet-resnet-50") == line  # it does not count as seen
+    assert get_error("imagenet-resnet-50") == line  # it was not recorded
     right = tuple(r.model_copy(update={"md5": (*r.md5, found)}) for r in stresnet.weights.released.releases())
     with monkeypatch.context() as patched:
         patched.setattr(stresnet.weights.released, "releases", lambda: right)
         assert get_released("imagenet-resnet-50").read_bytes() == DATA
-    memory("imagenet-resnet-50").unlink()
+    record_of("imagenet-resnet-50").unlink()
     assert get_released("imagenet-resnet-50", sha256=SHA256[:8]).read_bytes() == DATA
 
 
@@ -330,22 +329,24 @@ def test_get_a_released_network(command: Command, web: Web, tmp_path: Path) -> N
     code, out, err = command("weights", "get", STAR, "--classes", names)
     assert code == 0, err
     lines = err.splitlines()
-    assert lines[0].startswith(f"fetching {STAR} (MB): 0/")
+    assert lines[0].startswith("downloading ucf101ST-ResNet50-final-split=1.mat (MB): 0/")
     digest = hashlib.sha256(data).hexdigest()
-    assert lines[-1].startswith(f"{release(STAR).fetched}: {len(data) / 1e6:.1f} MB, sha256 {digest}; nobody has")
+    assert lines[-1].startswith(
+        f"{release(STAR).fetched}: {len(data) / 1e6:.1f} MB, sha256 {digest}; no digest is published"
+    )
     assert out.splitlines()[-1] == f"written: {STAR}.safetensors"
     found = load_checkpoint(Path(f"{STAR}.safetensors"))
     assert found.classes == tuple(f"action {k}" for k in range(1, 102))
     assert found.model.config.temporal_pool == (5, 2)
     code, out, err = command("weights", "get", STAR)
     assert (code, out) == (1, "")
-    assert one_line(err).endswith(f"{STAR}.safetensors exists already; remove it, or name another file with --out")
+    assert one_line(err).endswith(f"{STAR}.safetensors already exists; remove it, or name another file with --out")
     other = tmp_path / "new" / "b.safetensors"
     code, out, err = command("weights", "get", STAR, "--out", other, "--json")
     assert code == 0, err
     assert json.loads(out)["out"] == str(other)
     assert (json.loads(out)["sha256"], other.is_file()) == (digest, True)
-    assert "nobody" not in one_line(err)  # nothing was fetched, and it is known by now
+    assert "no digest" not in one_line(err)  # nothing was fetched, and it is known by now
 
 
 def test_a_wrong_file_does_not_stand_for_the_release_ever_after(command: Command, web: Web, tmp_path: Path) -> None:
@@ -356,7 +357,7 @@ def test_a_wrong_file_does_not_stand_for_the_release_ever_after(command: Command
     mirror = tmp_path / "mirror"
     mirror.mkdir()
     file = mirror / STAR_FILE.rpartition("/")[2]
-    for content, said in ((wrong[:5000], "cut short"), (wrong, "tells 51 classes apart, where")):
+    for content, said in ((wrong[:5000], "cut short"), (wrong, "has 51 classes, expected 101")):
         file.write_bytes(content)
         code, _, err = command("weights", "get", STAR, "--mirror", mirror)
         assert code == 1
@@ -389,12 +390,12 @@ def test_get_what_does_not_come(command: Command, web: Web, tmp_path: Path) -> N
     assert command("weights", "get", "st-resnet")[:2] == (1, "")
     code, _, err = command("weights", "get", "torchvision-resnet-50")
     assert code == 2
-    assert "torchvision-resnet-50 is an image network; it needs --classes" in one_line(err)
+    assert "torchvision-resnet-50 is an image network; give the class names with --classes" in one_line(err)
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / "imagenet-resnet-50-dag.mat").write_bytes(DATA)
     code, _, err = command("weights", "get", "imagenet-resnet-50", "--classes", "5", "--mirror", tmp_path / "mirror")
     assert code == 1
-    assert "imagenet-resnet-50-dag.mat: expected MD5" in one_line(err)
+    assert "imagenet-resnet-50-dag.mat: expected the published MD5" in one_line(err)
     assert not list(Path().iterdir())
     code, _, err = command(
         *("weights", "get", "imagenet-resnet-50", "--classes", "5"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +33,7 @@ def convert(
 
     require_possible(out, classes)  # before the download
     with Bar(transient=True) as bar:
-        file = fetch(source, sha256=sha256, progress=partial(bar.fetch, source))
+        file = fetch(source, sha256=sha256, progress=bar)
     report = run_convert(file, out, classes=classes)
     if as_json:
         print(json.dumps({"out": str(report.out), "report": report.lines}, ensure_ascii=False))

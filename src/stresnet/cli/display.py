@@ -68,10 +68,6 @@ class Bar:
             self._display.stop()
         self._display = None
 
-    def fetch(self, label: str, done: int, total: int) -> None:
-        """Show how many MB of a download are done."""
-        self(f"downloading {label} (MB)", done // 10**6, max(done, total) // 10**6)
-
     def stage(self, name: str) -> None:
         """Announce a stage of training, which brings its own bar."""
         self.clear()

@@ -11,7 +11,7 @@ import typer
 from stresnet.flow.methods import presets_help
 
 if TYPE_CHECKING:
-    from stresnet.inference.recognizer import Protocol as ProtocolName
+    from stresnet.inference.protocols import Protocol as ProtocolName
 
 _PROTOCOL_HELP = "Test protocol: dense25, crop10x25 or center (fast)."
 _CLASSES_HELP = (
@@ -43,7 +43,7 @@ def parse_protocols(names: Sequence[str]) -> list[ProtocolName]:
     Raises:
         typer.BadParameter: if a name is unknown.
     """
-    from stresnet.inference.recognizer import PROTOCOLS
+    from stresnet.inference.protocols import PROTOCOLS
 
     if unknown := [name for name in names if name not in PROTOCOLS]:
         raise typer.BadParameter(f"--protocol must be one of {', '.join(PROTOCOLS)}, not {unknown[0]!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,7 @@ from stresnet.cli.display import Bar, console, exit_with_failures, note_damaged
 from stresnet.errors import StresnetError, VideoError
 
 if TYPE_CHECKING:
-    from stresnet.inference.recognizer import Prediction
+    from stresnet.inference.prediction import Prediction
     from stresnet.progress import Progress
 
 
@@ -32,7 +31,7 @@ def predict(
 
     chosen = options.parse_protocols([protocol])[0]
     with Bar(transient=True) as bar:
-        recognizer = Recognizer(fetch(model, progress=partial(bar.fetch, model)), device=device)
+        recognizer = Recognizer(fetch(model, progress=bar), device=device)
     results: list[dict[str, Any]] = []
     with Bar(transient=True) as bar:
         for done, video in enumerate(videos):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -146,5 +145,5 @@ def _fetch_initial_weights(texts: Sequence[str]) -> dict[str, Path]:
             stage, sign, file = text.partition("=")
             if not sign or not re.fullmatch("[a-z0-9][a-z0-9_-]*", stage) or Path(text).exists():
                 stage, file = IMAGENET, text
-            starts[stage] = fetch(file, progress=partial(bar.fetch, file))
+            starts[stage] = fetch(file, progress=bar)
     return starts

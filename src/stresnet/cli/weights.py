@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,9 +45,7 @@ def _show(found: Sequence[Release]) -> None:
     rows: dict[str, list[Release]] = {}
     for release in found:
         rows.setdefault(release.name.removesuffix(f"-{release.split}"), []).append(release)
-    table = Table(
-        Column("name", no_wrap=True), "network", "data set", "top-1", "MB", "downloaded", box=None, pad_edge=False
-    )
+    table = Table(Column("name", no_wrap=True), "network", "data set", "top-1", "MB", "local", box=None, pad_edge=False)
     for name, of_splits in rows.items():
         first, here = of_splits[0], [r for r in of_splits if r.fetched]
         sizes = [r.fetched.stat().st_size / MB for r in here if r.fetched] or [first.megabytes or 0.0]
@@ -82,8 +79,8 @@ def get_weights(
     as_json: options.Json = False,
 ) -> None:
     """Download released weights, verify them and convert them to a model (image weights: to an initial model)."""
-    from stresnet.weights.checksum import sha256_of
     from stresnet.weights.convert import convert, require_possible
+    from stresnet.weights.digest import sha256_of
     from stresnet.weights.released import forget, get_released, release
 
     wanted = release(name)
@@ -98,7 +95,7 @@ def get_weights(
     require_possible(target, classes, 0 if image else wanted.classes)  # before the download
     known = bool(wanted.sha256 or wanted.md5 or sha256 or wanted.fetched)
     with Bar(transient=True) as bar:
-        file = get_released(name, mirrors=mirror or [], sha256=sha256, progress=partial(bar.fetch, name))
+        file = get_released(name, mirrors=mirror or [], sha256=sha256, progress=bar)
     digest = sha256_of(file)
     note = "" if known else "; no digest is published, so later downloads are compared with this one"
     errors.print(f"{file}: {file.stat().st_size / MB:.1f} MB, sha256 {digest}{note}", soft_wrap=True)

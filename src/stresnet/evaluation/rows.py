@@ -9,7 +9,8 @@ from pathlib import Path
 from stresnet.evaluation.report import ReportRow
 from stresnet.evaluation.scores import ScoreTable, fuse
 from stresnet.evaluation.scoring import Scorer
-from stresnet.inference.recognizer import Protocol, Recognizer
+from stresnet.inference.protocols import Protocol
+from stresnet.inference.recognizer import Recognizer
 from stresnet.model import Checkpoint, load_checkpoint
 from stresnet.recipes import LATE_FUSION, Stage
 

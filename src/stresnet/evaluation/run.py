@@ -18,7 +18,8 @@ from stresnet.evaluation.rows import Candidate, score_rows
 from stresnet.evaluation.scores import ScoreTable
 from stresnet.evaluation.scoring import Scorer
 from stresnet.evaluation.summary import summarize
-from stresnet.inference.recognizer import Protocol, Recognizer
+from stresnet.inference.protocols import Protocol
+from stresnet.inference.recognizer import Recognizer
 from stresnet.model import Checkpoint, load_checkpoint, save_checkpoint
 from stresnet.model.checkpoint import video_hash
 from stresnet.progress import Progress

@@ -13,7 +13,9 @@ import torch
 from stresnet.data.store import Store, StoreEntry
 from stresnet.errors import StoreError
 from stresnet.evaluation.scores import ScoreTable, concatenate
-from stresnet.inference.recognizer import Protocol, Recognizer, VideoScores
+from stresnet.inference.prediction import VideoScores
+from stresnet.inference.protocols import Protocol
+from stresnet.inference.recognizer import Recognizer
 from stresnet.model import Checkpoint
 from stresnet.progress import Progress
 

@@ -1,154 +1,205 @@
-"""A local file for a name: a path, a URL, or a model on the hub."""
+"""Return a local file for a path, a URL or a name on the Hugging Face hub."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-import re
+import shutil
+import time
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import Any
+from urllib.parse import unquote
 
-from stresnet.errors import DownloadError
-from stresnet.weights.checksum import Record, expected_from, normalized, sha256_of, verify
-from stresnet.weights.download import Progress, download
-from stresnet.weights.hub_download import HubName, fetch_from_hub
-from stresnet.weights.opening import require_host
+from stresnet.errors import DownloadError, UnreachableError
+from stresnet.progress import Progress
+from stresnet.weights import digest, hub
+from stresnet.weights.names import HubName, is_remote, local_path
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
-_FILE_ENDINGS = (
-    *(".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".mat", ".onnx", ".npz", ".zip", ".tar", ".gz"),
-    *(".json", ".yaml", ".yml", ".csv", ".txt", ".parquet", ".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg"),
-)
+_VERSION = ("ETag", "etag", "Last-Modified", "LastModified", "md5Hash", "generation", "mtime", "modify", "created")
+_BUSY = (408, 425, 429, 500, 502, 503, 504)
+TIMEOUT_SEC = 30.0
+RETRIES = 4  # in a row that bring no new bytes
+WAIT_SEC = 1.0  # before the first of them, doubled for each that follows
 
 
-def is_remote(source: str) -> bool:
-    """Whether a name is a URL (https://, hf://, s3:// …) or a model on the hub, such as timm/resnet50.tv_in1k.
-
-    Without a scheme, owner/name is the hub's only where it can hardly be meant as a path: where nothing of that name
-    is here, nor a folder `owner`, and it does not end as a file does. hf://owner/name always is.
-    """
-    if _SCHEME.match(source):
-        return not source.lower().startswith("file://")
-    if not _HUB_NAME.fullmatch(source) or source.lower().endswith(_FILE_ENDINGS):
-        return False
-    return not Path(source).exists() and not Path(source).parent.is_dir()
+class _InterruptedTransfer(Exception):  # noqa: N818 - not an error yet: it is retried
+    pass
 
 
 def fetch(source: str, *, sha256: str = "", cache: Path | None = None, progress: Progress | None = None) -> Path:
-    """A local file for a name; what is not here is fetched once, and found in the cache from then on.
+    """Return a local file for a name, downloading it unless it is in the cache.
 
-    - A path comes back as it is; a file there is only verified.
-    - `owner/name` or `hf://owner/name[/file][@revision]` is a model on the hub (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE
-      are heeded); without a file, its model.safetensors or else its only file of weights. It lies in the hub's own
-      cache, shared with other programs, or below `cache` where one is given.
-    - Any other URL (HTTP, or what fsspec knows) goes to the cache under its own name, and is resumed where an earlier
-      call was cut off. A file once there is not asked for again; remove it to have it fetched anew.
+    - A path is returned as it is.
+    - `owner/name` or `hf://owner/name[/file][@revision]` is a file on the hub, see `stresnet.weights.hub.download`.
+    - Any other URL that fsspec can read (https, s3, gs, …) is downloaded once; an interrupted download is resumed.
 
     Args:
         source: the name.
-        sha256: the file's digest, or 8 or more of its first hex digits, to be verified; a file whose name carries them,
-            as torchvision's resnet50-0676ba61.pth does, is verified without.
-        cache: folder of fetched files; default: see `cache_folder`.
-        progress: told bytes done, and bytes in all (0 where unknown).
+        sha256: the expected digest, or at least its first 8 hex digits; by default the one in the file's name, if any,
+            as in torchvision's resnet50-0676ba61.pth.
+        cache: folder of downloaded files; see `cache_folder`.
+        progress: called with megabytes done and in total (0 if unknown).
 
     Raises:
-        DownloadError: it cannot be fetched, or is not the file expected (a fetched one is then removed).
+        DownloadError: the file cannot be downloaded, or has another digest (a downloaded file is then removed).
+        UnreachableError: the server cannot be reached.
     """
-    wanted = normalized(sha256)
-    if not is_remote(source):
-        path = local(source)
-        _verify_local(path, wanted)
-        return path
-    name = HubName.parse(source)
-    if name is None:
-        require_host(source)
-        return _fetch_url(source, wanted, cache, progress)
-    path = fetch_from_hub(name, cache, progress)
-    if expected := wanted or expected_from(path.name):
-        try:
-            verify(source, sha256_of(path), expected)
-        except DownloadError:
-            path.resolve().unlink(missing_ok=True)  # the blob that the hub's cache links to
+    expected = digest.normalized(sha256)
+    if not (remote := is_remote(source)):
+        path = local_path(source)
+    elif name := HubName.parse(source):
+        path = hub.download(name, cache_dir=cache and cache.expanduser() / "hub", progress=progress)
+    else:
+        path = _fetch_url(source, cache, progress)
+    wanted = expected or (digest.in_name(path.name) if path.is_file() else "")
+    if wanted and not path.is_file():
+        raise DownloadError(f"{path}: expected a file with sha256 {wanted}, found none")
+    if wanted and not (found := digest.sha256_of(path)).startswith(wanted):
+        if remote:
+            path.resolve().unlink()  # the blob that a link in the hub's cache points to
             path.unlink(missing_ok=True)
-            raise
+        hint = "" if expected else " (from its name): download it again, or give its digest"
+        raise DownloadError(f"{source}: expected sha256 {wanted}, found {found[: max(len(wanted), 16)]}{hint}")
     return path
 
 
 def cache_folder(cache: Path | None = None) -> Path:
-    """Where fetched files are kept: as given, or $STRESNET_CACHE, or stresnet in $XDG_CACHE_HOME or ~/.cache."""
-    if cache is None and (named := os.environ.get("STRESNET_CACHE")):
-        cache = Path(named)
-    if cache is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "stresnet"
-    return cache.expanduser()
+    """Return the folder of downloaded files: `cache`, $STRESNET_CACHE, or stresnet in $XDG_CACHE_HOME or ~/.cache."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "stresnet"
+    return (cache or Path(os.environ.get("STRESNET_CACHE") or default)).expanduser()
 
 
 def cached(url: str, cache: Path | None = None) -> Path | None:
-    """The file of a URL if it has been fetched, without asking anyone; never that of a hub name."""
-    if not is_remote(url) or HubName.parse(url):
-        return None
+    """Return the downloaded file of a URL, or None; always None for a hub name."""
     place = _place(url, cache)
-    return place if place.is_file() else None
-
-
-def _fetch_url(url: str, wanted: str, cache: Path | None, progress: Progress | None) -> Path:
-    target = _place(url, cache)
-    expected = wanted or expected_from(target.name)
-    record = Record.read(target)
-    if record and record.sha256.startswith(expected):
-        return target  # without a lock: the cache may be one that only others write to
-    try:
-        return _fetch_locked(url, target, expected, progress)
-    except OSError as error:  # of the network's, DownloadErrors have been made already
-        raise DownloadError(
-            f"{cache_folder(cache)}: nothing can be kept in this cache ({error.strerror or error}); set STRESNET_CACHE "
-            "to a folder that can be written"
-        ) from error
-
-
-def _fetch_locked(url: str, target: Path, expected: str, progress: Progress | None) -> Path:
-    from filelock import FileLock
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_name(f"{target.name}.lock")):
-        if not target.is_file():
-            download(url, target, progress)
-        record = Record.read(target) or Record.make(target, url)
-        try:
-            verify(url, record.sha256, expected)
-        except DownloadError:
-            target.unlink()
-            Record.place(target).unlink()
-            raise
-    return target
+    return place if is_remote(url) and not HubName.parse(url) and place.is_file() else None
 
 
 def _place(url: str, cache: Path | None) -> Path:
-    """Where a URL's file lies: under its own name, in a folder of its own."""
+    """Return where the file of a URL is kept: under its own name, in a folder of its own."""
     url = url.partition("#")[0]
-    name = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
-    # Names that no file system can hold, or only some.
-    name = "".join(c if c.isprintable() and c not in '\\/:*?"<>|' else "_" for c in name)[-150:]
-    return cache_folder(cache) / hashlib.sha256(url.encode()).hexdigest()[:16] / (name.lstrip(".") or "file")
+    name = unquote(url.partition("://")[2].partition("?")[0].partition("/")[2]).rstrip("/").rpartition("/")[2]
+    name = "".join(c if c.isprintable() and c not in '\\/:*?"<>|' else "_" for c in name)[-150:].lstrip(".")
+    return cache_folder(cache) / hashlib.sha256(url.encode()).hexdigest()[:16] / (name or "file")
 
 
-def local(source: str) -> Path:
-    """The path that a name which is not remote stands for."""
-    from urllib.request import url2pathname  # takes longer to load than all of this module
+def _fetch_url(url: str, cache: Path | None, progress: Progress | None) -> Path:
+    from filelock import FileLock
 
-    return Path(url2pathname(urlsplit(source).path) if source.lower().startswith("file://") else source)
+    target = _place(url, cache)
+    if target.is_file():
+        return target  # without a lock: the cache may be read-only
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f"{target.name}.lock")):
+            if not target.is_file():
+                _download(url, target, progress)
+    except OSError as error:
+        why = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or error
+        hint = "set STRESNET_CACHE to a writable folder with enough space"
+        raise DownloadError(f"{target.parent}: the download cannot be stored ({why}): {hint}") from error
+    return target
 
 
-def _verify_local(path: Path, wanted: str) -> None:
-    if wanted:
-        if not path.is_file():
-            raise DownloadError(f"{path}: expected a file with sha256 {wanted}, found none")
-        verify(str(path), sha256_of(path), wanted)
-    elif (promised := expected_from(path.name)) and path.is_file():
+def _download(url: str, target: Path, progress: Progress | None) -> None:
+    """Download a file, retrying while bytes arrive; an interrupted download is kept for the next call."""
+    failures, most = 0, 0
+    while failures <= RETRIES:
+        if failures:
+            time.sleep(WAIT_SEC * 2 ** (failures - 1))
         try:
-            verify(str(path), sha256_of(path), promised)
-        except DownloadError as error:
-            raise DownloadError(
-                f"{error}: its name promises another file; get it again, or rename it if {promised} is no digest"
-            ) from None
+            return _transfer(url, target, progress)
+        except (_InterruptedTransfer, UnreachableError) as error:
+            there = sum(part.stat().st_size for part in target.parent.glob("*.part"))
+            if isinstance(error, UnreachableError) and not most:
+                raise
+            failures, most, last = (failures + 1 if there <= most else 1), max(most, there), error
+    raise DownloadError(f"{url}: {last}: run it again to resume") from last
+
+
+def _transfer(url: str, target: Path, progress: Progress | None) -> None:
+    """Download what is missing of a file. The name of its part depends on the remote version, so none are mixed."""
+    files, path, info = _connect(url)
+    size, version = info.get("size"), [info.get(key) for key in _VERSION]
+    part = target.with_name(f"{hashlib.sha256(str([size, *version]).encode()).hexdigest()[:16]}.part")
+    for outdated in set(target.parent.glob("*.part")) - {part}:
+        outdated.unlink()
+    there = part.stat().st_size if part.is_file() else 0
+    start = there if size is not None and there <= size and any(version) else 0
+    if size is not None and shutil.disk_usage(part.parent).free < size - start:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if not (start and start == size):
+        remote, start = _open(url, files, path, size, start)
+        with remote, part.open("ab" if start else "wb", buffering=0) as file:
+            while chunk := _read(remote):
+                file.write(chunk)
+                if progress:
+                    progress(f"downloading {target.name} (MB)", file.tell() // 10**6, (size or 0) // 10**6)
+            os.fsync(file.fileno())
+            if size is not None and file.tell() != size:
+                raise _InterruptedTransfer(f"the connection ended after {file.tell()} of {size} bytes")
+    os.replace(part, target)
+
+
+def _connect(url: str) -> tuple[Any, str, dict[str, Any]]:
+    """Return the file system of a URL, the path on it, and what it reports of the file."""
+    try:
+        from fsspec.core import url_to_fs
+
+        options = {}
+        if url.lower().startswith("http"):
+            from aiohttp import ClientTimeout
+
+            timeout = ClientTimeout(total=None, sock_connect=TIMEOUT_SEC, sock_read=TIMEOUT_SEC)
+            options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+        files, path = url_to_fs(url, **options)
+        files.invalidate_cache()
+        info = files.info(path)
+    except Exception as error:  # each file system has its own errors
+        raise _refusal(url, error) from error
+    if info.get("mimetype") == "text/html" and not path.endswith((".html", ".htm")):
+        raise DownloadError(f"{url}: expected a file, found a web page: give the URL of the file itself")
+    return files, path, info
+
+
+def _open(url: str, files: Any, path: str, size: int | None, start: int) -> tuple[Any, int]:
+    """Open a remote file at byte `start`, and return it and where it starts: 0 if a server cannot start elsewhere."""
+    try:
+        if not url.lower().startswith("http"):
+            remote = files.open(path, "rb")
+            remote.seek(start)
+            return remote, start
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        remote = files.open(path, "rb", block_size=0, size=size, headers=headers)  # streamed in one request
+        return remote, start if remote.r.status == 206 else 0
+    except Exception as error:
+        raise _refusal(url, error) from error
+
+
+def _read(remote: Any) -> bytes:
+    try:
+        return bytes(remote.read(1 << 20))
+    except Exception as error:
+        raise _InterruptedTransfer(f"the connection broke ({_short(error)})") from error
+
+
+def _refusal(url: str, error: Exception) -> Exception:
+    """Return the error to raise for a file that cannot be opened."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    status = getattr(cause, "status", None)
+    if status in _BUSY:
+        return _InterruptedTransfer(f"the server is busy ({status})")
+    if status in (401, 403) or isinstance(cause, PermissionError):
+        return DownloadError(f"{url}: access is denied ({status or _short(cause)})")
+    if status in (404, 410) or (isinstance(cause, FileNotFoundError) and not status):
+        return DownloadError(f"{url}: no such file on the server: check the address")
+    if isinstance(error, ImportError):  # fsspec names the package to install
+        return DownloadError(f"{url}: {_short(error)}")
+    if status is not None or isinstance(cause, ValueError):
+        return DownloadError(f"{url}: cannot be opened ({_short(cause)})")
+    return UnreachableError(f"{url}: cannot be reached ({_short(cause)}): check the network")
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,9 +1,9 @@
-"""The authors' released networks, and the ImageNet networks they started from, by short names.
+"""Get the authors' released networks, and the ImageNet networks that they were trained from, by short names.
 
-The list is `released.yaml`. The file names of ST-ResNet and ST-MulNet are put together as the authors' public MATLAB
-scripts do it; whether their server has each of them has not been confirmed (users reported in 2017 and 2018 that the
-folders were out of reach), hence the second candidates, and mirrors. Nobody has published digests of these files: the
-one found at the first download is remembered in the cache, and every later download is compared with it.
+The list is `released.yaml`. The file names of ST-ResNet and ST-MulNet are composed as in the authors' public MATLAB
+scripts. It has not been confirmed that their server has all of them (users reported in 2017 and 2018 that its folders
+could not be reached), hence the alternative names and the mirrors. No digests of these files have been published: the
+digest of the first download is recorded in the cache, and later downloads are compared with it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import yaml
 from pydantic import AfterValidator, AnyUrl, BaseModel, ConfigDict, Field
 
 from stresnet.atomic import replacing
-from stresnet.errors import DownloadError
-from stresnet.weights.checksum import normalized, sha256_of
-from stresnet.weights.download import Progress, UnreachableError
-from stresnet.weights.fetch import cache_folder, cached, fetch, is_remote, local
-from stresnet.weights.opening import require_host
+from stresnet.errors import DownloadError, UnreachableError
+from stresnet.progress import Progress
+from stresnet.weights.digest import normalized, sha256_of
+from stresnet.weights.fetch import cache_folder, cached, fetch
+from stresnet.weights.names import is_remote, local_path
 
 Dataset = Literal["ucf101", "hmdb51", "imagenet"]
 
@@ -41,7 +41,7 @@ TOP1_OF: dict[Dataset, str] = {
     "imagenet": "validation images, one centred crop",
 }
 MIRRORED = "/feichtenhofer/"
-"""What of a URL comes after this is where a mirror has it too."""
+"""The path after this part of a URL is also the path on a mirror."""
 
 
 class Release(BaseModel):
@@ -49,17 +49,17 @@ class Release(BaseModel):
 
     Attributes:
         name: the short name.
-        title: what it is.
-        dataset: what it was trained on.
-        split: the official split; None for ImageNet.
-        classes: that it tells apart.
-        urls: where it may be, to be tried in turn.
-        sha256: its digest or the beginning of it; "" where nobody has published one.
-        md5: published digests of that kind, of any of which it may be; mostly none.
-        megabytes: its size, 10^6 bytes; None where unknown.
-        source: where the file's name and its facts are from.
-        top1: published top-1 accuracy in %; None where unpublished.
-        top1_of: what that is the accuracy of: this very file's only for ImageNet.
+        title: the network.
+        dataset: the training data.
+        split: the official split, 1 to 3; None for ImageNet.
+        classes: number of classes.
+        urls: candidate URLs, tried in turn.
+        sha256: published digest, or a prefix of it; "" if there is none.
+        md5: published MD5 digests, any of which is accepted; mostly none.
+        megabytes: size in 10^6 bytes; None if unknown.
+        source: where these facts are from.
+        top1: published top-1 accuracy in %; None if unpublished.
+        top1_of: what `top1` was measured on; only for ImageNet is it the accuracy of this file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,8 +79,8 @@ class Release(BaseModel):
 
     @property
     def fetched(self) -> Path | None:
-        """Its file, if it is here already."""
-        known = _Memory.read(self.name)
+        """The local file, or None if it has not been downloaded."""
+        known = _Record.read(self.name)
         places = [known.file if known else None, *map(cached, self.urls)]
         return next((place for place in places if place and place.is_file()), None)
 
@@ -92,7 +92,7 @@ def _folder(url: AnyUrl) -> str:
 
 
 class _Template(BaseModel):
-    """An entry of the list: releases that differ in data set, split and depth."""
+    """An entry of the list, which stands for one release per data set, split and depth."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -109,7 +109,7 @@ class _Template(BaseModel):
     source: str
 
     def releases(self) -> Iterator[Release]:
-        """Each of them."""
+        """Yield each release."""
         for depth, dataset in product(self.depths, self.datasets):
             for split in SPLITS[dataset]:
                 fill = {"dataset": dataset, "split": split, "depth": depth}
@@ -131,89 +131,71 @@ class _Template(BaseModel):
 
 @cache
 def releases() -> tuple[Release, ...]:
-    """All released files, in the order of the list."""
+    """Return all releases, in the order of the list."""
     text = resources.files("stresnet.weights").joinpath("released.yaml").read_text("utf-8")
-    found = tuple(r for values in yaml.safe_load(text) for r in _Template.model_validate(values).releases())
-    if len({r.name for r in found}) != len(found):
-        raise ValueError("released.yaml: a name stands for two files")
-    return found
+    return tuple(r for values in yaml.safe_load(text) for r in _Template.model_validate(values).releases())
 
 
 def release(name: str) -> Release:
-    """The release of a short name.
+    """Return the release with a short name.
 
     Raises:
-        DownloadError: there is none; the message names those that look like it.
+        DownloadError: there is none; the message suggests similar names.
     """
     named = {r.name: r for r in releases()}
     if name not in named:
         close = get_close_matches(name.lower(), named, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else "`stresnet weights list` names them all"
+        hint = f"did you mean {' or '.join(close)}?" if close else "`stresnet weights list` lists them all"
         if "/" in name or "." in name:
-            hint += "; of a file or an address, `stresnet convert` makes a model"
-        raise DownloadError(f"no released weights are called {name!r}; {hint}")
+            hint += "; for a file or a URL, use `stresnet convert`"
+        raise DownloadError(f"there are no released weights named {name!r}: {hint}")
     return named[name]
 
 
 def get_released(name: str, *, mirrors: Sequence[str] = (), sha256: str = "", progress: Progress | None = None) -> Path:
-    """The local copy of a released file, fetched if it is not here.
+    """Return the local copy of a released file, downloading it unless it is here.
 
-    A copy in the cache is taken before anything else; then the mirrors are tried in turn, those of $STRESNET_MIRRORS
-    (separated by commas) after the given ones; then the places where it was published.
+    Tried in turn: the cache, the given mirrors, those in $STRESNET_MIRRORS (separated by commas), the published URLs.
 
     Args:
         name: its short name.
-        mirrors: folders, which must be there, or base URLs. The path that the authors' server has below
-            `feichtenhofer/` is looked for there, then the file's bare name; of one on the hub, owner/name/file.
-        sha256: its digest or 8 or more of its first digits, which then decides alone; default: the published one, else
-            the one found at the first download.
-        progress: told bytes done, and bytes in all (0 where unknown).
+        mirrors: existing folders, or base URLs. A file is looked for under its path after `feichtenhofer/` on the
+            authors' server, then under its bare name; a file of the hub under owner/name/file.
+        sha256: its digest, or at least the first 8 digits; by default the published one, else the recorded one.
+        progress: called with megabytes done and in total (0 if unknown).
 
     Raises:
-        DownloadError: a mirror is no folder, nobody has the file, or it is not the one it was; UnreachableError if no
-            server answers.
+        DownloadError: a mirror does not exist, no place has the file, or its digest differs.
+        UnreachableError: no server can be reached.
     """
     wanted = release(name)
     for mirror in mirrors:
         _require_mirror(mirror)
-    seen = _Memory.read(name)
+    recorded = _Record.read(name)
     bases = [*mirrors, *(m.strip() for m in os.environ.get("STRESNET_MIRRORS", "").split(",") if m.strip())]
-    expected = normalized(sha256) or wanted.sha256 or (seen.sha256 if seen else "")
+    expected = normalized(sha256) or wanted.sha256 or (recorded.sha256 if recorded else "")
     try:
         path = _first_of(wanted, bases, expected, progress)
     except DownloadError as error:
-        if not seen or expected != seen.sha256 or isinstance(error, UnreachableError):
+        if not recorded or expected != recorded.sha256 or isinstance(error, UnreachableError):
             raise
-        raise DownloadError(
-            f"{error} (the digest is that of its first download, kept in {_Memory.place(name)})"
-        ) from None
-    if wanted.md5 and not sha256 and not seen:
+        place = _Record.place(name)
+        raise DownloadError(f"{error} (the expected digest is that of the first download, see {place})") from None
+    if wanted.md5 and not sha256 and not recorded:
         _check_md5(path, wanted)
-    if (now := _Memory(path, sha256_of(path))) != seen:
-        now.write(name)
+    if (record := _Record(path, sha256_of(path))) != recorded:
+        record.write(name)
     return path
 
 
-def _require_mirror(base: str) -> None:
-    """Raise a DownloadError where a mirror is no folder here and no address."""
-    if not (folder := _folder_of(base)):
-        return require_host(base)
-    if folder.is_file():
-        raise DownloadError(
-            f"mirror {base}: expected a folder or base URL, found a file; make a model of it with `stresnet convert`"
-        )
-    if not base or not folder.is_dir():
-        raise DownloadError(f"mirror {base!r}: expected a folder or base URL, found no such folder; check its name")
-
-
 def forget(name: str) -> None:
-    """Forget the digest and place of a release's file: what came was not it."""
-    _Memory.place(name).unlink(missing_ok=True)
+    """Remove the recorded digest and place of a release, because the file turned out to be a wrong one."""
+    _Record.place(name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
-class _Memory:
-    """What the cache remembers of a release: where its file is, wherever it came from, and its digest."""
+class _Record:
+    """The place and digest of a downloaded release, kept in the cache."""
 
     file: Path
     sha256: str
@@ -223,7 +205,7 @@ class _Memory:
         return cache_folder() / "released" / f"{name}.json"
 
     @classmethod
-    def read(cls, name: str) -> _Memory | None:
+    def read(cls, name: str) -> _Record | None:
         try:
             values = json.loads(cls.place(name).read_text("utf-8"))
             return cls(Path(values["file"]), str(values["sha256"]))
@@ -236,49 +218,54 @@ class _Memory:
             temporary.write_text(json.dumps({"file": str(self.file.absolute()), "sha256": self.sha256}), "utf-8")
 
 
+def _require_mirror(base: str) -> None:
+    """Raise a DownloadError if a mirror is neither a URL nor an existing folder."""
+    if (folder := _folder_of(base)) and (not base or not folder.is_dir()):
+        found = "a file: convert it with `stresnet convert`" if folder.is_file() else "no such folder: check its name"
+        raise DownloadError(f"mirror {base!r}: expected a folder or base URL, found {found}")
+
+
 def _folder_of(base: str) -> Path | None:
-    """The folder that a mirror is, there or not; None of a server. Here owner/name is a path, as there it is none."""
-    return None if "://" in base and is_remote(base) else local(os.path.expanduser(base))
+    """Return the folder of a local mirror, or None for a URL. `owner/name` is a path here."""
+    return None if "://" in base and is_remote(base) else local_path(base).expanduser()
 
 
-def _mirrored_name(url: str) -> str:
-    """A file's bare name; of one on the hub, where many have the same, owner/name/file."""
+def _name_in_mirror(url: str) -> str:
+    """Return a file's bare name, or owner/name/file for the hub, where many files have the same name."""
     return url.removeprefix("hf://") if url.startswith("hf://") else url.rpartition("/")[2]
 
 
-def _in_mirror(wanted: Release, base: str) -> list[str]:
-    """Where in a mirror a file may be."""
-    tails: list[str] = []
-    for url in wanted.urls:
-        tails += [tail for tail in (url.partition(MIRRORED)[2], _mirrored_name(url)) if tail]
+def _places_in(base: str, wanted: Release) -> list[str]:
+    """Return the places in a mirror where a file may be."""
+    tails = [tail for url in wanted.urls for tail in (url.partition(MIRRORED)[2], _name_in_mirror(url)) if tail]
     return [f"{_folder_of(base) or base.rstrip('/')}/{tail}" for tail in dict.fromkeys(tails)]
 
 
 def _first_of(wanted: Release, bases: Sequence[str], expected: str, progress: Progress | None) -> Path:
-    """The file from the first place that has it: the cache, the mirrors in turn, where it was published."""
-    failed: list[DownloadError] = []
-    silent: set[str] = set()
-    lacking: list[str] = []
+    """Return the file from the first place that has it: the cache, the mirrors, the published URLs."""
     places = [str(wanted.fetched)] if wanted.fetched else []
+    reasons: list[str] = []
     for base in bases:
-        there = _in_mirror(wanted, base)
+        there = _places_in(base, wanted)
         if (folder := _folder_of(base)) and not (there := [place for place in there if Path(place).is_file()]):
-            names = " or ".join(dict.fromkeys(map(_mirrored_name, wanted.urls)))
-            lacking.append(f"mirror {base}: {f'no {names} in it' if folder.is_dir() else 'no such folder'}")
+            names = " or ".join(dict.fromkeys(map(_name_in_mirror, wanted.urls)))
+            reasons.append(f"mirror {base}: {f'has no {names}' if folder.is_dir() else 'no such folder'}")
         places += there
+    errors: list[DownloadError] = []
+    unreachable: set[str] = set()
     for place in dict.fromkeys([*places, *wanted.urls]):
         host = urlsplit(place).netloc if is_remote(place) else ""
-        if host in silent:
+        if host in unreachable:
             continue
         try:
             return fetch(place, sha256=expected, progress=progress)
         except DownloadError as error:
-            failed.append(error)
+            errors.append(error)
             if isinstance(error, UnreachableError):
-                silent.add(host)
-    kind = UnreachableError if all(isinstance(e, UnreachableError) for e in failed) else DownloadError
-    reasons = "; ".join(dict.fromkeys([*lacking, *map(str, failed)]))
-    raise kind(f"{wanted.name}: {reasons}; a folder or server that has the file can be given as a mirror")
+                unreachable.add(host)
+    kind = UnreachableError if all(isinstance(e, UnreachableError) for e in errors) else DownloadError
+    text = "; ".join(dict.fromkeys([*reasons, *map(str, errors)]))
+    raise kind(f"{wanted.name}: {text}; if you have the file, give its folder with --mirror")
 
 
 def _check_md5(path: Path, wanted: Release) -> None:
@@ -286,6 +273,6 @@ def _check_md5(path: Path, wanted: Release) -> None:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found not in wanted.md5:
         raise DownloadError(
-            f"{path}: expected MD5 {' or '.join(wanted.md5)} as published, found {found}; "
-            f"if you know that it is right, give its sha256, {sha256_of(path)}"
+            f"{path}: expected the published MD5 {' or '.join(wanted.md5)}, found {found}; "
+            f"if you are sure that the file is right, give its sha256, {sha256_of(path)}"
         )

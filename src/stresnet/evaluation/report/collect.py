@@ -12,7 +12,7 @@ from stresnet.data.store import Store, StoreEntry
 from stresnet.evaluation.report.content import Example, LearningCurve
 from stresnet.evaluation.scores import ScoreTable
 from stresnet.flow import dequantize_flow
-from stresnet.inference.recognizer import ranked
+from stresnet.inference.prediction import ranked
 from stresnet.model import Checkpoint
 from stresnet.training import Run
 
@@ -35,7 +35,7 @@ def _example(table: ScoreTable, row: int, store: Store) -> Example:
 
     def top3(field: str) -> list[tuple[str, float]]:
         logits = getattr(table, field)
-        return [] if logits is None else list(ranked(table.classes, logits[row], 3)[2])
+        return [] if logits is None else list(ranked(table.classes, logits[row], 3))
 
     return Example(
         video_id=table.video_ids[row],
