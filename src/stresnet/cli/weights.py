@@ -32,7 +32,7 @@ def list_weights(as_json: options.Json = False) -> None:
         return
     _show(releases())
     errors.print(
-        "N: official split, 1 to 3. top-1: published accuracy in %; on UCF101 and HMDB51, the mean of three splits. "
+        "N: official split, 1 to 3. top-1: confirmed published accuracy in %; on UCF101, the mean of three splits. "
         "File names on the authors' server are taken from their scripts and have not been confirmed there.",
         soft_wrap=True,
     )
