@@ -132,8 +132,8 @@ def test_invalid_videos(command: Command, tmp_path: Path) -> None:
     one = encode(tmp_path / "one.mp4", [texture(*SIZE)])
     for video, words in {
         tmp_path / "no.mp4": "no such file",
-        tmp_path: "this is a folder",
-        tmp_path / "text.mp4": "not a video that can be opened",
+        tmp_path: "found a folder",
+        tmp_path / "text.mp4": "not a video",
         tmp_path / "empty.mp4": "the file is empty",
         one: "flow needs at least two frames, found 1",
     }.items():

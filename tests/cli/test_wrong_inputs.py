@@ -135,7 +135,7 @@ def test_valid_videos_are_prepared_beside_invalid_ones(command: Command, clip: P
     assert list(failed.values()) == [
         "1 frames decoded; at least 11 needed",
         "3 frames decoded; at least 11 needed",
-        "no video stream in it (found: audio)",
+        "no video stream (found: audio)",
         failed["nothing usable/text.avi"],
         "the file is empty (0 bytes); copy or download it again",
     ]
@@ -403,10 +403,10 @@ def test_videos_that_cannot_be_predicted(command: Command, run: Run, clip: Path,
     assert one_line(out).startswith(f"{clip}: ")
     failed = [line for line in err.splitlines() if line.startswith("failed: ")]
     assert failed == [
-        f"failed: {videos[0]}: no video stream in it (found: audio)",
+        f"failed: {videos[0]}: no video stream (found: audio)",
         f"failed: {videos[1]}: the file is empty (0 bytes); copy or download it again",
         f"failed: {videos[2]}: 3 frames decoded; at least 11 needed",
-        f"failed: {tmp_path}: a video file is expected, this is a folder or a device",
+        f"failed: {tmp_path}: expected a video file, found a folder or a device",
     ]
     code, _, err = command("predict", model, "https://example.com/a.mp4")
     expected = "failed: https://example.com/a.mp4: expected a file, found a URL; download it first"

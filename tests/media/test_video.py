@@ -292,7 +292,7 @@ def test_what_is_no_video_is_named_in_one_line(tmp_path: Path) -> None:
         (tmp_path, "folder"),
         (empty, "0 bytes"),
         (text, "not a video"),
-        (sound, "no video stream in it (found: audio)"),
+        (sound, "no video stream (found: audio)"),
     ]
     for path, words in cases:
         for read in (probe, read_video, iter_frames):
@@ -354,7 +354,7 @@ def test_a_file_without_its_index_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-400])
     with pytest.raises(VideoError) as error:
         read_video(path)
-    assert "end may be missing" in one_line(error, path)
+    assert "its end is missing" in one_line(error, path)
 
 
 def test_one_damaged_packet_costs_a_frame_not_the_rest(tmp_path: Path) -> None:

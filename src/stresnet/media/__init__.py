@@ -1,4 +1,4 @@
-"""Decode, describe and write videos."""
+"""Read, probe and write videos."""
 
 from stresnet.media.motion_vectors import CODECS_WITH_VECTORS, MOTION_VECTOR
 from stresnet.media.video import (

@@ -1,12 +1,12 @@
-"""The motion vectors that a video file was coded with, each brought to the step between two frames it tells of.
+"""Assign the motion vectors of a coded video to the steps between its frames.
 
-A decoder gives, for a block of the picture it has just decoded, where the encoder found its content in another
-picture. It does not say how many frames away that picture is, and pictures are not coded in the order they are shown.
-Here that is worked out: the reference is taken to be the nearest one there was when the picture was decoded, before it
-for vectors into the past and after it for those into the future. That is exact for MPEG-1, 2 and 4, H.263 and their
-kin, and for H.264 with one reference per direction; of several, an encoder mostly picks the nearest.
+For each block of a picture, a decoder reports where the encoder found its content in another picture, the reference. It
+does not report how many frames away the reference is, and pictures are not coded in display order. Here the reference
+is taken to be the nearest one that was available when the picture was decoded: before it for vectors into the past,
+after it for vectors into the future. This is exact for MPEG-1, 2 and 4, H.263 and related codecs, and for H.264 with
+one reference per direction. With several, an encoder mostly picks the nearest.
 
-A vector then spans some frames. It is handed over with every step within its span, at constant speed along it.
+A vector may span several frames. It is then assigned to each step of its span, at constant speed.
 """
 
 from __future__ import annotations
@@ -23,67 +23,69 @@ from av.video.frame import PictureType, VideoFrame
 from numpy.typing import NDArray
 
 MOTION_VECTOR = np.dtype([(name, np.float32) for name in ("x", "y", "width", "height", "u", "v", "span_frames")])
-"""What one block does from the frame before to this one, in pixels of `Frame.rgb`.
+"""The motion of one block from the previous frame to this one, in pixels of `Frame.rgb`.
 
-``x``, ``y``: its centre in the frame *before* (0, 0 is the corner of the picture, not the centre of its first pixel);
-``width``, ``height``; ``u`` right, ``v`` down: pixels per frame; ``span_frames``: over how many frames the codec's
-vector ran, of which this is one; the fewer, the better it tells of this very step.
+``x``, ``y``: its centre in the *previous* frame, where (0, 0) is the corner of the picture, not the centre of its first
+pixel; ``width``, ``height``; ``u`` right, ``v`` down, pixels per frame; ``span_frames``: the number of frames that the
+codec's vector spans. The shorter the span, the more accurate is the vector for this step.
 """
 
-# Every codec that FFmpeg is known to give vectors for and that the tests cover: decoder names.
+# Names of the decoders for which FFmpeg exports vectors. The tests cover each of them.
 _LOW_DELAY = frozenset({"flv", "h263", "msmpeg4", "msmpeg4v2", "wmv1", "wmv2"})  # P pictures only
 _B_VECTORS = frozenset({"h264", "mpeg1video", "mpeg2video"})
-# FFmpeg gives zeros in all B pictures of MPEG-4 part 2 (Xvid, DivX): the P pictures around them have to do.
+# In B pictures of MPEG-4 part 2 (Xvid, DivX), FFmpeg exports zeros only; the P pictures around them are used.
 CODECS_WITH_VECTORS = _LOW_DELAY | _B_VECTORS | {"mpeg4"}
-"""Decoders that give motion vectors."""
+"""Names of the decoders that export motion vectors."""
 
-_FARTHEST = 16  # frames: the most pictures that H.264 can hold for reference
+_MAX_SPAN_FRAMES = 16  # the most reference pictures that H.264 allows
 _BIDIRECTIONAL = frozenset({PictureType.B, PictureType.BI})
 _NONE = np.empty(0, MOTION_VECTOR)
-_SUSPECT = 1 << 10  # added to the span of vectors that may be made up, so that they are painted first
+_SUSPECT = 1 << 10  # added to the span of vectors that may be artefacts, so that they are painted first
 
 
 @dataclass
 class _Picture:
-    """A decoded picture; `frame` is let go of once it has been given."""
+    """A decoded picture. `frame` is released once it has been yielded."""
 
     frame: VideoFrame | None
     shown: int
+    """Position in display order."""
     decoded: int
+    """Position in decoding order."""
     bidirectional: bool
     reference: bool
     blocks: NDArray[np.void] | None
-    """As FFmpeg has them, or None where there are none to be believed."""
+    """FFmpeg's vectors, or None if there are none or they are not valid."""
     spans: list[tuple[int, NDArray[np.float64]]] | None = field(default=None)
-    """(step, (n,7) columns as in MOTION_VECTOR, centres in this picture); the reference is `step` frames later."""
+    """Per reference, `step` frames later: (step, (n, 7) columns as in MOTION_VECTOR, but centres in this picture)."""
 
 
 def tag_packet(packet: Packet[Any], codec: VideoCodecContext, number: int) -> None:
-    """Leaves with a packet what `with_vectors` wants to know of its picture; the codec must copy it.
+    """Attach to a packet what `with_vectors` needs to know about its picture.
 
     Args:
-        packet: about to be decoded.
-        codec: its decoder, with ``Flags.copy_opaque``.
-        number: counts packets.
+        packet: a packet that has not been decoded yet.
+        codec: its decoder, with ``Flags.copy_opaque`` set.
+        number: the packet's position in decoding order.
     """
     reference = codec.name != "h264" or _is_h264_reference(bytes(cast(Any, packet)), codec.extradata)
     packet.opaque = (number, reference)
 
 
 def with_vectors(coded: Iterator[VideoFrame], codec: str) -> Iterator[tuple[VideoFrame, NDArray[np.void]]]:
-    """Yields each picture with the vectors (n,) MOTION_VECTOR into it, in pixels of the coded picture.
+    """Yield each picture with its motion vectors, (n,) MOTION_VECTOR in pixels of the coded picture.
 
-    They are sorted for painting: those that should win come last. Reads ahead to the next picture that is no B
-    picture; the first picture has no vectors.
+    Vectors are sorted for painting: later ones take precedence. Reads ahead up to the next picture that is not a B
+    picture. The first picture has no vectors.
 
     Args:
-        coded: pictures in the order shown, of packets that went through `tag_packet`.
+        coded: pictures in display order, from packets that went through `tag_packet`.
         codec: the decoder's name, one of CODECS_WITH_VECTORS.
     """
-    window: deque[_Picture] = deque()  # consecutive in the order shown: some that were given, then those read ahead
+    window: deque[_Picture] = deque()  # consecutive in display order: some already yielded, then those read ahead
     read = 0
     for now in range(1 << 62):
-        while read <= now + _FARTHEST and not any(p.shown >= now and not p.bidirectional for p in window):
+        while read <= now + _MAX_SPAN_FRAMES and not any(p.shown >= now and not p.bidirectional for p in window):
             frame = next(coded, None)
             if frame is None:
                 break
@@ -95,21 +97,21 @@ def with_vectors(coded: Iterator[VideoFrame], codec: str) -> Iterator[tuple[Vide
         frame, current.frame = current.frame, None
         assert frame is not None
         yield frame, _step_into(now, window, suspect_zeros=codec == "h264")
-        while window[0].shown < now - _FARTHEST:
+        while window[0].shown < now - _MAX_SPAN_FRAMES:
             window.popleft()
 
 
-def turned(
+def transform_vectors(
     vectors: NDArray[np.void], coded: tuple[int, int], scaled: tuple[int, int], quarter_turns: int, mirrored: bool
 ) -> NDArray[np.void]:
-    """Returns vectors of a coded picture in pixels of the picture that is shown.
+    """Return vectors of a coded picture in pixels of the scaled, mirrored and rotated picture.
 
     Args:
         vectors: (n,) MOTION_VECTOR.
         coded: (width, height) of the coded picture.
-        scaled: (width, height) it is scaled to, before it is turned.
-        quarter_turns: clockwise, done last.
-        mirrored: whether left and right are exchanged before turning.
+        scaled: (width, height) after scaling, before rotation.
+        quarter_turns: clockwise quarter turns, applied last.
+        mirrored: whether left and right are exchanged before the rotation.
     """
     out = vectors.copy()
     for names, scale in ((("x", "width", "u"), scaled[0] / coded[0]), (("y", "height", "v"), scaled[1] / coded[1])):
@@ -128,22 +130,22 @@ def turned(
 
 def _picture(frame: VideoFrame, shown: int, codec: str) -> _Picture:
     bidirectional = frame.pict_type in _BIDIRECTIONAL
-    # A picture whose packet is not known counts as decoded when it is shown.
+    # Without a tag from its packet, a picture is taken to be decoded in display order.
     decoded, reference = cast("tuple[int, bool]", frame.opaque or (shown, True))
     side_data = frame.side_data.get("MOTION_VECTORS")
-    believed = side_data is not None and (codec in _B_VECTORS or not bidirectional)
+    valid = side_data is not None and (codec in _B_VECTORS or not bidirectional)
     return _Picture(
         frame=frame,
         shown=shown,
         decoded=decoded,
         bidirectional=bidirectional,
         reference=reference if codec == "h264" else not bidirectional,
-        blocks=cast(Any, side_data).to_ndarray().copy() if believed else None,
+        blocks=cast(Any, side_data).to_ndarray().copy() if valid else None,
     )
 
 
 def _step_into(now: int, window: deque[_Picture], *, suspect_zeros: bool) -> NDArray[np.void]:
-    """Returns all vectors in the window whose span covers the step from frame now - 1 to frame now."""
+    """Return all vectors in the window whose span covers the step from frame now - 1 to frame now."""
     found = []
     for picture in window:
         if picture.blocks is None:
@@ -164,7 +166,7 @@ def _step_into(now: int, window: deque[_Picture], *, suspect_zeros: bool) -> NDA
 
 
 def _spans(picture: _Picture, window: deque[_Picture], *, suspect_zeros: bool) -> list[tuple[int, NDArray[np.float64]]]:
-    """Returns a picture's vectors by the distance of the picture they point to; those to no known one are dropped."""
+    """Return a picture's vectors, grouped by the distance to their reference; those without one are dropped."""
     usable = [p.shown for p in window if p.reference and p.decoded < picture.decoded]
     past = max((shown for shown in usable if shown < picture.shown), default=picture.shown) - picture.shown
     future = min((shown for shown in usable if shown > picture.shown), default=picture.shown) - picture.shown
@@ -177,12 +179,12 @@ def _spans(picture: _Picture, window: deque[_Picture], *, suspect_zeros: bool) -
         columns = np.empty((len(blocks), 7))
         for index, name in enumerate(("dst_x", "dst_y", "w", "h", "motion_x", "motion_y")):
             columns[:, index] = blocks[name]
-        # To the reference, in whole pixels; over the frames to there, it is what the block does per frame.
+        # The displacement to the reference, divided by the signed number of frames to it, is the motion per frame.
         columns[:, 4:6] /= blocks["motion_scale"][:, None] * float(step)
         columns[:, 6] = abs(step)
         if suspect_zeros:
-            # Of a macroblock in parts, H.264's decoder gives every part a vector in both directions, and a zero
-            # where a part has none. A true zero is given as well, and wins where nothing else is there.
+            # For a partitioned macroblock, the H.264 decoder exports a vector in both directions for every part, zero
+            # if the part has none. True zeros look the same; they take effect where no other vector covers them.
             in_parts = blocks["w"].astype(int) * blocks["h"] < 256
             columns[in_parts & (blocks["motion_x"] == 0) & (blocks["motion_y"] == 0), 6] += _SUSPECT
         spans.append((step, columns))
@@ -190,8 +192,8 @@ def _spans(picture: _Picture, window: deque[_Picture], *, suspect_zeros: bool) -
 
 
 def _is_h264_reference(data: bytes, extradata: bytes | None) -> bool:
-    """Returns whether other pictures may refer to the one in an H.264 packet: nal_ref_idc of its first slice."""
-    if extradata and extradata[0] == 1:  # as in MP4: each unit after its length
+    """Return whether an H.264 packet holds a reference picture, by the nal_ref_idc of its first slice."""
+    if extradata and extradata[0] == 1:  # AVCC, as in MP4: each unit follows its length
         length_bytes = (extradata[4] & 3) + 1
         at = 0
         while at + length_bytes < len(data):

@@ -1,9 +1,9 @@
-"""Videos in and out: every coded frame once, upright, in the order it is shown.
+"""Read, probe and write videos with PyAV.
 
-The only place that imports PyAV. T frames, H height, W width; frames are RGB, uint8, 0 to 255.
+Every coded frame is read once, upright, in display order. T frames, H height, W width; frames are RGB, uint8, 0 to 255.
 
-Headers are not believed: the number of frames is known only once they are decoded, AVI files carry decoding
-times only, and a file may end anywhere. Pixels are taken as square, as the released data did.
+Headers are not trusted: the number of frames is known only after decoding, AVI files store decoding times only, and a
+file may be truncated anywhere. Pixels are taken to be square, as in the released data.
 """
 
 from __future__ import annotations
@@ -29,53 +29,56 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from stresnet.errors import VideoError
-from stresnet.media.matroska import lacks_its_end
-from stresnet.media.motion_vectors import CODECS_WITH_VECTORS, tag_packet, turned, with_vectors
+from stresnet.media.matroska import is_truncated
+from stresnet.media.motion_vectors import CODECS_WITH_VECTORS, tag_packet, transform_vectors, with_vectors
 
 VIDEO_EXTENSIONS = frozenset(
     {".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"}
     | {".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
 )
-"""File name endings (lower case, with the dot) that a folder of videos is searched for."""
+"""File name endings, in lower case and with the dot, that count as videos in a folder."""
 
-FALLBACK_FPS = 25.0  # for the rare stream whose header names no believable rate
-# The last two flags matter only where the size stays: without them swscale's short cut makes every channel
-# about one level too dark, and its mean error 1.1 levels rather than 0.3. Scaled pictures are the same bits.
+FALLBACK_FPS = 25.0
+"""Frame rate assumed if the header has no plausible one."""
+
+# The last two flags have an effect only if the size is unchanged. Without them a shortcut of swscale makes every
+# channel about one level too dark: the mean error is 1.1 levels instead of 0.3. Scaled pictures are bit-identical.
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
-# PyAV 19 escapes metadata that is not UTF-8. PyAV 18 raises UnicodeDecodeError unless told to replace it.
+# PyAV 19 always escapes metadata that is not UTF-8. PyAV 18 raises an error unless told to replace it.
 _READING: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the header and the first frame of a video say."""
+    """The header of a video, corrected by its first frame."""
 
     width: int
-    """Pixels, as shown: after rotation."""
+    """Pixels, after rotation."""
     height: int
-    """Pixels, as shown: after rotation."""
+    """Pixels, after rotation."""
     fps: float
-    """Mean frames per second by the header; `FALLBACK_FPS` where it names none."""
+    """Mean frames per second according to the header; `FALLBACK_FPS` if it has none."""
     codec: str
+    """Name of the decoder, such as ``h264``."""
     rotation_deg: int
-    """Clockwise turn (0, 90, 180 or 270) that was needed to show the coded picture upright."""
+    """Clockwise rotation (0, 90, 180 or 270) that was applied to the coded picture."""
     header_frames: int
-    """Frames by the header, or by its duration where it counts none; 0 if it says neither. Often wrong: only decoding
-    tells."""
+    """Number of frames according to the header, else to its duration, else 0. Often wrong; only decoding gives the
+    true number."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture and the moment it is shown."""
+    """One picture and its time."""
 
     rgb: NDArray[np.uint8]
     """(H, W, 3) uint8, C-contiguous."""
     time_sec: float
     """Seconds since the first frame, strictly increasing."""
     motion_vectors: NDArray[np.void] | None = None
-    """(n,) of dtype `MOTION_VECTOR`, what blocks do from the frame before to this one, to be painted in this order;
-    empty where the codec tells nothing, as for the first frame. None unless asked for."""
+    """(n,) of dtype `MOTION_VECTOR`: motion of blocks from the previous frame to this one, later ones take precedence.
+    Empty if the codec has none, as for the first frame. None unless requested."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +91,15 @@ class Video:
     """(T,) float64, seconds since the first frame, strictly increasing."""
     fps: float
     truncated: bool
-    """Whether some of the file could not be decoded: cut off, or damaged on the way."""
+    """Whether part of the file could not be decoded, because it is cut off or damaged."""
 
 
 class FrameReader(Iterator[Frame]):
-    """Frames of one video, decoded as they are asked for; made by `iter_frames`.
+    """Iterates over the frames of one video, decoding them on demand; created by `iter_frames`.
 
     Attributes:
-        info: what the header and the first frame say.
-        truncated: whether undecodable data was met *so far*; final once the iterator has ended.
+        info: the header, corrected by the first frame.
+        truncated: whether undecodable data was found *so far*; final at the end of the iteration.
     """
 
     info: VideoInfo
@@ -110,7 +113,7 @@ class FrameReader(Iterator[Frame]):
         self._container, stream = _open(self._path)
         try:
             if motion_vectors:
-                self._ask_for_vectors(stream)
+                self._enable_vectors(stream)
             self._with_vectors = motion_vectors
             self._coded = self._decode(stream)
             self._pending = next(self._coded, None)
@@ -123,10 +126,11 @@ class FrameReader(Iterator[Frame]):
         except BaseException:
             self._container.close()
             raise
-        # An AVI file stores no presentation times: what FFmpeg fills in runs backwards at every B frame.
+        # An AVI file stores no presentation times, and those that FFmpeg fills in run backwards at every B frame.
         self._by_decode_time = self._container.format.name == "avi"
         self._time_base = float(stream.time_base or 0)
-        self._size = _scaled(self.info.width, self.info.height, short_side)
+        size = _scaled(self.info.width, self.info.height, short_side)
+        self._unrotated_size = size if self._turns % 2 == 0 else size[::-1]
         self._reformatter = VideoReformatter()
         self._first_tick: int | None = None
         self._last_sec = -math.inf
@@ -140,7 +144,7 @@ class FrameReader(Iterator[Frame]):
         return frame
 
     def close(self) -> None:
-        """Releases the file; nothing can be read after. Called at the end of the iteration by itself."""
+        """Close the file. Called automatically at the end of the iteration."""
         self._frames.close()
         self._coded.close()
         self._container.close()
@@ -151,12 +155,12 @@ class FrameReader(Iterator[Frame]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask_for_vectors(self, stream: VideoStream) -> None:
+    def _enable_vectors(self, stream: VideoStream) -> None:
         codec = stream.codec_context
         if codec.name not in CODECS_WITH_VECTORS:
             raise VideoError(
-                f"{self._path}: codec {codec.name} hands over no motion vectors "
-                f"({', '.join(sorted(CODECS_WITH_VECTORS))} do); compute the flow by another method"
+                f"{self._path}: codec {codec.name} exports no motion vectors "
+                f"({', '.join(sorted(CODECS_WITH_VECTORS))} do); choose another flow method"
             )
         codec.flags2 |= Flags2.export_mvs
         codec.flags |= Flags.copy_opaque
@@ -167,23 +171,23 @@ class FrameReader(Iterator[Frame]):
                 yield Frame(rgb=self._picture(picture), time_sec=self._time(picture))
             return
         for picture, vectors in with_vectors(coded, self.info.codec):
-            width, height = self._size if self._turns % 2 == 0 else self._size[::-1]
-            vectors = turned(vectors, (picture.width, picture.height), (width, height), self._turns, self._mirrored)
+            coded_size = picture.width, picture.height
+            vectors = transform_vectors(vectors, coded_size, self._unrotated_size, self._turns, self._mirrored)
             yield Frame(self._picture(picture), self._time(picture), vectors)
 
     def _decode(self, stream: VideoStream) -> Generator[VideoFrame]:
-        """Yields coded frames; skips packets that are damaged, as players do, and remembers that it did."""
+        """Yield coded frames. Skip damaged packets, as players do, and set `truncated`."""
         packets = self._container.demux(stream)
         for number in count():
             try:
                 packet = next(packets, None)
                 if packet is None:
                     if "matroska" in self._container.format.name:
-                        self.truncated |= lacks_its_end(self._path)
+                        self.truncated |= is_truncated(self._path)
                     return
                 if self._with_vectors:
                     tag_packet(packet, stream.codec_context, number)
-                self.truncated |= packet.is_corrupt  # cut short, or a gap in a transport stream
+                self.truncated |= packet.is_corrupt  # truncated, or after a gap in a transport stream
                 frames = packet.decode()
             except (av.FFmpegError, EOFError):
                 self.truncated = True
@@ -207,9 +211,9 @@ class FrameReader(Iterator[Frame]):
         )
 
     def _picture(self, coded: VideoFrame) -> NDArray[np.uint8]:
-        width, height = self._size if self._turns % 2 == 0 else self._size[::-1]
-        # One pass over the pixels. All frames take the first one's size, should the stream change it midway.
-        # One thread: a pool of processes already uses the cores.
+        width, height = self._unrotated_size
+        # One pass over the pixels. If the size changes midway, frames keep that of the first one. One thread, because
+        # worker processes already use all cores.
         converted = self._reformatter.reformat(
             coded, width=width, height=height, format="rgb24", interpolation=_SCALING, threads=1
         )
@@ -226,7 +230,7 @@ class FrameReader(Iterator[Frame]):
             sec = -math.inf
             if tick is not None and self._first_tick is not None:
                 sec = (tick - self._first_tick) * self._time_base
-            if sec <= self._last_sec:  # missing, or a clock that jumps back
+            if sec <= self._last_sec:  # the time is missing or jumps back
                 sec = self._last_sec + 1.0 / self.info.fps
         self._last_sec = sec
         return sec
@@ -235,28 +239,28 @@ class FrameReader(Iterator[Frame]):
 def iter_frames(
     path: str | os.PathLike[str], *, short_side: int | None = None, motion_vectors: bool = False
 ) -> FrameReader:
-    """Returns an iterator over all frames of a video, each coded frame once, in the order shown.
+    """Return an iterator over all frames of a video, each coded frame once, in display order.
 
-    Memory is bounded by a few frames, whatever the length. Colour conversion and resizing are one pass, bicubic.
+    Memory holds a few frames, whatever the length. Resizing is bicubic.
 
     Args:
-        path: the video file; the first video stream that is no cover picture is read.
-        short_side: pixels of the shorter side, the longer one follows (rounded to nearest); None keeps the size.
-        motion_vectors: whether to hand over the codec's motion vectors too. Then a few more frames are held: those
-            up to the next one that is no B picture.
+        path: the video file; its first video stream that is not a cover picture is read.
+        short_side: pixels of the shorter side; the longer one follows, rounded to nearest. None keeps the size.
+        motion_vectors: whether to read the codec's motion vectors too. A few more frames are then held: those up to
+            the next one that is not a B picture.
 
     Returns:
-        A `FrameReader`: an iterator of `Frame` which also knows `.info` and `.truncated`, and can be closed.
+        A `FrameReader`: an iterator of `Frame` with attributes `info` and `truncated`, which can be closed.
 
     Raises:
-        VideoError: no such file, an empty one, not a video, no video stream, or not one decodable frame; motion
-            vectors asked for of a codec that has none (VP9, AV1, MJPEG, HEVC).
+        VideoError: the file does not exist, is empty, is not a video, or has no video stream or no decodable frame;
+            motion vectors are requested of a codec that has none (VP9, AV1, MJPEG, HEVC).
     """
     return FrameReader(path, short_side, motion_vectors)
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Returns what a video's header and first frame say, after decoding that frame.
+    """Return a description of a video from its header and its first frame, which is decoded.
 
     Raises:
         VideoError: as for `iter_frames`.
@@ -266,7 +270,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
 
 
 def read_video(path: str | os.PathLike[str], *, short_side: int | None = None, max_frames: int | None = None) -> Video:
-    """Returns a whole video, or its first `max_frames` frames, in memory.
+    """Read a whole video, or its first `max_frames` frames, into memory.
 
     Raises:
         VideoError: as for `iter_frames`.
@@ -290,18 +294,19 @@ def read_video(path: str | os.PathLike[str], *, short_side: int | None = None, m
 def write_video(
     path: str | os.PathLike[str], frames: Iterable[NDArray[np.uint8]], *, fps: float, quality_crf: int = 18
 ) -> None:
-    """Writes frames as an H.264 MP4 that any browser plays; odd sizes are padded to even by their last row or column.
+    """Write frames as an H.264 MP4 that browsers play.
 
-    The file appears under its name only when it is whole.
+    Odd sizes are padded to even by repeating the last row or column. The file appears under its name only when it is
+    complete.
 
     Args:
-        path: where to write; the content is MP4 whatever the ending.
-        frames: (H, W, 3) uint8 each, all of one size; an array (T, H, W, 3) will do.
-        fps: frames per second, above 0.
-        quality_crf: x264's constant rate factor, 0 (lossless) to 51; 18 is hard to tell from the original.
+        path: the file; the format is MP4 whatever the ending.
+        frames: (H, W, 3) uint8 each, all of one size, or an array (T, H, W, 3).
+        fps: frames per second, above 0 and at most 1000.
+        quality_crf: x264's constant rate factor, 0 (lossless) to 51; 18 looks almost like the original.
 
     Raises:
-        VideoError: no frames, frames of another type or of several sizes, or the file cannot be written.
+        VideoError: there are no frames, they have another type or several sizes, or the file cannot be written.
     """
     if not 0 < fps <= 1000:
         raise VideoError(f"{path}: fps must be above 0 and at most 1000, found {fps}")
@@ -321,9 +326,9 @@ def _encode(unfinished: Path, target: Path, frames: Iterable[NDArray[np.uint8]],
     with av.open(f"file:{unfinished}", "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.pix_fmt = "yuv420p"
-        # x264's macroblock tree makes files that differ from call to call; without it the same frames give the same.
+        # Without x264's macroblock tree, the same frames give the same file.
         stream.options = {"crf": str(quality_crf), "preset": "veryfast", "mbtree": "0"}
-        # What the conversion from RGB makes; without the label a player guesses by the picture's size.
+        # The colour space of the conversion from RGB. Without the label, players guess it from the picture's size.
         stream.codec_context.colorspace = Colorspace.SMPTE170M
         stream.codec_context.color_range = ColorRange.MPEG
         for index, rgb in enumerate(frames):
@@ -345,28 +350,28 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
     if not path.exists():
         raise VideoError(f"{path}: no such file")
     if not path.is_file():
-        raise VideoError(f"{path}: a video file is expected, this is a folder or a device")
+        raise VideoError(f"{path}: expected a video file, found a folder or a device")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes); copy or download it again")
     try:
-        # "file:" because FFmpeg would read a colon in the name as a protocol.
+        # Without "file:", FFmpeg would take a name with a colon for a URL.
         container = av.open(f"file:{path}", **_READING)
     except (av.FFmpegError, OSError, EOFError) as error:
         raise VideoError(
-            f"{path}: not a video that can be opened ({_reason(error)}); its end may be missing"
+            f"{path}: not a video, or its end is missing ({_reason(error)}); copy or download it again"
         ) from error
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
-            # One thread: as fast at these sizes, and a pool of processes already uses the cores.
+            # One thread is as fast at these sizes, and worker processes already use all cores.
             stream.thread_count = 1
             return container, stream
     found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
     container.close()
-    raise VideoError(f"{path}: no video stream in it (found: {found})")
+    raise VideoError(f"{path}: no video stream (found: {found})")
 
 
 def _orientation(frame: VideoFrame) -> tuple[int, bool]:
-    """Returns (clockwise quarter turns, whether to mirror left-right before turning) to show a frame upright."""
+    """Return (clockwise quarter turns, whether to mirror left-right before turning) that make a frame upright."""
     side_data = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return 0, False

@@ -28,7 +28,7 @@ from stresnet.media.motion_vectors import (
     _Picture,
     _spans,
     _step_into,
-    turned,
+    transform_vectors,
 )
 
 MV = FlowSpec("mv")
@@ -197,11 +197,11 @@ def test_vectors_turn_and_flip_with_the_picture(tmp_path: Path, matrix: tuple[in
 def test_turning_four_times_changes_nothing() -> None:
     vectors = np.zeros(1, MOTION_VECTOR)
     vectors[0] = (10, 20, 16, 8, 3, -2, 1)
-    once = turned(vectors, (100, 60), (100, 60), 1, False)
+    once = transform_vectors(vectors, (100, 60), (100, 60), 1, False)
     assert once.tolist() == [(60 - 20, 10, 8, 16, 2, 3, 1)]
-    again = turned(once, (60, 100), (60, 100), 3, False)
+    again = transform_vectors(once, (60, 100), (60, 100), 3, False)
     assert again.tolist() == vectors.tolist()
-    assert turned(vectors, (100, 60), (50, 120), 0, True).tolist() == [(45, 40, 8, 16, -1.5, -4, 1)]
+    assert transform_vectors(vectors, (100, 60), (50, 120), 0, True).tolist() == [(45, 40, 8, 16, -1.5, -4, 1)]
 
 
 def test_pictures_and_times_do_not_depend_on_vectors(shared: Path) -> None:
@@ -311,7 +311,7 @@ def test_codecs_without_vectors_are_named(tmp_path: Path, name: str, codec: str,
     with pytest.raises(VideoError) as error:
         iter_frames(path, motion_vectors=True)
     message = str(error.value)
-    assert "hands over no motion vectors" in message
+    assert "exports no motion vectors" in message
     assert str(path) in message
     assert "h264" in message
     assert "\n" not in message

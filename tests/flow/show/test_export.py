@@ -1,4 +1,4 @@
-"""A reader at the flow of a video: known motions, and the files that show them."""
+"""Exported flow of videos in known motion, in every format."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stresnet.media.video import read_video
 
 
 def about_centre(turn_rad: float = 0.0, growth: float = 1.0) -> Callable[[int], NDArray[np.float64]]:
-    """Clockwise on the screen, as y points down."""
+    """Return a motion about the centre. Positive turns are clockwise on the screen, as y points down."""
     x, y = (SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2
 
     def motion(t: int) -> NDArray[np.float64]:
@@ -41,7 +41,7 @@ def mean_radius() -> float:
 
 @pytest.fixture(scope="module")
 def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six frames, 0.2 s, whose content moves right by 3 px a frame; to be read only."""
+    """A video of six frames, 0.2 s, whose content moves right by 3 px per frame; read-only."""
     return film(tmp_path_factory.mktemp("vidéos [1]") / "right.mp4", shift(3, 0))
 
 
@@ -68,7 +68,7 @@ def test_statistics_of_known_motions(
 
 
 def panels(picture: NDArray[np.uint8], count: int) -> list[NDArray[np.uint8]]:
-    """The panels of a picture, in RGB."""
+    """Return the panels of a picture, in RGB."""
     width = (picture.shape[1] - 8) // count - 8
     return [picture[8:-22, 8 + i * (width + 8) : 8 + i * (width + 8) + width] for i in range(count)]
 
@@ -77,8 +77,8 @@ def read_png(path: Path) -> NDArray[np.uint8]:
     return np.asarray(cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
 
 
-def test_a_picture_of_a_zoom(tmp_path: Path) -> None:
-    """What grows moves outwards: red to the right, violet upwards, blue to the left."""
+def test_a_png_of_a_zoom_shows_outward_motion(tmp_path: Path) -> None:
+    """Red on the right, violet at the top, blue on the left."""
     export_flow(
         film(tmp_path / "a.mp4", about_centre(growth=1.05)), tmp_path / "a.png", SPEC, style=DrawingStyle(scale_px=3.0)
     )
@@ -95,8 +95,8 @@ def test_a_picture_of_a_zoom(tmp_path: Path) -> None:
     assert (frame != arrows).any(axis=-1).mean() > 0.02
 
 
-def test_the_largest_motion_is_found(tmp_path: Path) -> None:
-    places = [0, 1, 2, 7, 8, 9]  # from frame 2 to 3
+def test_the_step_with_the_largest_motion_is_selected(tmp_path: Path) -> None:
+    places = [0, 1, 2, 7, 8, 9]  # the largest step is from frame 2 to 3
     video = film(tmp_path / "a.mp4", lambda t: shift(places[t], 0)(1))
     reader = export_flow(video, tmp_path / "a.flo", SPEC)
     assert reader.statistics.largest_step == 2
@@ -112,8 +112,8 @@ def test_the_largest_motion_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", [SPEC, FlowSpec("mv", short_side=96)], ids=["dis", "mv"])
-def test_a_step_is_the_same_whatever_part_it_is_in(tmp_path: Path, spec: FlowSpec) -> None:
-    """A key frame has no motion vectors, so that its step takes over what those before it found."""
+def test_a_step_does_not_depend_on_the_segment(tmp_path: Path, spec: FlowSpec) -> None:
+    """This includes the steps of key frames, which have no motion vectors and repeat the field before."""
     video = film(tmp_path / "a.mp4", shift(3, 1), count=9, g="4", bf="0", refs="1")
     export_flow(video, tmp_path / "a.npz", spec)
     with np.load(tmp_path / "a.npz") as file:
@@ -129,7 +129,7 @@ def test_a_step_is_the_same_whatever_part_it_is_in(tmp_path: Path, spec: FlowSpe
 # ---------------------------------------------------------------- files
 
 
-def test_mp4(right: Path, tmp_path: Path) -> None:
+def test_an_mp4_shows_frames_beside_colours(right: Path, tmp_path: Path) -> None:
     reader = export_flow(right, tmp_path / "a.mp4", SPEC, style=DrawingStyle(scale_px=3.0))
     found = read_video(tmp_path / "a.mp4")
     assert found.frames.shape == (5, 288 + 8 + 22, 2 * 384 + 3 * 8, 3)
@@ -144,21 +144,21 @@ def test_mp4(right: Path, tmp_path: Path) -> None:
     assert (np.abs(plain.astype(int) - drawn).max(axis=-1) > 60).mean() > 0.03
 
 
-def test_the_scale_of_a_video_is_taken_from_steps_all_over_it(tmp_path: Path) -> None:
-    """The last fifth of 100 frames moves, by 4 px, and at last by 1: only a reader at all of it can tell a quarter."""
+def test_the_scale_of_an_mp4_is_sampled_from_the_whole_video(tmp_path: Path) -> None:
+    """Only the last fifth of 100 frames moves, by 4 px and finally by 1 px, a quarter of the scale."""
     places = [0] * 80 + [4 * i for i in range(1, 20)] + [77]
     video = film(tmp_path / "a.mp4", lambda t: shift(places[t], 0)(1), count=100, size=(48, 64))
-    asked: list[tuple[str, int, int]] = []
-    export_flow(video, tmp_path / "b.mp4", FlowSpec(short_side=48), progress=lambda *a: asked.append(a))
-    assert asked[:100] == [("finding the scale", n, 100) for n in range(1, 101)]
-    assert asked[100:] == [("computing flow", n, 100) for n in range(1, 101)]
+    reported: list[tuple[str, int, int]] = []
+    export_flow(video, tmp_path / "b.mp4", FlowSpec(short_side=48), progress=lambda *a: reported.append(a))
+    assert reported[:100] == [("finding the scale", n, 100) for n in range(1, 101)]
+    assert reported[100:] == [("computing flow", n, 100) for n in range(1, 101)]
     last = panels(read_video(tmp_path / "b.mp4").frames[-1], 2)[1]
     assert np.median(last[:150, :250], axis=(0, 1)) == pytest.approx([255, 191, 191], abs=15)  # of red
 
 
-def test_npz(right: Path, tmp_path: Path) -> None:
-    asked: list[tuple[str, int, int]] = []
-    export_flow(right, tmp_path / "a.npz", SPEC, segment=Segment(from_sec=0.03), progress=lambda *a: asked.append(a))
+def test_an_npz_holds_flow_times_and_specification(right: Path, tmp_path: Path) -> None:
+    reported: list[tuple[str, int, int]] = []
+    export_flow(right, tmp_path / "a.npz", SPEC, segment=Segment(from_sec=0.03), progress=lambda *a: reported.append(a))
     with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
         assert sorted(file.files) == ["flow", "fps", "spec", "times_sec"]
         assert (file["flow"].shape, file["flow"].dtype) == ((4, 2, *SIZE), np.float32)
@@ -166,12 +166,12 @@ def test_npz(right: Path, tmp_path: Path) -> None:
         assert file["times_sec"] == pytest.approx([0.04, 0.08, 0.12, 0.16, 0.2])
         assert float(file["fps"]) == 25
         assert FlowSpec.from_dict(json.loads(str(file["spec"]))) == SPEC
-    assert asked[0] == ("counting frames", 1, 5)
-    assert asked[-1] == ("computing flow", 5, 5)
+    assert reported[0] == ("counting frames", 1, 5)
+    assert reported[-1] == ("computing flow", 5, 5)
     assert zipfile.ZipFile(tmp_path / "a.npz").testzip() is None
 
 
-def test_a_folder_of_flo_files_named_by_their_first_frame(right: Path, tmp_path: Path) -> None:
+def test_flo_files_in_a_folder_are_named_by_their_first_frame(right: Path, tmp_path: Path) -> None:
     segment = Segment(from_sec=0.07, to_sec=0.16)
     export_flow(right, f"{tmp_path}/flow/", SPEC, segment=segment)
     assert sorted(os.listdir(tmp_path / "flow")) == ["000002.flo"]  # frames 2 and 3, at 0.08 and 0.12 s
@@ -185,13 +185,13 @@ def test_a_folder_of_flo_files_named_by_their_first_frame(right: Path, tmp_path:
 
 
 def test_memory_does_not_grow_with_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are made as they are asked for: when one is drawn, no more than a few frames beyond it were read."""
+    """When a step is drawn, at most a few frames after it have been read."""
     from stresnet.flow.show import export
 
     video = film(tmp_path / "a.mp4", shift(1, 0), count=30)
     read = drawn = 0
 
-    def count(doing: str, done: int, total: int) -> None:
+    def count(activity: str, done: int, total: int, detail: str = "") -> None:
         nonlocal read
         read = done
 
@@ -207,11 +207,13 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("out", ["a.mp4", "a.png", "a.npz", "a.flo", "a/"])
-def test_a_file_is_whole_or_not_there(right: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
-    """A failure at the last step leaves nothing behind, and what stood there before."""
+def test_a_failed_export_keeps_the_old_file(
+    right: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    """The failure comes at the last step. No temporary file remains."""
     from stresnet.flow.show import reader
 
-    before = b"what stood there before"
+    before = b"old content"
     if out != "a/":
         (tmp_path / out).write_bytes(before)
     flow_of = reader.flow_of
