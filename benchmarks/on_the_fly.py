@@ -1,11 +1,11 @@
-"""Flow that is stored against flow that is computed when read: disk, time, and how far they differ.
+"""Compare stored flow with flow computed when it is read: size, time and difference.
 
-    python benchmarks/on_the_fly.py CLIPS [--videos 6] [--clips 24] [--rounds 3] [--short-side 256] [--model FILE]
+    python benchmarks/on_the_fly.py FOLDER [--videos 6] [--clips 24] [--rounds 3] [--short-side 256] [--model FILE]
 
-CLIPS is a folder of videos. A sample is prepared both ways with each preset of DIS; then both are read in turn as
-the recipe `ucf101` trains: 5 frames, 5 to 15 apart, and the flow of their stacks of 10, cut to 224 px. One thread, page
-cache, processor time. With --model, the logits (dense25) that it gives all of the sample are compared instead. Prints
-Markdown tables.
+FOLDER contains videos. A sample is prepared both ways with each preset of DIS. Then both are read in turn as in the
+training of the recipe `ucf101`: 5 frames, 5 to 15 apart, and the flow of their stacks of 10, cut to 224 px. One thread,
+page cache, processor time. With --model, its logits (dense25) on the sample are compared instead. Prints Markdown
+tables.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ STEPS, TAU, FLOW_STACK, CROP_PX = 5, (5, 15), 10, 224
 
 
 def main() -> None:
-    """Prints the tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clips", type=Path)
+    parser.add_argument("folder", type=Path)
     parser.add_argument("--videos", type=int, default=6)
     parser.add_argument("--clips", type=int, default=24, dest="count")
     parser.add_argument("--rounds", type=int, default=3)
@@ -46,13 +46,13 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    paths = sorted(path for path in options.clips.rglob("*") if path.suffix.lower() in VIDEO_EXTENSIONS)
+    paths = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in VIDEO_EXTENSIONS)
     paths = paths[:: max(1, len(paths) // options.videos)][: options.videos]
     with tempfile.TemporaryDirectory() as folder:
         if options.model:
             compare_logits(Recognizer(options.model, device="cpu"), paths, Path(folder))
             return
-        print("| DIS | flow | KB/frame | prepare ms/frame | clips/s | against stored | pays up to looks at a video |")
+        print("| DIS | flow | KB/frame | prepare ms/frame | clips/s | relative speed | cheaper up to clips per video |")
         print("|---|---|---|---|---|---|---|")
         for preset in ("medium", "fast", "ultrafast"):
             spec = StoreSpec(FlowSpec(preset=preset, short_side=options.short_side))
@@ -60,12 +60,12 @@ def main() -> None:
 
 
 def both(spec: StoreSpec) -> tuple[StoreSpec, StoreSpec]:
-    """Returns the spec with flow stored, and computed when read."""
+    """Return the spec with flow stored, and with flow computed when read."""
     return replace(spec, flow_stored=True), replace(spec, flow_stored=False)
 
 
 def compare(spec: StoreSpec, paths: Sequence[Path], folder: Path, count: int, rounds: int) -> None:
-    """Prints two rows of the table."""
+    """Print two rows of the table."""
     preparing = np.zeros((rounds, 2, len(paths)))
     for turn, way, n in np.ndindex(preparing.shape):
         start = time.process_time()
@@ -78,40 +78,40 @@ def compare(spec: StoreSpec, paths: Sequence[Path], folder: Path, count: int, ro
         start = time.process_time()
         read(folder / str(way) / f"{index % len(paths)}.arrow", index)
         reading[turn, way, index] = time.process_time() - start
-    # The least of all rounds: what else goes on on the machine only ever adds.
+    # The minimum over rounds: other load on the machine only adds time.
     prepare_sec = preparing.min(axis=0).sum(axis=1) / frames
     read_sec = reading.min(axis=0).mean(axis=1)
     saved_sec = (prepare_sec[0] - prepare_sec[1]) * frames / len(paths)
-    looks = saved_sec / (read_sec[1] - read_sec[0])
+    clips = saved_sec / (read_sec[1] - read_sec[0])
     for way, name in enumerate(("stored", "on the fly")):
         size = sum(path.stat().st_size for path in (folder / str(way)).iterdir()) / frames / 1000
         cells = [spec.flow.preset, name, f"{size:.1f}", f"{1000 * prepare_sec[way]:.1f}", f"{1 / read_sec[way]:.1f}"]
-        cells += [f"{read_sec[0] / read_sec[way]:.2f}", f"{looks:.1f}" if way else ""]
+        cells += [f"{read_sec[0] / read_sec[way]:.2f}", f"{clips:.1f}" if way else ""]
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def read(path: Path, seed: int) -> None:
-    """Cuts a training clip."""
-    clip = PreparedVideo.open(path)
+    """Cut a training clip."""
+    video = PreparedVideo.open(path)
     rng = np.random.default_rng(seed)
-    centers = sample_centers(clip.meta.frames, FLOW_STACK, STEPS, TAU, rng)
-    crop = border_crop(clip.meta.height, clip.meta.width, CROP_PX, 0.25, True, rng)
-    cut(clip, centers, crop, (CROP_PX, CROP_PX), flow_stack=FLOW_STACK)
+    centers = sample_centers(video.meta.frames, FLOW_STACK, STEPS, TAU, rng)
+    crop = border_crop(video.meta.height, video.meta.width, CROP_PX, 0.25, True, rng)
+    cut(video, centers, crop, (CROP_PX, CROP_PX), flow_stack=FLOW_STACK)
 
 
 def compare_logits(recognizer: Recognizer, paths: Sequence[Path], folder: Path) -> None:
-    """Prints how far levels and logits of the two ways lie apart."""
+    """Print the differences of levels and logits between the two ways."""
     levels, logits = [], []
     for n, path in enumerate(paths):
-        clips = []
+        pair = []
         for way, spec in enumerate(both(recognizer.store_spec)):
             write_prepared_video(folder / f"{n}.{way}.arrow", partial(encode_video, str(n), path, spec))
-            clips.append(PreparedVideo.open(folder / f"{n}.{way}.arrow"))
-        steps = np.arange(0, clips[0].meta.frames - 1, 5)
-        levels.append(np.abs(clips[0].flow(steps).astype(np.int16) - clips[1].flow(steps)).mean())
-        logits.append([recognizer.score(clip).fused for clip in clips])
+            pair.append(PreparedVideo.open(folder / f"{n}.{way}.arrow"))
+        steps = np.arange(0, pair[0].meta.frames - 1, 5)
+        levels.append(np.abs(pair[0].flow(steps).astype(np.int16) - pair[1].flow(steps)).mean())
+        logits.append([recognizer.score(video).fused for video in pair])
     stored, computed = np.swapaxes(np.array(logits), 0, 1)  # (videos, classes) each
-    print("| videos | mean difference, levels | logits: spread | mean difference | largest | same best class |")
+    print("| videos | mean difference, levels | logits: std. dev. | mean difference | maximum | same best class |")
     print("|---|---|---|---|---|---|")
     apart = np.abs(stored - computed)
     same = (stored.argmax(1) == computed.argmax(1)).mean()

@@ -1,10 +1,10 @@
-"""Ways to keep prepared videos: bytes, speed and error of ours and of others, in turn, in one process.
+"""Compare formats of prepared videos: size, speed and error of ours and of others.
 
-    python benchmarks/store.py CLIPS [--videos 8] [--clips 40] [--rounds 5] [--short-side 256]
+    python benchmarks/store.py FOLDER [--videos 8] [--clips 40] [--rounds 5] [--short-side 256]
 
-CLIPS is a folder of videos; a sample of them is prepared in every format. Reading a clip means what training does: open
-the file(s), decode T = 5 frames, τ = 5 … 15 apart, and every flow field of their stacks of 10 once, into uint8 arrays.
-Everything comes from the page cache, on one thread. Prints a Markdown table.
+FOLDER contains videos; a sample of them is prepared in every format. Reading a clip is what training does: open the
+files, decode T = 5 frames, τ = 5 … 15 apart, and every flow field of their stacks of 10 once, into uint8 arrays.
+Everything is read from the page cache, on one thread. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ H264 = {"crf": "18", "g": str(KEY_FRAME_EVERY), "keyint_min": str(KEY_FRAME_EVER
 
 @dataclass(frozen=True)
 class Sample:
-    """One video: exact frames (T,H,W,3) and flow levels (T-1,2,H,W) as raw files, and our clip of it."""
+    """One video: exact frames (T,H,W,3) and flow levels (T-1,2,H,W) as raw files, and prepared by us."""
 
     name: str
     rgb: Levels
     flow: Levels
-    clip: PreparedVideo
+    prepared: PreparedVideo
 
 
 class Format(Protocol):
-    """A way to keep a video."""
+    """A format of prepared videos."""
 
     name: str
 
     def write(self, sample: Sample, folder: Path) -> tuple[int, int]:
-        """Returns the bytes of all frames and of all flow."""
+        """Write a video; return the bytes of its frames and of its flow."""
         ...
 
     def read(self, sample: Sample, folder: Path, frames: Indices, fields: Indices) -> tuple[Levels, Levels]:
-        """Returns frames (n,H,W,3) and flow levels (n,2,H,W)."""
+        """Return frames (n,H,W,3) and flow levels (n,2,H,W)."""
         ...
 
 
@@ -79,10 +79,10 @@ class Arrow:
         flow = [simplejpeg.encode_jpeg(field, self._quality, "GRAY", "Gray") for field in stacked]
 
         def encode(sink: BinaryIO) -> PreparedVideoMetadata:
-            writer = PreparedVideoWriter(sink, sample.clip.meta.spec)
-            for row in zip(sample.clip.times_sec, rgb, [*flow, None], strict=True):
+            writer = PreparedVideoWriter(sink, sample.prepared.meta.spec)
+            for row in zip(sample.prepared.times_sec, rgb, [*flow, None], strict=True):
                 writer.append(*row)
-            return writer.finish(sample.clip.meta)
+            return writer.finish(sample.prepared.meta)
 
         write_prepared_video(folder / f"{sample.name}.arrow", encode)
         sizes = sum(map(len, rgb)), sum(map(len, flow))
@@ -90,12 +90,12 @@ class Arrow:
         return sizes[0] + overhead, sizes[1]
 
     def read(self, sample: Sample, folder: Path, frames: Indices, fields: Indices) -> tuple[Levels, Levels]:
-        clip = PreparedVideo.open(folder / f"{sample.name}.arrow")
-        return clip.rgb(frames), clip.flow(fields)
+        prepared = PreparedVideo.open(folder / f"{sample.name}.arrow")
+        return prepared.rgb(frames), prepared.flow(fields)
 
 
 class Loose:
-    """A JPEG per frame and two per flow field, in folders rgb/, u/ and v/, as the authors keep them."""
+    """A JPEG per frame and two per flow field, in folders rgb/, u/ and v/, as in the released code."""
 
     name = "loose JPEG 95 files in rgb/ u/ v/"
 
@@ -154,7 +154,7 @@ class H264Files:
 
 
 class Raw:
-    """Uncompressed, memory-mapped: what the disk would have to hold and deliver without any codec."""
+    """Uncompressed and memory-mapped: the size and speed without any codec."""
 
     name = "raw uint8 .npy, memory-mapped"
 
@@ -187,7 +187,7 @@ def _write_h264(path: Path, frames: Iterator[av.VideoFrame], size: tuple[int, ..
 
 
 def _read_h264(path: Path, wanted: Indices) -> Iterator[av.VideoFrame]:
-    """Yields the wanted frames (sorted), jumping to a key frame wherever that saves decoding."""
+    """Yield the wanted frames, which are sorted; seek to a key frame whenever that saves decoding."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
@@ -216,7 +216,7 @@ FORMATS: tuple[Format, ...] = (
 
 
 def prepare_samples(folder: Path, count: int, spec: StoreSpec, raw: Path) -> list[Sample]:
-    """Returns every n-th video of a folder; exact frames and flow lie in ``raw``, memory-mapped."""
+    """Return every n-th video of a folder; exact frames and flow are in ``raw``, memory-mapped."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_EXTENSIONS)
     samples = []
     for path in paths[:: max(1, len(paths) // count)][:count]:
@@ -230,7 +230,7 @@ def prepare_samples(folder: Path, count: int, spec: StoreSpec, raw: Path) -> lis
 
 
 def plan_clips(samples: list[Sample], count: int) -> list[tuple[Sample, Indices, Indices]]:
-    """Returns which frames and flow fields to read: the same for every format."""
+    """Return which frames and flow fields to read, the same for every format."""
     rng = np.random.default_rng(0)
     plan = []
     for index in range(count):
@@ -257,9 +257,9 @@ def error_of(form: Format, samples: list[Sample], folder: Path) -> tuple[float, 
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clips", type=Path)
+    parser.add_argument("folder", type=Path)
     parser.add_argument("--videos", type=int, default=8)
     parser.add_argument("--clips", type=int, default=40, dest="count")
     parser.add_argument("--rounds", type=int, default=5)
@@ -271,14 +271,14 @@ def main() -> None:
         folders = [Path(temporary, str(index)) for index in range(len(FORMATS))]
         for folder in (*folders, Path(temporary, "exact")):
             folder.mkdir()
-        samples = prepare_samples(options.clips, options.videos, spec, Path(temporary, "exact"))
+        samples = prepare_samples(options.folder, options.videos, spec, Path(temporary, "exact"))
         report(samples, folders, plan_clips(samples, options.count), options.rounds)
 
 
 def report(
     samples: list[Sample], folders: list[Path], plan: list[tuple[Sample, Indices, Indices]], rounds: int
 ) -> None:
-    """Writes, reads and compares; formats take turns within each round, so that a slow spell hits them all."""
+    """Write, read and compare. Formats take turns within each round, so other load affects all of them."""
     frames = sum(len(sample.rgb) for sample in samples)
     sizes, errors, writing = [], [], []
     for form, folder in zip(FORMATS, folders, strict=True):
@@ -298,7 +298,7 @@ def report(
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, ", end="")
     print(f"{len(samples)} videos, {frames} frames, {fields_read:.0f} flow fields a clip, medians of {rounds} rounds\n")
     print(
-        "| format | KB/frame RGB | KB/frame flow | write ms/frame | clips/s | speed to ours | error RGB | error flow |"
+        "| format | KB/frame RGB | KB/frame flow | write ms/frame | clips/s | relative speed | error RGB | error flow |"
     )
     print("|---|---|---|---|---|---|---|---|")
     ratios = np.median(seconds[:, :1] / seconds, axis=0)

@@ -267,7 +267,7 @@ def test_a_script_without_main_guard_fails_with_one_line(source: Path, tmp_path:
 
 
 def test_a_folder_of_videos_is_prepared_with_the_default_spec(source: Path, tmp_path: Path) -> None:
-    summary = prepare(source, tmp_path / "store", workers=1)
+    summary = prepare(str(source), str(tmp_path / "store"), workers=1)
     assert (summary.done, len(summary.failed)) == (8, 3)
     store = Store.open(tmp_path / "store")
     assert store.spec == StoreSpec(FlowSpec())
@@ -276,6 +276,8 @@ def test_a_folder_of_videos_is_prepared_with_the_default_spec(source: Path, tmp_
     values = json.loads(json.dumps(summary.to_dict()))
     assert values["failed"] == dict(summary.failed)
     assert values["empty_classes"] == ["bad"]
+    with pytest.raises(FlowSpecError, match="flow differs"):
+        prepare(source, tmp_path / "store", FlowSpec("farneback"))
     with pytest.raises(StoreError, match="importing JPEGs needs a spec"):
         prepare(source, tmp_path / "jpegs", from_jpegs=True)
 

@@ -83,7 +83,7 @@ class PrepareSummary:
 def prepare(
     source: Catalog | str | os.PathLike[str],
     store: str | os.PathLike[str],
-    spec: StoreSpec | None = None,
+    spec: StoreSpec | FlowSpec | None = None,
     *,
     from_jpegs: bool = False,
     workers: int | None = None,
@@ -98,7 +98,7 @@ def prepare(
     Args:
         source: a catalog, a folder of class folders or a CSV file (see :func:`stresnet.data.datasets.read_catalog`).
         store: a folder that is new, empty, or a store of the same spec.
-        spec: how videos are prepared; DIS flow at a short side of 256 px by default.
+        spec: how videos are prepared, or only their flow; by default DIS flow at a short side of 256 px.
         from_jpegs: whether videos are folders of JPEGs to import (see :mod:`stresnet.data.jpeg_folders`). The spec
             then states what their flow is, and must be given.
         workers: number of processes; by default one per usable core, but at most 61 on Windows.
@@ -115,7 +115,8 @@ def prepare(
     if spec is None and from_jpegs:
         raise StoreError("importing JPEGs needs a spec: the files do not show the method and bound of their flow")
     catalog = source if isinstance(source, Catalog) else read_catalog(source, jpegs=from_jpegs)
-    spec = spec or StoreSpec(FlowSpec())
+    if not isinstance(spec, StoreSpec):
+        spec = StoreSpec(spec or FlowSpec())
     if not (from_jpegs and spec.flow_stored):  # imported flow need not be computed
         require_available(spec.flow)
     root = Path(os.path.abspath(store))
