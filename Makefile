@@ -44,10 +44,10 @@ coverage: setup  ## report the lines of src that no test reaches
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 docs: setup  ## build the documentation site in site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 docs-serve: setup  ## serve the documentation and rebuild it on every change
-	$(BIN)/mkdocs serve
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 clean:
 	rm -rf $(VENV) build dist demo-out site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -48,7 +48,8 @@ def first_paragraph(model: type[BaseModel]) -> str:
 
 def value(info: FieldInfo) -> str:
     """Return the type and the limits of a field."""
-    limits = [f"{sign} {getattr(limit, name)}" for limit in info.metadata for name, sign in SIGNS if hasattr(limit, name)]
+    bounds = [(sign, getattr(limit, name, None)) for limit in info.metadata for name, sign in SIGNS]
+    limits = [f"{sign} {bound}" for sign, bound in bounds if bound is not None]
     return ", ".join([type_name(info.annotation), *limits])
 
 
