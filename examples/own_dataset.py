@@ -1,6 +1,6 @@
 """Feed an ST-ResNet from a data set of your own: here class folders of videos, decoded on the fly, without a store.
 
-    python examples/own_dataset.py videos/train
+python examples/own_dataset.py videos/train
 """
 
 import argparse
@@ -21,7 +21,9 @@ from stresnet.model import Preprocessing
 class VideoFolder(Dataset[tuple[Tensor, Tensor, int]]):
     """Yields `rgb` (3,T,H,W), `flow` (2L,T,H,W) and the label: one clip from the middle of each video."""
 
-    def __init__(self, root: Path, *, steps: int = 5, tau: int = 4, flow_stack: int = 10, short_side: int = 128) -> None:
+    def __init__(
+        self, root: Path, *, steps: int = 5, tau: int = 4, flow_stack: int = 10, short_side: int = 128
+    ) -> None:
         self.files = sorted(root.glob("*/*.mp4"))
         self.classes = sorted({file.parent.name for file in self.files})
         self.steps, self.tau, self.flow_stack = steps, tau, flow_stack

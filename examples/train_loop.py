@@ -1,8 +1,8 @@
 """Train an ST-ResNet on a prepared store with a plain PyTorch loop, without recipes or Lightning.
 
-    stresnet prepare videos/ store/ --short-side 128
-    python examples/train_loop.py store/ model.safetensors
-    stresnet predict model.safetensors new.mp4
+stresnet prepare videos/ store/ --short-side 128
+python examples/train_loop.py store/ model.safetensors
+stresnet predict model.safetensors new.mp4
 """
 
 import argparse

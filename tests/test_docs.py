@@ -1,42 +1,107 @@
-"""Links, files, recipes and options named in the documentation exist."""
+"""Links, files, recipes, options and names in the documentation exist."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import yaml
 
-from stresnet.recipes import packaged_recipes
+from stresnet.recipes import packaged_recipes, parse_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
+COMMANDS = ("demo", "prepare", "train", "evaluate", "predict", "fuse", "flow", "convert", "models")
+FOLDERS = "benchmarks|cli|data|docker|docs|examples|flow|inference|media|model|recipes|tests|training|weights"
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def load_script(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@every_page
 def test_links_point_to_files(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8"))
-    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
-    assert not missing
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
     assert "<!--" not in page.read_text("utf-8")
 
 
-def test_recipes_files_and_targets_of_the_readme_exist() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
-    assert set(re.findall(r"--recipe (\S+)", text)) <= set(packaged_recipes())
-    for file in re.findall(r"`((?:docs|model|benchmarks)/[\w./-]+)`", text):
+@every_page
+def test_recipes_files_and_targets_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    recipes = set(re.findall(r"--recipe ([a-z][\w-]+)(?![\w.])", text)) - {"mine"}
+    assert recipes <= set(packaged_recipes())
+    for file in set(re.findall(rf"`((?:{FOLDERS})/[\w./-]*)`", text)) - {"flow/u", "flow/v"}:  # folders of JPEGs
         assert (ROOT / file).exists() or (ROOT / "src" / "stresnet" / file).exists(), file
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    assert set(re.findall(r"^    make (\w+)", text, re.MULTILINE)) <= set(targets)
+    for file in re.findall(r"python ((?:benchmarks|examples|docs)/\S+\.py)", text):
+        assert (ROOT / file).exists(), file
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert set(re.findall(r"(?:^    |`)make ([\w-]+)", text, re.MULTILINE)) <= set(targets)
 
 
-def test_options_of_the_readme_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    from stresnet.cli.app import run
+@pytest.fixture(scope="module")
+def options() -> dict[str, set[str]]:
+    """The options of each command."""
+    import typer
 
-    text = (ROOT / "README.md").read_text("utf-8")
-    for command in ("prepare", "train", "evaluate", "predict"):
-        assert run([command, "--help"]) == 0
-        known = capsys.readouterr().out
-        for line in re.findall(rf"stresnet {command} ([^\n]*)", text):
-            for option in re.findall(r"--[a-z-]+", line):
-                assert option in known, f"{command} {option}"
+    from stresnet.cli.app import app
+
+    group = typer.main.get_command(app)
+    return {name: {o for p in command.params for o in p.opts} for name, command in group.commands.items()}  # type: ignore[attr-defined]
+
+
+def options_named(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the command and option of each command line on a page."""
+    for command, rest in re.findall(rf"stresnet ({'|'.join(COMMANDS)})\b([^\n`]*)", text):
+        yield from ((command, option) for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", rest))
+
+
+@every_page
+def test_options_of_commands_exist(page: Path, options: dict[str, set[str]]) -> None:
+    assert {name for name in COMMANDS if name not in options} == set()
+    for command, option in options_named(page.read_text("utf-8")):
+        assert option in options[command], f"stresnet {command} {option}"
+
+
+def test_options_are_found_on_pages() -> None:
+    assert ("train", "--recipe") in set(options_named((ROOT / "README.md").read_text("utf-8")))
+
+
+def test_the_table_of_recipe_fields_is_current() -> None:
+    script = load_script(ROOT / "docs" / "recipe_fields.py")
+    assert script.PAGE.read_text("utf-8") == script.page(), "run: python docs/recipe_fields.py"
+
+
+def test_the_recipe_on_the_recipes_page_is_valid() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text("utf-8"), re.DOTALL)
+    assert [stage.name for stage in parse_recipe(yaml.safe_load(text), "docs").stages] == [
+        "appearance",
+        "motion",
+        "st-resnet",
+    ]
+
+
+@every_page
+def test_python_on_pages_uses_public_names(page: Path) -> None:
+    import stresnet
+
+    for code in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+        compile(code, str(page), "exec")
+        assert set(re.findall(r"\bstresnet\.([A-Za-z_]+)\b", code)) <= {*dir(stresnet), "data", "flow", "model"}
+
+
+def test_every_page_of_the_site_is_in_its_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text("utf-8").split("\nnav:\n")[1]
+    pages = {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.is_relative_to(ROOT / "docs")}
+    assert set(re.findall(r"[\w/-]+\.md", navigation)) == pages
