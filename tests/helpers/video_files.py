@@ -1,4 +1,4 @@
-"""Video files made with PyAV directly, so that reading is not tested against our own writer."""
+"""Video files encoded with PyAV directly, so that reading does not depend on our own writer."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
+from av.video.frame import PictureType
 from numpy.typing import NDArray
+
+from stresnet.errors import VideoError
 
 
 def ramp(count: int, height: int = 32, width: int = 48) -> list[NDArray[np.uint8]]:
-    """Gray pictures, each brighter than the one before: the order can be read off."""
+    """Return gray pictures of increasing brightness, which shows their order."""
     return [np.full((height, width, 3), 20 + 200 * i // count, np.uint8) for i in range(count)]
 
 
@@ -29,7 +33,7 @@ def encode(
     format: str | None = None,
     **options: str,
 ) -> Path:
-    """Encodes with PyAV directly, so that reading is not tested against our own writer."""
+    """Encode pictures to a file and return its path. Further options go to the codec."""
     with av.open(str(path), "w", format=format, options=mux or {}) as container:
         stream = container.add_stream(codec, rate=fps)
         stream.height, stream.width = pictures[0].shape[:2]
@@ -46,7 +50,8 @@ def encode(
     return path
 
 
-CLOCKWISE = {  # display matrices (a, b, c, d) of a clockwise turn, y down: (x, y) -> (a x + c y, b x + d y)
+# Display matrices (a, b, c, d) by clockwise degrees, y down: (x, y) -> (a x + c y, b x + d y).
+CLOCKWISE = {
     0: (1, 0, 0, 1),
     90: (0, 1, -1, 0),
     180: (-1, 0, 0, -1),
@@ -55,10 +60,24 @@ CLOCKWISE = {  # display matrices (a, b, c, d) of a clockwise turn, y down: (x, 
 
 
 def with_matrix(path: Path, matrix: tuple[int, int, int, int]) -> Path:
-    """Writes a display matrix into the track header of an MP4, as telephones do."""
+    """Write a display matrix into the track header of an MP4, as phones do."""
     data = bytearray(path.read_bytes())
     a, b, c, d = (value * 65536 for value in matrix)
     at = data.index(b"tkhd") + 44
     data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path
+
+
+def picture_types(path: Path) -> str:
+    """Return the types of a video's pictures in display order, such as IBBP."""
+    with av.open(str(path)) as container:
+        return "".join(PictureType(frame.pict_type).name for frame in container.decode(video=0))
+
+
+def one_line(error: pytest.ExceptionInfo[VideoError], path: Path) -> str:
+    """Return the message of an error, which must be one line and name the file."""
+    message = str(error.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message

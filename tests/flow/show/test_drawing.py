@@ -55,6 +55,32 @@ def test_colours_of_known_vectors(u: float, v: float, color: tuple[float, float,
     assert flow_to_rgb(constant(u, v), 1.0)[2, 3] == pytest.approx(np.array(color), abs=0.6)
 
 
+def test_colours_show_direction_and_speed() -> None:
+    flow = np.zeros((2, 1, 6), np.float32)
+    flow[:, 0, 1:] = np.array([(4, 0), (-4, 0), (2, 0), (40, 0), (0, 4)]).T
+    still, right, left, half, fast, down = flow_to_rgb(flow, 4.0)[0].astype(int)
+    assert still.tolist() == [255, 255, 255]
+    assert right.tolist() == fast.tolist() == [255, 0, 0]
+    assert half.tolist() == pytest.approx([255, 128, 128], abs=1)
+    assert left[0] == 0  # opposite to red
+    assert left[2] == 255
+    assert len({tuple(colour) for colour in (right, left, down)}) == 3
+    assert flow_to_rgb(flow, 4.0).dtype == np.uint8
+
+
+def test_colours_change_gradually_around_the_wheel() -> None:
+    angle = np.linspace(0, 2 * np.pi, 721)
+    wheel = flow_to_rgb(np.stack([np.cos(angle), np.sin(angle)])[:, None].astype(np.float32), 1.0)[0].astype(int)
+    assert np.abs(np.diff(wheel, axis=0)).max() <= 10  # no jump, the end meets the beginning
+
+
+def test_invalid_arguments_raise() -> None:
+    with pytest.raises(ValueError, match="max_px"):
+        flow_to_rgb(np.zeros((2, 3, 3), np.float32), 0)
+    with pytest.raises(ValueError, match=r"\(2,H,W\)"):
+        flow_to_rgb(np.zeros((3, 3, 2), np.float32), 1)
+
+
 # ---------------------------------------------------------------- statistics
 
 
