@@ -245,7 +245,7 @@ def plan_clips(samples: list[Sample], count: int) -> list[tuple[Sample, Indices,
 
 
 def error_of(form: Format, samples: list[Sample], folder: Path) -> tuple[float, float]:
-    """Returns the mean absolute error of frames and of flow, in levels of 0 to 255."""
+    """Return the mean absolute error of frames and of flow, in levels of 0 to 255."""
     errors = []
     for sample in samples:
         frames, fields = np.arange(0, len(sample.rgb), 5), np.arange(0, len(sample.flow), 5)

@@ -40,16 +40,16 @@ def decoded(path: Path, kind: str = "GRAY") -> np.ndarray:
 def test_catalogs_of_folders_of_jpegs(tmp_path: Path) -> None:
     for split, label, name in (("train", "jump", "a"), ("train", "wave", "b"), ("test", "jump", "c")):
         write_jpegs(tmp_path / "one folder", f"{split}/{label}/{name}")
-        write_jpegs(tmp_path / "own folders", f"{split}/{label}/{name}", "authors")
+        write_jpegs(tmp_path / "separate folders", f"{split}/{label}/{name}", "authors")
     expected = [("jump", "test"), ("jump", "train"), ("wave", "train")]
-    for root in ("one folder", "own folders"):
+    for root in ("one folder", "separate folders"):
         catalog = read_catalog(tmp_path / root, jpegs=True)
         assert (catalog.name, catalog.classes, catalog.notes) == (root, ("jump", "wave"), ())
         assert [r.id for r in catalog.records] == ["test/jump/c", "train/jump/a", "train/wave/b"]
         assert [(r.label, r.split) for r in catalog.records] == expected
         assert all(Path(r.path).is_dir() for r in catalog.records)
     csv = tmp_path / "list.csv"
-    csv.write_text("path,label\none folder/test/jump/c,jump\nown folders/jpegs_256/train/wave/b,wave\n")
+    csv.write_text("path,label\none folder/test/jump/c,jump\nseparate folders/jpegs_256/train/wave/b,wave\n")
     catalog = read_catalog(csv, jpegs=True)
     assert [note for note in catalog.notes if "missing" in note] == []
     summary = prepare(catalog, tmp_path / "store", SPEC, from_jpegs=True, workers=1)

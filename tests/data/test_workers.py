@@ -1,4 +1,4 @@
-"""The parallel map: one result per item, whatever kills a worker or interrupts the parent process."""
+"""The parallel map: one result per item, even if workers die, and no worker left after an interrupt."""
 
 from __future__ import annotations
 
@@ -120,9 +120,8 @@ def test_an_interrupt_at_any_line_ends_the_workers() -> None:
     """The interrupt is raised wherever it arrives; nothing hangs, and no worker is left."""
     lines = run_interrupted(math.inf)
     assert lines > 50
-    for line in range(
-        1, lines - 10, 2
-    ):  # the count varies by a few lines between runs: results arrive in another order
+    # A few lines more or less are executed in each run, depending on the order of the results.
+    for line in range(1, lines - 10, 2):
         with pytest.raises(Interrupted):
             run_interrupted(line)
         assert multiprocessing.active_children() == []

@@ -1,1 +1,1 @@
-
+"""Catalogs of videos, prepared stores, and clips cut from them."""

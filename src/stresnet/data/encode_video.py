@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import BinaryIO
 
@@ -46,13 +47,12 @@ def encode_video(
         VideoError: the video cannot be read, or has fewer than ``MIN_FRAMES`` frames.
         OSError: ``sink`` cannot be written.
     """
-    try:
+    with _reading(path):
         source = os.stat(path)
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be read ({error.strerror})") from error
+        with_vectors = spec.flow_stored and spec.flow.from_codec
+        opened = iter_frames(path, short_side=spec.flow.short_side, motion_vectors=with_vectors)
     writer = PreparedVideoWriter(sink, spec)
-    with_vectors = spec.flow_stored and spec.flow.from_codec
-    with iter_frames(path, short_side=spec.flow.short_side, motion_vectors=with_vectors) as reader:
+    with opened as reader:
         frames = _EncodedFrames(path, reader, spec, progress)
         clipped = _write_rows(writer, frames, spec)
     if writer.frames < MIN_FRAMES:
@@ -88,6 +88,15 @@ def temporary_video(
     return write_temporary(partial(encode_video, record_id, path, spec, progress=progress))
 
 
+@contextmanager
+def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise an OSError as a VideoError; otherwise it would be mistaken for a failure to write."""
+    try:
+        yield
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
 class _EncodedFrames(Iterator[Frame]):
     """The frames of a video, for computing flow; each is encoded as a JPEG on the way.
 
@@ -109,10 +118,8 @@ class _EncodedFrames(Iterator[Frame]):
         self._read = 0
 
     def __next__(self) -> Frame:
-        try:
+        with _reading(self._path):
             frame = next(self._reader)
-        except OSError as error:  # an OSError would be mistaken for a failure to write
-            raise VideoError(f"{self._path}: cannot be read ({error.strerror or error})") from error
         # 4:4:4 has a smaller error than 4:2:0 at a higher quality and the same size (docs/store.md).
         self.encoded.append((frame.time_sec, simplejpeg.encode_jpeg(frame.rgb, self._jpeg_quality, "RGB", "444")))
         self.size = frame.rgb.shape[:2]

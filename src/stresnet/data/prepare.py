@@ -50,7 +50,7 @@ class PrepareSummary:
         kept: videos kept from earlier runs.
         failed: (id, reason) of videos that are not usable.
         empty_classes: classes without any usable video.
-        truncated: ids of usable videos of which parts could not be decoded.
+        truncated: ids of usable videos with parts that could not be decoded.
         clipped: one line for each video with much of its flow beyond the bound.
         no_longer_listed: ids of usable videos that the index listed before and this catalog lacks; their files stay.
         frames: frames of all usable videos.
@@ -278,7 +278,7 @@ def _prepare_one(root: Path, record: VideoRecord, spec: StoreSpec, from_jpegs: b
         raise write_error(path, error) from error
     except StresnetError as error:
         return StoreEntry(record, reason=str(error).removeprefix(f"{record.path}: "))
-    except Exception as error:  # one bad video must not stop the run, whatever goes wrong with it
+    except Exception as error:  # one bad video must not stop the run
         return StoreEntry(record, reason=" ".join(f"{type(error).__name__}: {error}".split()))
 
 

@@ -335,7 +335,7 @@ class Checksum:
             self._digest.update(picture or b"")
 
     def of(self, meta: PreparedVideoMetadata) -> str:
-        """Return the checksum of all rows and of ``meta``, its own checksum apart."""
+        """Return the checksum of all rows and of ``meta`` without its checksum."""
         digest = self._digest.copy()
         digest.update(replace(meta, checksum="").to_json().encode())
         return digest.hexdigest()

@@ -1,8 +1,7 @@
-"""Data sets: one file each, and one entry each in ``DATASETS``.
+"""Data sets: one file and one entry in ``DATASETS`` for each.
 
-To add a data set, write a function from :class:`~stresnet.data.catalog.Source` to
-:class:`~stresnet.data.catalog.Catalog` in a file of its own, and add an entry here. The command line reads this
-registry.
+To add a data set, write a file with a function from :class:`~stresnet.data.catalog.Source` to
+:class:`~stresnet.data.catalog.Catalog`, and add an entry here. The command line reads this registry.
 """
 
 from __future__ import annotations
