@@ -406,7 +406,7 @@ def section(card: str, name: str) -> str:
 
 
 def described(**changes: Any) -> Checkpoint:
-    """A model whose description says everything."""
+    """Return a model with complete metadata."""
     config = STResNetConfig(num_classes=3, depth=26, width=0.0625, temporal_pool=(5, 2))
     recipe = {"name": "own_recipe", "stages": [{"name": "motion"}, {"name": "both"}]}
     flow = {"method": "tvl1", "preset": "default", "short_side": 128, "bound_px": 20.0}
@@ -425,7 +425,7 @@ def described(**changes: Any) -> Checkpoint:
     return found.replace(**changes)
 
 
-def test_a_card_for_the_hub() -> None:
+def test_card_header() -> None:
     text = model_card(described(), repo="me/net", license="mit")
     card = ModelCard(text)
     assert str(card) == text, "as the hub's client writes it"
@@ -444,16 +444,16 @@ def test_a_card_for_the_hub() -> None:
     ]
 
 
-def test_a_card_for_people() -> None:
+def test_card_text() -> None:
     card = model_card(described(), repo="me/net")
     assert "\n# ST-ResNet\\*-26 trained on park\\|1\n" in card
     assert 'from_pretrained("me/net")' in section(card, "Use")
     assert "stresnet predict model.safetensors" in section(card, "Use")
     network = section(card, "Network")
     assert "| Motion | ResNet-26 over stacks of 10 optical-flow fields |" in network
-    assert "| Link | motion to appearance, added where" in network
-    assert "span three time steps, in conv2, conv3, conv4, conv5 |" in network
-    assert "| Pool | max over 5 time steps, stride 2, before the classifier |" in network
+    assert "| Link | additive, from motion to appearance, at the input of the residual branch" in network
+    assert "span three time steps, in conv2_x, conv3_x, conv4_x, conv5_x |" in network
+    assert "| Temporal pool | max over 5 time steps, stride 2, before the classifier |" in network
     assert section(card, "Actions") == "TurnLeft, wave\\_hand, jump."
     assert section(card, "Training").splitlines()[2:] == [
         "| Videos | 132 of park\\|1 |",
@@ -466,44 +466,44 @@ def test_a_card_for_people() -> None:
     ]
     scores = section(card, "Scores")
     assert "| 48 of park\\|1, test | dense25 | 81.2 (68.8 – 91.7) | 80.0 (67.0 – 90.0) |" in scores
-    assert scores.endswith("As far as names tell, none of these videos was trained on.")
+    assert scores.endswith("None of these videos was a training video, judging by their names.")
     limits = section(card, "Limits")
-    for limit in ("do not trust it on TurnLeft", "at least 11 frames", "132 videos, 44 an action", "±12 points"):
+    for limit in ("do not rely on it for TurnLeft", "at least 11 frames", "132 videos, 44 per action", "±12 points"):
         assert limit in limits
-    assert section(card, "Licence") == "The authors of these weights have not named one here."
+    assert section(card, "Licence") == "Not specified."
     assert "\nlicense:" not in card
     assert "1611.02155" in section(card, "Citation")
 
 
-def test_a_card_of_a_model_of_which_little_is_known() -> None:
+def test_card_of_a_model_with_little_metadata() -> None:
     source = {"source": "net_1.mat", "sha256": "ab" * 32}
     card = model_card(
         described(scores=(), training=source, recipe={}, store_spec={}, test_groups=(), stage="", version="")
     )
     assert "model-index" not in card
     assert "# ST-ResNet\\*-26\n" in card
-    assert section(card, "Scores") == "Not evaluated: this checkpoint holds no scores."
+    assert section(card, "Scores") == "Not evaluated: this checkpoint has no scores."
     assert section(card, "Training").splitlines()[2:] == [
         "| Videos | unknown |",
         "| Recipe | unknown |",
         f"| Converted from | net\\_1.mat, SHA-256 {'ab' * 32} |",
         "| Flow | unknown |",
     ]
-    assert "learnt from" not in section(card, "Limits")
+    assert "was trained on" not in section(card, "Limits")
     assert str(ModelCard(card)) == card
 
 
-def test_limits_follow_the_description() -> None:
+def test_card_limits() -> None:
     unmirrored = described(preprocessing=Preprocessing(mirror=False), scores=(SCORE | {"top1": [0.9] * 3},))
     limits = section(model_card(unmirrored), "Limits")
     assert "left from right" not in limits
     assert "uncertain" not in limits
     neutral = section(model_card(described(classes=("Cleft", "upright bow", "copyrighting"))), "Limits")
-    assert "it cannot tell left from right." in neutral
+    assert "it cannot distinguish left from right." in neutral
     sided = described(classes=("wave right", "turn_clockwise", "spinCounterclockwise"))
-    assert "do not trust it on wave right, turn\\_clockwise, spinCounterclockwise." in model_card(sided)
+    assert "do not rely on it for wave right, turn\\_clockwise, spinCounterclockwise." in model_card(sided)
     trained_on = model_card(described(scores=(SCORE, SCORE | {"split": "train"})))
-    assert "As far as names tell, but for split train, none" in trained_on
+    assert "judging by their names, except for split train." in trained_on
 
 
 @pytest.mark.parametrize(
@@ -511,24 +511,30 @@ def test_limits_follow_the_description() -> None:
     [
         ({"link": None, "temporal": None}, "| Link | none; the logits of the streams are averaged |"),
         ({"link": None, "streams": ("motion",)}, "| Motion | ResNet-26 over stacks of 10 optical-flow fields |"),
-        ({"link": "multiply", "temporal": "inject"}, "| Over time | a further convolution in second units spans"),
-        ({"link_direction": "both", "link_scale": 0.1}, "each stream to the other, added where the residual branch"),
+        (
+            {"link": "multiply", "temporal": "inject"},
+            "second units have a further convolution over three time steps",
+        ),
+        (
+            {"link_direction": "both", "link_scale": 0.1},
+            "additive, in both directions, at the input of the",
+        ),
         (
             {"motion_temporal_layers": (2, 5)},
-            "in conv2, conv3, conv4, conv5 of appearance and conv2, conv5 of motion |",
+            "in conv2_x, conv3_x, conv4_x, conv5_x of appearance and conv2_x, conv5_x of motion |",
         ),
         ({"motion_depth": 50}, "| Motion | ResNet-50 over"),
     ],
 )
-def test_a_network_in_words(changes: dict[str, Any], expected: str) -> None:
+def test_card_describes_the_network(changes: dict[str, Any], expected: str) -> None:
     config = STResNetConfig(num_classes=3, depth=26, width=0.0625).replace(**changes)
     card = model_card(described(model=STResNet(config).eval()))
     assert expected in section(card, "Network")
     assert ("Multiplier" in section(card, "Citation")) is (config.link == "multiply")
-    assert ("Flow has to be computed" in card) is ("motion" in config.streams)
+    assert ("Flow must be computed" in card) is ("motion" in config.streams)
 
 
-def test_names_cannot_break_the_card() -> None:
+def test_class_names_cannot_break_the_card() -> None:
     classes = ("a|b", "--- x", "*bold*\n# heading")
     card = model_card(described(classes=classes, training={"store": "a: b\n---\n# c", "videos": 3}, scores=()))
     assert ModelCard(card).data.library_name == "stresnet"
@@ -540,10 +546,10 @@ def test_names_cannot_break_the_card() -> None:
             model=STResNet(STResNetConfig(num_classes=101, depth=26, width=0.0625)),
         )
     )
-    assert section(many, "Actions").endswith("c11 and 89 more; config.json names them all.")
+    assert section(many, "Actions").endswith("c11 and 89 more; config.json lists them all.")
 
 
-def test_evaluation_fills_the_card(run: Run, store: Store, tmp_path: Path) -> None:
+def test_card_has_the_scores_of_an_evaluation(run: Run, store: Store, tmp_path: Path) -> None:
     own = tmp_path / "run"
     shutil.copytree(run.folder, own)
     evaluate(own, store, tmp_path / "report", examples=1)

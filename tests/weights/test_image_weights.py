@@ -1,4 +1,4 @@
-"""A start from image weights: what both streams take from them, and files that are refused."""
+"""Image weights: what both streams take from them, and unusable files."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def test_image_weights_without_classifier_or_step_counts_are_enough(tmp_path: Pa
 @pytest.mark.parametrize(
     ("image", "changes", "expected"),
     [
-        ({"units": (3, 4, 6, 3)}, {}, f"holds a ResNet-50 of {NARROW}, but the appearance stream is a ResNet-26 of "),
-        ({}, {"depth": 50}, f"holds a ResNet-26 of {NARROW}, but the appearance stream is a ResNet-50 of {NARROW}: "),
+        ({"units": (3, 4, 6, 3)}, {}, f"is a ResNet-50 of {NARROW}, but the appearance stream is a ResNet-26 of "),
+        ({}, {"depth": 50}, f"is a ResNet-26 of {NARROW}, but the appearance stream is a ResNet-50 of {NARROW}: "),
         (
             {},
             {"motion_depth": 50},
-            f"holds a ResNet-26 of {NARROW}, but the motion stream is a ResNet-50 of {NARROW}: ",
+            f"is a ResNet-26 of {NARROW}, but the motion stream is a ResNet-50 of {NARROW}: ",
         ),
         (
             {"base": 16},
@@ -83,12 +83,12 @@ def test_image_weights_without_classifier_or_step_counts_are_enough(tmp_path: Pa
         (
             {},
             {"layout": "caffe"},
-            "of width 0.125 in the caffe layout: give such weights, or build the network like them",
+            "of width 0.125 in the caffe layout: use other weights, or change the network",
         ),
-        ({"conv1_bias": True}, {}, f"in the caffe layout, but the appearance stream is a ResNet-26 of {NARROW}: give"),
+        ({"conv1_bias": True}, {}, f"in the caffe layout, but the appearance stream is a ResNet-26 of {NARROW}: use"),
     ],
 )
-def test_weights_of_another_network_are_refused(
+def test_weights_of_another_network_raise(
     tmp_path: Path, image: dict[str, Any], changes: dict[str, Any], expected: str
 ) -> None:
     net = network(**changes)

@@ -39,6 +39,48 @@ def network_name(config: Architecture) -> str:
     return f"{name} with {more}" if more else name
 
 
+def describe(config: Architecture) -> dict[str, str]:
+    """Return the parts of a network in words: its streams, link, temporal convolutions, temporal pool and layout.
+
+    Parts that the network does not have are left out.
+    """
+    inputs = {"appearance": "RGB frames", "motion": f"stacks of {config.flow_stack} optical-flow fields"}
+    parts = {str(s): f"ResNet-{config.depth_of(s)} over {inputs[s]}" for s in config.streams}
+    if len(config.streams) > 1:
+        parts["link"] = _link(config)
+    if any(map(config.temporal_layers_of, config.streams)):
+        parts["temporal convolutions"] = _temporal(config)
+    if config.temporal_pool:
+        size, stride = config.temporal_pool
+        parts["temporal pool"] = f"max over {size} time steps, stride {stride}, before the classifier"
+    return parts | {"layout": config.layout}
+
+
+def _link(config: Architecture) -> str:
+    if config.link is None:
+        return "none; the logits of the streams are averaged"
+    direction = {
+        "motion_to_appearance": "from motion to appearance",
+        "appearance_to_motion": "from appearance to motion",
+        "both": "in both directions",
+    }[config.link_direction]
+    kind = {"add": "additive", "multiply": "multiplicative"}[config.link]
+    scaled = ", scaled by a learned factor per channel" if config.link_scale is not None else ""
+    return f"{kind}, {direction}, at the input of the residual branch of each layer's second unit{scaled}"
+
+
+def _temporal(config: Architecture) -> str:
+    kind = {
+        "inflate": "the 1×1 convolutions of second units span three time steps",
+        "inject": "second units have a further convolution over three time steps",
+        None: "",
+    }[config.temporal]
+    layers = {s: ", ".join(f"conv{n}_x" for n in config.temporal_layers_of(s)) or "no layer" for s in config.streams}
+    if len(set(layers.values())) == 1:
+        return f"{kind}, in {next(iter(layers.values()))}"
+    return f"{kind}, in " + " and ".join(f"{names} of {stream}" for stream, names in layers.items())
+
+
 def parameters(module: nn.Module) -> int:
     """Return the number of learned parameters; running moments of batch norm are not counted."""
     return sum(p.numel() for p in module.parameters())

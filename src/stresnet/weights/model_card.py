@@ -1,4 +1,4 @@
-"""The model card: what a checkpoint's own description tells those who consider using it."""
+"""Write the model card of a checkpoint: what it is, how it was trained and tested, and its limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from stresnet.data.prepared_video import MIN_FRAMES
 from stresnet.model import Checkpoint, STResNetConfig
-from stresnet.model.profile import network_name, parameters
+from stresnet.model.profile import describe, network_name, parameters
 
 LIBRARY = "stresnet"
 TASK = "video-classification"
@@ -19,7 +19,7 @@ MOST_NAMED = 12
 _SIDED = {"left", "right", "leftward", "rightward", "leftwards", "rightwards"} | {
     f"{counter}clockwise" for counter in ("", "anti", "counter")
 }
-"""Words that tell an action from its mirror image."""
+"""Words in class names that distinguish an action from its mirror image."""
 
 _CITATIONS = {
     "ST-ResNet": """The method, [arXiv 1611.02155](https://arxiv.org/abs/1611.02155):
@@ -46,15 +46,15 @@ _CITATIONS = {
 
 
 def model_card(checkpoint: Checkpoint, *, repo: str = "owner/name", license: str = "") -> str:
-    """The README.md of a model on the hub: a YAML head for the hub's filters, then Markdown for people.
+    """Return the README.md of a model on the hub: a YAML header for the hub's filters, then Markdown.
 
-    Everything is read from the checkpoint; what it does not say is said to be unknown.
+    Everything comes from the checkpoint; what it does not record is called unknown.
 
     Args:
         checkpoint: the model.
-        repo: `owner/name`, for the lines that show how it is used.
-        license: of the weights, as the hub abbreviates it (`mit`, `cc-by-nc-4.0`). A checkpoint does not know: without
-            this none is named, and the card says so.
+        repo: `owner/name`, for the usage example.
+        license: of the weights, as the hub abbreviates it (`mit`, `cc-by-nc-4.0`). A checkpoint does not record it;
+            without it the card says that none is named.
     """
     sections = {
         "Use": _use(repo),
@@ -63,10 +63,10 @@ def model_card(checkpoint: Checkpoint, *, repo: str = "owner/name", license: str
         "Training": _training(checkpoint),
         "Scores": _scores(checkpoint),
         "Limits": "\n".join(f"- {limit}" for limit in _limits(checkpoint)),
-        "Licence": f"`{license}`" if license else "The authors of these weights have not named one here.",
+        "Licence": f"`{license}`" if license else "Not specified.",
         "Citation": _CITATIONS[_kind(checkpoint.model.config)],
     }
-    title = f"# {_plain(_title(checkpoint))}\n\nNames the action in a video, one of {len(checkpoint.classes)}."
+    title = f"# {_plain(_title(checkpoint))}\n\nRecognises the action in a video, one of {len(checkpoint.classes)}."
     body = "\n\n".join([title, *(f"## {name}\n\n{text}" for name, text in sections.items())])
     return f"---\n{_head(checkpoint, license)}\n---\n\n{body}\n"
 
@@ -114,7 +114,7 @@ recognizer = Recognizer.from_pretrained("{repo}")
 print(recognizer.predict("holiday.mp4").top)
 ```
 
-After `pip install stresnet`. In a shell, with this repository's `model.safetensors` at hand:
+Install with `pip install stresnet`. On the command line, with this repository's `model.safetensors`:
 
 ```sh
 stresnet predict model.safetensors holiday.mp4
@@ -123,49 +123,9 @@ stresnet predict model.safetensors holiday.mp4
 
 def _network(checkpoint: Checkpoint) -> str:
     config = checkpoint.model.config
-    inputs = {"appearance": "RGB frames", "motion": f"stacks of {config.flow_stack} optical-flow fields"}
-    rows = {stream.capitalize(): f"ResNet-{config.depth_of(stream)} over {inputs[stream]}" for stream in config.streams}
-    pool = config.temporal_pool
-    return _table(
-        rows
-        | {
-            "Link": _link(config),
-            "Over time": _temporal(config),
-            "Pool": f"max over {pool[0]} time steps, stride {pool[1]}, before the classifier" if pool else "",
-            "Size": f"{parameters(checkpoint.model) / 1e6:.1f} million parameters, width {config.width:g}",
-            "Layout": config.layout,
-        }
-    )
-
-
-def _link(config: STResNetConfig) -> str:
-    if config.link is None:
-        return "none; the logits of the streams are averaged" if len(config.streams) > 1 else ""
-    ways = {
-        "motion_to_appearance": "motion to appearance",
-        "appearance_to_motion": "appearance to motion",
-        "both": "each stream to the other",
-    }
-    how = {"add": "added", "multiply": "multiplied"}[config.link]
-    scaled = ", scaled by a learned factor for each channel" if config.link_scale is not None else ""
-    return f"{ways[config.link_direction]}, {how} where the residual branch of each stage's second unit begins{scaled}"
-
-
-def _temporal(config: STResNetConfig) -> str:
-    spans = {stream: config.temporal_layers_of(stream) for stream in config.streams}
-    if config.temporal is None or not any(spans.values()):
-        return ""
-    what = {
-        "inflate": "the 1×1 convolutions of second units span three time steps",
-        "inject": "a further convolution in second units spans three time steps",
-    }[config.temporal]
-    if len(set(spans.values())) == 1:
-        return f"{what}, in {_stages(next(iter(spans.values())))}"
-    return f"{what}, in " + " and ".join(f"{_stages(stages)} of {stream}" for stream, stages in spans.items())
-
-
-def _stages(stages: tuple[int, ...]) -> str:
-    return ", ".join(f"conv{stage}" for stage in stages) or "no stage"
+    rows = {part.capitalize(): text for part, text in describe(config).items()}
+    size = f"{parameters(checkpoint.model) / 1e6:.1f} million parameters, width {config.width:g}"
+    return _table(rows | {"Size": size})
 
 
 def _table(rows: dict[str, str]) -> str:
@@ -175,7 +135,7 @@ def _table(rows: dict[str, str]) -> str:
 def _actions(classes: tuple[str, ...]) -> str:
     named = ", ".join(_plain(name) for name in classes[:MOST_NAMED])
     more = len(classes) - MOST_NAMED
-    return f"{named}{f' and {more} more; config.json names them all' if more > 0 else ''}."
+    return f"{named}{f' and {more} more; config.json lists them all' if more > 0 else ''}."
 
 
 def _training(checkpoint: Checkpoint) -> str:
@@ -198,14 +158,15 @@ def _training(checkpoint: Checkpoint) -> str:
 
 def _scores(checkpoint: Checkpoint) -> str:
     if not checkpoint.scores:
-        return "Not evaluated: this checkpoint holds no scores."
+        return "Not evaluated: this checkpoint has no scores."
     lines = ["| videos | protocol | top-1 % (95 %) | mean class % (95 %) |", "|---|---|---|---|"]
     for score in checkpoint.scores:
         what = f"{score['videos']} of {_plain(score['store'])}, {_plain(score['split'])}"
         lines.append(f"| {what} | {score['protocol']} | {_percent(score['top1'])} | {_percent(score['mean_class'])} |")
     trained = any(score["split"] == "train" for score in checkpoint.scores)
-    but = "but for split train, " if trained else ""
-    return "\n".join([*lines, "", f"As far as names tell, {but}none of these videos was trained on."])
+    except_train = ", except for split train" if trained else ""
+    note = f"None of these videos was a training video, judging by their names{except_train}."
+    return "\n".join([*lines, "", note])
 
 
 def _percent(interval: list[float]) -> str:
@@ -214,33 +175,33 @@ def _percent(interval: list[float]) -> str:
 
 
 def _limits(checkpoint: Checkpoint) -> Iterator[str]:
-    """What the description says that a user should know first."""
+    """Yield what a user should know before using the model."""
     config, training = checkpoint.model.config, checkpoint.training
-    yield "It always names one of its actions, also where a video shows none of them."
-    yield "Its probabilities are a softmax of averaged logits; they are not calibrated."
+    yield "It always predicts one of its actions, even if a video shows none of them."
+    yield "Its probabilities are a softmax of averaged logits and are not calibrated."
     if checkpoint.preprocessing.mirror:
         sided = [name for name in checkpoint.classes if _SIDED & set(_words(name))]
-        beware = f": do not trust it on {', '.join(map(_plain, sided[:MOST_NAMED]))}" if sided else ""
-        yield f"Training and testing mirror videos, so it cannot tell left from right{beware}."
+        affected = f": do not rely on it for {', '.join(map(_plain, sided[:MOST_NAMED]))}" if sided else ""
+        yield f"Training and testing mirror videos, so it cannot distinguish left from right{affected}."
     yield f"A video needs at least {max(MIN_FRAMES, config.flow_stack + 1)} frames."
     if "motion" in config.streams:
-        yield "Flow has to be computed as above: `predict` does so, and a store prepared otherwise is refused."
+        yield "Flow must be computed as above: `predict` does that; stores prepared differently are rejected."
     if "videos" in training:
         videos, classes = training["videos"], len(checkpoint.classes)
         yield (
-            f"It learnt from {videos} videos, {videos / classes:.0f} an action on average: expect less of it where "
-            "cameras, places and people differ from theirs."
+            f"It was trained on {videos} videos, {videos / classes:.0f} per action on average: expect lower accuracy "
+            "for other cameras, places and people."
         )
     widths = [score["top1"][2] - score["top1"][1] for score in checkpoint.scores]
     if widths and max(widths) > 0.05:
-        yield f"So few videos were scored that its accuracy is uncertain by ±{50 * max(widths):.0f} points."
+        yield f"Few videos were scored: its accuracy is uncertain by ±{50 * max(widths):.0f} points."
 
 
 def _words(name: str) -> list[str]:
-    """The words of a class name, of whichever habit: `TurnLeft`, `turn_left`, `turn left`."""
+    """Return the words of a class name such as `TurnLeft`, `turn_left` or `turn left`."""
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
 
 
 def _plain(name: Any) -> str:
-    """A name as Markdown shows it letter by letter, in one line."""
+    """Return a name in one line, with Markdown's special characters escaped."""
     return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", " ".join(str(name).split()))

@@ -1,4 +1,4 @@
-"""The .mat format: files that are none, and what MATLAB stores in more than one way."""
+"""The .mat format: files that are not MatConvNet nets, and the variants of how MATLAB stores values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stresnet.weights.matconvnet.dagnn import Layer
 from stresnet.weights.matconvnet.mat5 import MatFile
 from stresnet.weights.matconvnet.read import from_dagnn
 
-# ---- files that are none
+# ---- other files
 
 
 def write_plain(path: Path, **variables: Any) -> Path:
@@ -28,7 +28,7 @@ def write_plain(path: Path, **variables: Any) -> Path:
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no file at .*absent\.mat: give a MatConvNet \.mat file"):
+    with pytest.raises(CheckpointError, match=r"no file at .*absent\.mat: expected a MatConvNet \.mat file"):
         read_matconvnet(tmp_path / "absent.mat")
     with pytest.raises(CheckpointError, match="is a folder"):
         read_matconvnet(tmp_path)
@@ -38,32 +38,32 @@ HEADER = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        (b"", "is no MATLAB 5 .mat file"),
-        (b"PK\x03\x04" + bytes(200), "is no MATLAB 5 .mat file"),
+        (b"", "is not a MATLAB 5 .mat file"),
+        (b"PK\x03\x04" + bytes(200), "is not a MATLAB 5 .mat file"),
         (b"MATLAB 7.3 MAT-file, Platform".ljust(512, b" ") + b"\x89HDF\r\n\x1a\n", r"save\(file,'-struct','net'"),
         (b"\x89HDF\r\n\x1a\n" + bytes(900), "is a MATLAB 7.3 file"),
-        (b"MATLAB 5.0 MAT-file", "is cut short"),
+        (b"MATLAB 5.0 MAT-file", "is truncated"),
         (HEADER, "holds no DagNN .* nothing, as if cut short"),
-        (HEADER + b"\xff" * 64, "is cut short"),
-        (HEADER + b"\x0f\0\0\0\x40\0\0\0" + bytes(64), "is cut short or damaged"),
+        (HEADER + b"\xff" * 64, "is truncated"),
+        (HEADER + b"\x0f\0\0\0\x40\0\0\0" + bytes(64), "is truncated or damaged"),
     ],
 )  # fmt: skip
-def test_other_files_are_refused(content: bytes, told: str, tmp_path: Path) -> None:
+def test_other_files_raise(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "net.mat"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         read_matconvnet(path)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_truncated_files_are_refused(compressed: bool, tmp_path: Path) -> None:
+def test_truncated_files_raise(compressed: bool, tmp_path: Path) -> None:
     write_dagnn(tmp_path / "whole.mat", a_net("appearance"))
     if compressed:
         raw = {k: v for k, v in loadmat(tmp_path / "whole.mat").items() if not k.startswith("_")}
         for record in raw["layers"].flat:
-            if record["block"].dtype.names is None:  # SciPy does not read a struct without fields as it writes it
+            if record["block"].dtype.names is None:  # SciPy reads a struct without fields as something else
                 record["block"] = {}
         savemat(tmp_path / "whole.mat", raw, do_compression=True)
     assert read_matconvnet(tmp_path / "whole.mat").config == CONFIGS["appearance"]
@@ -72,11 +72,11 @@ def test_truncated_files_are_refused(compressed: bool, tmp_path: Path) -> None:
     lengths = {0, 1, 100, 128, 129, 136, len(content) - 1, *map(int, rng.integers(0, len(content), 60))}
     for length in lengths:
         (tmp_path / "cut.mat").write_bytes(content[:length])
-        with pytest.raises(CheckpointError, match=r"cut short|no MATLAB 5"):
+        with pytest.raises(CheckpointError, match=r"truncated|not a MATLAB 5"):
             read_matconvnet(tmp_path / "cut.mat")
 
 
-def test_other_variables_are_named(tmp_path: Path) -> None:
+def test_error_lists_other_variables(tmp_path: Path) -> None:
     path = write_plain(tmp_path / "imdb.mat", images=np.zeros((2, 3)), classes={"name": "x"})
     with pytest.raises(CheckpointError, match=r"holds no DagNN .*images \(double 2×3\), classes \(struct 1×1\): give"):
         read_matconvnet(path)
@@ -86,7 +86,7 @@ def test_other_variables_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_simple_nets_are_refused(inside: bool, tmp_path: Path) -> None:
+def test_simple_nets_raise(inside: bool, tmp_path: Path) -> None:
     cell = np.empty((1, 2), object)
     cell[0, 0], cell[0, 1] = {"type": "conv"}, {"type": "relu"}
     content = {"layers": cell, "meta": {"a": 1.0}}
@@ -99,8 +99,8 @@ def element(kind: int, content: bytes) -> bytes:
     return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
 
 
-def test_matlab_objects_are_refused(tmp_path: Path) -> None:
-    """A DagNN saved as an object, not as a struct: what MATLAB writes for `save file net`."""
+def test_matlab_objects_raise(tmp_path: Path) -> None:
+    """As MATLAB writes for `save file net`: a DagNN as an object, not as a struct."""
     flags = element(6, struct.pack("<II", 17, 0))
     names = b"".join(element(1, text) for text in (b"net", b"MCOS", b"dagnn.DagNN"))
     inner = element(6, struct.pack("<II", 13, 0)) + element(5, struct.pack("<ii", 1, 1)) + element(1, b"")
@@ -109,15 +109,15 @@ def test_matlab_objects_are_refused(tmp_path: Path) -> None:
     path.write_bytes(HEADER + thing)
     with pytest.raises(CheckpointError, match=r"holds a MATLAB object.*net\.saveobj\(\)"):
         read_matconvnet(path)
-    write_dagnn(tmp_path / "net.mat", a_net())  # a net beside it is read
+    write_dagnn(tmp_path / "net.mat", a_net())  # a net beside it is still read
     path.write_bytes(HEADER + thing + (tmp_path / "net.mat").read_bytes()[128:])
     assert read_matconvnet(path).config == CONFIGS["st-resnet"]
 
 
-# ---- what MATLAB stores in more than one way
+# ---- variants of storage
 
 
-def test_a_net_may_lie_under_net_with_unknown_fields(tmp_path: Path) -> None:
+def test_net_may_be_nested_and_have_unknown_fields(tmp_path: Path) -> None:
     net = a_net("st-mulnet")
     write_dagnn(tmp_path / "flat.mat", net)
     raw = {k: v for k, v in loadmat(tmp_path / "flat.mat", mat_dtype=True).items() if not k.startswith("_")}
@@ -165,7 +165,7 @@ def test_missing_trailing_axes(tmp_path: Path) -> None:
 
 
 def test_stale_sizes_of_blocks_are_noted() -> None:
-    """The authors' scripts exchange filters without telling the block; the toolbox goes by the filter."""
+    """The authors' scripts replace filters without updating the block; the toolbox uses the filter."""
     net = a_net()
     change(net, "conv1_temporal", size=(7.0, 7.0, 3.0, 4.0))
     change(net, "prediction_spatial", size=(1.0, 1.0, 128.0, 1000.0))
@@ -187,10 +187,10 @@ def test_epsilon_of_the_file_is_noted() -> None:
     assert any("0.0001" in note and "1e-05" in note for note in from_dagnn(net).notes)
 
 
-# ---- left out with a note
+# ---- ignored with a note
 
 
-def test_what_follows_the_logits_is_left_out() -> None:
+def test_layers_after_the_logits_are_ignored() -> None:
     net = a_net()
     insert(net, Layer("prob_spatial", "dagnn.SoftMax", ("prediction_spatial",), ("prob_spatial",)))
     insert(net, Layer("loss2", "dagnn.Loss", ("prob_spatial", "label"), ("o",), (), {"loss": "log"}))
@@ -206,7 +206,7 @@ def test_what_follows_the_logits_is_left_out() -> None:
         assert name in note
 
 
-def test_idle_dropout_is_left_out() -> None:
+def test_dropout_of_rate_zero_is_ignored() -> None:
     net = a_net()
     insert(
         net, Layer("drop1", "dagnn.DropOut", ("pool5_spatial",), ("d1",), (), {"rate": 0.0}), between="pool5_spatial"
@@ -218,8 +218,8 @@ def test_idle_dropout_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_no_bias_is_a_bias_of_zero(listed: bool) -> None:
-    """As in the ResNet-101 and -152 of Caffe, whose conv1 has none; the toolbox passes over one that is listed."""
+def test_missing_bias_is_zero(listed: bool) -> None:
+    """As in the ResNet-101 and -152 of Caffe, whose conv1 has none; the toolbox ignores one that is listed."""
     net = a_net("st-mulnet")
     expected = from_dagnn(a_net("st-mulnet")).weights
     for layer in ("conv1_spatial", "prediction_temporal", "res3b_branch2b_relu_temporal_Time"):
@@ -246,11 +246,11 @@ def test_scale_without_bias_is_read() -> None:
     np.testing.assert_array_equal(found.weights["links.appearance.1.scale"].flatten(), factor.flatten())
 
 
-# ---- the format itself, against SciPy's reader
+# ---- the format, against SciPy's reader
 
 
 def as_scipy(value: Any) -> Any:
-    """A value as SciPy reads it, in the terms of `mat5`."""
+    """Convert a value that SciPy read to what `mat5` returns."""
     if isinstance(value, np.ndarray) and value.dtype.names is not None:
         records = tuple({n: as_scipy(record[n]) for n in value.dtype.names} for record in value.ravel(order="F"))
         return records[0] if len(records) == 1 else records
@@ -300,8 +300,8 @@ def test_values_are_read_as_scipy_reads_them(compressed: bool, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_compact_and_foreign_ways_of_storing(order: str, tmp_path: Path) -> None:
-    """Whole numbers of class double as bytes, as MATLAB stores them; names within tags; either order of bytes."""
+def test_compact_storage_and_byte_order(order: str, tmp_path: Path) -> None:
+    """Integers of class double stored as bytes, as MATLAB does; names within tags; either byte order."""
 
     def part(kind: int, content: bytes) -> bytes:
         if 0 < len(content) <= 4:
@@ -330,8 +330,8 @@ def test_compact_and_foreign_ways_of_storing(order: str, tmp_path: Path) -> None
     assert file["t"] == "aü→"
 
 
-def test_any_damage_is_refused_or_changes_what_is_read(tmp_path: Path) -> None:
-    """One byte at a time, in the stretch that holds the layers: never a crash, never another kind of error."""
+def test_damage_never_crashes(tmp_path: Path) -> None:
+    """One flipped bit in the layers raises a CheckpointError or changes a value; it never raises anything else."""
     path = tmp_path / "net.mat"
     write_dagnn(path, a_net("appearance"))
     whole = path.read_bytes()
