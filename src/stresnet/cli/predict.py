@@ -13,7 +13,6 @@ from stresnet.cli.display import Bar, console, exit_with_failures, note_damaged
 from stresnet.errors import StresnetError, VideoError
 
 if TYPE_CHECKING:
-    from stresnet.inference.prediction import Prediction
     from stresnet.progress import Progress
 
 
@@ -44,7 +43,7 @@ def predict(
             except StresnetError as error:
                 results.append({"video": video, "error": str(error)})
                 continue
-            results.append(_as_result(video, found))
+            results.append({"video": video} | {k: v for k, v in found.to_dict().items() if k != "scores"})
             bar.clear()
             if found.truncated:
                 note_damaged(video, found.frames)
@@ -69,8 +68,3 @@ def _nested(bar: Bar, label: str) -> Progress:
             bar(f"{label}: {activity}", done, total, detail)
 
     return progress
-
-
-def _as_result(video: str, found: Prediction) -> dict[str, Any]:
-    top = [{"label": name, "probability": probability} for name, probability in found.top]
-    return {"video": video, "top": top, "frames": found.frames, "truncated": found.truncated}

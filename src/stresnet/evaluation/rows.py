@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stresnet.evaluation.report import ReportRow
 from stresnet.evaluation.scores import ScoreTable, fuse
-from stresnet.evaluation.scoring import Scorer
+from stresnet.evaluation.scoring import SplitScorer
 from stresnet.inference.protocols import Protocol
 from stresnet.inference.recognizer import Recognizer
 from stresnet.model import Checkpoint, load_checkpoint
@@ -50,7 +50,7 @@ class Candidate:
 
 
 def score_rows(
-    scorer: Scorer,
+    scorer: SplitScorer,
     candidates: Sequence[Candidate],
     protocols: Sequence[Protocol],
     device: str | None,
@@ -83,7 +83,9 @@ def _title(title: str, protocol: Protocol, first: Protocol) -> str:
     return title if protocol == first else f"{title} ({protocol})"
 
 
-def _score(scorer: Scorer, candidate: Candidate, protocol: Protocol, first: Protocol, device: str | None) -> ReportRow:
+def _score(
+    scorer: SplitScorer, candidate: Candidate, protocol: Protocol, first: Protocol, device: str | None
+) -> ReportRow:
     recognizer, stage = candidate.recognizer(device), candidate.stage
     table = scorer.score(recognizer, protocol, _title(candidate.title, protocol, first))
     return ReportRow(

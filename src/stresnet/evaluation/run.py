@@ -16,7 +16,7 @@ from stresnet.evaluation.report import Report, ReportRow, write_report
 from stresnet.evaluation.report.collect import collect_curves, collect_examples, collect_facts
 from stresnet.evaluation.rows import Candidate, score_rows
 from stresnet.evaluation.scores import ScoreTable
-from stresnet.evaluation.scoring import Scorer
+from stresnet.evaluation.scoring import SplitScorer
 from stresnet.evaluation.summary import summarize
 from stresnet.inference.protocols import Protocol
 from stresnet.inference.recognizer import Recognizer
@@ -75,7 +75,7 @@ def evaluate(
         model: a model file, a loaded recognizer, or a run or its folder: then all of its trained stages.
         store: prepared videos. Groups that the model held out of training become its test split.
         out: folder to write to; by default ``report`` in the run's folder, or ``report-NAME`` beside the model file,
-            with the name of the split added unless it is ``test``.
+            with the split appended unless it is ``test``.
         protocols: test protocols; the report is about the first.
         split: the split to score.
         title: heading of the report; by default the names of store and split.
@@ -95,13 +95,11 @@ def evaluate(
     candidates = _candidates(model, run)
     folder = _default_folder(model, split) if out is None else Path(out)
     last = candidates[-1].checkpoint()
-    if last.test_groups:
-        store = store.with_test_groups(last.test_groups)
+    store = store.with_test_groups(last.test_groups) if last.test_groups else store
     entries = _entries_to_score(store, split, last, candidates[-1].name)
-    scorer = Scorer(store, entries, folder / ".parts", progress)
+    scorer = SplitScorer(store, entries, folder / ".parts", progress)
     rows = score_rows(scorer, candidates, protocols, device, run.recipe.late_fusion_ceiling if run else None)
-    for row in rows:
-        row.table.write(folder / f"scores-{_slug(row.table.name)}.parquet")
+    _write_scores(rows, folder)
     report = Report(
         title=title or f"{store.name}: {split}",
         intro=intro,
@@ -116,6 +114,13 @@ def evaluate(
     if run is not None:
         _record_scores(run, candidates, rows, store, split)
     return Evaluation(tuple(rows), page, tuple(sorted(scorer.failed.items())))
+
+
+def _write_scores(rows: Sequence[ReportRow], folder: Path) -> None:
+    for row in rows:
+        name = row.table.name.lower()
+        slug = "".join(c if c.isalnum() or c in "*-" else "-" for c in name).replace("*", "-star").strip("-")
+        row.table.write(folder / f"scores-{slug}.parquet")
 
 
 def _as_run(model: str | Path | Run | Recognizer) -> Run | None:
@@ -210,7 +215,3 @@ def _with_score(checkpoint: Checkpoint, table: ScoreTable, store: Store, split: 
     where = ("store", "split", "protocol")
     others = [s for s in checkpoint.scores if [s[k] for k in where] != [score[k] for k in where]]
     return checkpoint.replace(scores=(*others, score))
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "*-" else "-" for c in name.lower()).replace("*", "-star").strip("-")

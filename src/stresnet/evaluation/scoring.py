@@ -23,7 +23,7 @@ PART_VIDEOS = 64  # videos per part on disk: at most this many are scored again 
 
 
 @dataclass
-class Scorer:
+class SplitScorer:
     """Scores videos of a store, with one model after another.
 
     Attributes:
