@@ -273,6 +273,8 @@ def test_predict(command: Command, store: Store, run: Run, tmp_path: Path) -> No
     assert [set(t) for t in first["top"]] == [{"label", "probability"}] * 2
     assert [(one["frames"], one["truncated"]) for one in (first, second)] == [(26, False)] * 2
     assert err.splitlines() == ["recognising: 0/2", "recognising: 1/2"]
+    code, out, _ = command("predict", run.folder, good, "--top", "2", "--json")  # the folder holds the same model
+    assert (code, json.loads(out)) == (0, [first])
     code, out, _ = command("predict", model, tmp_path / "no.mp4", short, "--json")
     assert code == 1
     failed, found = json.loads(out)

@@ -271,7 +271,7 @@ def test_model_with_other_classes(
 
 def test_initial_model_cannot_be_evaluated(command: Command, store: Store, run: Run, tmp_path: Path) -> None:
     start = tmp_path / "start.safetensors"
-    save_checkpoint(start, replace(load_checkpoint(run.folder / "model.safetensors"), store_spec={}, trained_on=()))
+    save_checkpoint(start, load_checkpoint(run.folder / "model.safetensors").replace(store_spec={}, trained_on=()))
     code, out, err = command("evaluate", start, store.root)
     assert (code, out) == (1, "")
     expected = f"stresnet: {start} is an initial model; train it first with stresnet train --init FILE"
@@ -339,7 +339,7 @@ def test_damaged_models(
     lines = {
         ("predict", cut, clip): "cut.safetensors is not a model, or is truncated",
         ("predict", bare, clip): "holds weights without the metadata of an ST-ResNet",
-        ("predict", run.folder, clip): "is a folder: give the .safetensors file in it",
+        ("predict", run.folder / "motion" / "logs", clip): "has no model.safetensors: expected a checkpoint or the folder of a finished run",
         ("predict", clip, clip): "is not a model, or is truncated",
         ("evaluate", cut, store.root): "is not a model, or is truncated",
         ("evaluate", copy, store.root): f"{copy / 'motion' / 'model.safetensors'} is not a model, or is truncated",

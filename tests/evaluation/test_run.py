@@ -223,7 +223,7 @@ def test_model_with_another_class_order(evaluation: Evaluation, run: Run, store:
     for stream in (found.model.appearance, found.model.motion):
         stream.fc.weight.data, stream.fc.bias.data = stream.fc.weight.data[order], stream.fc.bias.data[order]
     file = tmp_path / "other.safetensors"
-    save_checkpoint(file, replace(found, classes=tuple(found.classes[k] for k in order)))
+    save_checkpoint(file, found.replace(classes=tuple(found.classes[k] for k in order)))
     table = evaluate(file, store, tmp_path / "out", protocols=("dense25",)).rows[0].table
     expected = next(
         row.table for row in evaluation.rows if row.table.name == "ST-ResNet" and row.table.protocol == "dense25"
