@@ -202,7 +202,7 @@ def test_train_stage_by_stage(command: Command, store: Store, recipe: Path, tmp_
     assert out.startswith("trained: appearance, motion, st-resnet; model: ")
     assert "training motion" not in err
     story = read_metadata(folder / "model.safetensors")
-    assert (story["stage"], story["recipe"]["seed"], story["training"]["steps"]) == ("st-resnet", 3, 1)
+    assert (story["stage"], story["recipe"]["seed"], story["training"]["iterations"]) == ("st-resnet", 3, 1)
 
 
 def test_train_with_another_length_rate_and_batch(command: Command, store: Store, recipe: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One training stage: loss, multipliers, rates, data order, and what sub-batches add up to."""
+"""One stage of training: loss, multipliers, learning rates, data order, and accumulated sub-batches."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader
 
 from stresnet.model import Preprocessing, StreamLogits, STResNet
 from stresnet.recipes import Recipe, parse_recipe
-from stresnet.training.stage import StageTraining, VideoStream, clip_loss, parameter_groups
+from stresnet.training.stage import StageTraining, VideoOrder, clip_loss, parameter_groups
 
 torch.set_num_threads(1)
 
 
 def recipe(**changes: Any) -> Recipe:
-    """One fused stage of a tiny network, 8 videos a step in sub-batches of 2."""
+    """Return a recipe of one linked stage of a tiny network, 8 videos per iteration in sub-batches of 2."""
     network = {"depth": 26, "width": 1 / 16, "layout": "caffe", "flow_stack": 2}
     schedule = [{"lr": 0.1, "epochs": 2.5}, {"lr": 0.01, "iterations": 3}, {"lr": 0.002, "epochs": 0.001}]
     stage = {
@@ -38,7 +38,7 @@ def training(seed: int = 0, videos: int = 20, **changes: Any) -> StageTraining:
     r = recipe(**changes)
     torch.manual_seed(seed)
     net = STResNet(r.stages[0].network.with_classes(5))
-    return StageTraining(net, r, r.stages[0], Preprocessing(crop_px=32), videos)
+    return StageTraining(net, r.stages[0], Preprocessing(crop_px=32), videos, seed=0)
 
 
 # Loss
@@ -61,7 +61,7 @@ def by_hand(streams: list[Tensor], labels: Tensor) -> float:
     return total / len(labels)
 
 
-def test_loss_is_the_sum_over_streams_and_outputs_by_video() -> None:
+def test_loss_is_the_sum_over_streams_and_outputs_per_video() -> None:
     logits, labels = logits_of()
     found = clip_loss(logits, labels, "sum").item()
     assert found == pytest.approx(by_hand(list(logits), labels), rel=1e-5)
@@ -75,7 +75,7 @@ def test_joint_loss_is_one_softmax_of_the_summed_logits() -> None:
     assert found == pytest.approx(by_hand([logits.appearance + logits.motion], labels), rel=1e-5)
 
 
-def test_loss_of_twice_the_outputs_is_twice_the_loss() -> None:
+def test_loss_doubles_with_twice_the_outputs() -> None:
     logits, labels = logits_of()
     twice = StreamLogits(*(torch.cat([s, s], 1) for s in logits))
     for kind in ("sum", "joint"):
@@ -122,13 +122,13 @@ def test_rate_and_decay_multipliers() -> None:
     assert {n for n, m in found.items() if m == filters} == {n for n in found if n.endswith("weight")} - norms
 
 
-# Rates
+# Learning rates
 
 
-def test_each_rate_holds_for_its_steps_and_the_last_one_on() -> None:
-    module = training(videos=20)  # 2.5 passes of 20 videos in 8s: 6 steps; then 3; then at least 1
-    assert module.total_steps == 10
-    assert [module.lr_at(step) for step in range(12)] == [0.1] * 6 + [0.01] * 3 + [0.002] * 3
+def test_each_rate_is_held_for_its_iterations_and_the_last_one_beyond() -> None:
+    module = training(videos=20)  # 2.5 passes of 20 videos in 8s: 6 iterations; then 3; then at least 1
+    assert module.total_iterations == 10
+    assert [module.lr_at(iteration) for iteration in range(12)] == [0.1] * 6 + [0.01] * 3 + [0.002] * 3
 
 
 def test_optimizer_is_plain_momentum_at_the_multiplied_rate() -> None:
@@ -150,7 +150,7 @@ def test_optimizer_is_plain_momentum_at_the_multiplied_rate() -> None:
 
 
 def epochs(videos: int, batch: int, count: int, seed: int = 0, rank: int = 0, world: int = 1) -> list[list[int]]:
-    order, found = VideoStream(videos, batch, seed, rank, world), []
+    order, found = VideoOrder(videos, batch, seed, rank, world), []
     for epoch in range(count):
         order.set_epoch(epoch)
         found.append(list(order))
@@ -158,7 +158,7 @@ def epochs(videos: int, batch: int, count: int, seed: int = 0, rank: int = 0, wo
     return found
 
 
-def test_every_pass_is_a_fresh_permutation_and_no_batch_is_short() -> None:
+def test_every_pass_is_a_new_permutation_and_every_batch_is_full() -> None:
     found = epochs(10, 4, 5)
     assert [len(epoch) for epoch in found] == [12] * 5  # three batches cover ten videos
     items = list(chain(*found))
@@ -169,7 +169,7 @@ def test_every_pass_is_a_fresh_permutation_and_no_batch_is_short() -> None:
 
 
 @pytest.mark.parametrize(("videos", "batch"), [(8, 8), (3, 8), (17, 4)])
-def test_epochs_of_few_and_of_odd_numbers_of_videos(videos: int, batch: int) -> None:
+def test_epochs_of_few_or_indivisible_numbers_of_videos(videos: int, batch: int) -> None:
     items = list(chain(*epochs(videos, batch, 4)))
     assert len(items) % batch == 0
     whole = len(items) // videos * videos
@@ -177,16 +177,16 @@ def test_epochs_of_few_and_of_odd_numbers_of_videos(videos: int, batch: int) -> 
     assert len(set(items)) == len(items)
 
 
-def test_restart_at_an_epoch_sees_what_an_unbroken_run_saw() -> None:
-    unbroken = epochs(10, 4, 5)
-    order = VideoStream(10, 4, 0)
+def test_a_resumed_epoch_sees_what_an_uninterrupted_run_saw() -> None:
+    whole = epochs(10, 4, 5)
+    order = VideoOrder(10, 4, 0)
     order.set_epoch(3)
-    assert list(order) == unbroken[3]
-    assert list(order) == unbroken[3]
-    assert epochs(10, 4, 5, seed=1) != unbroken
+    assert list(order) == whole[3]
+    assert list(order) == whole[3]
+    assert epochs(10, 4, 5, seed=1) != whole
 
 
-def test_ranks_share_the_stream_batch_by_batch() -> None:
+def test_devices_share_every_batch() -> None:
     alone = epochs(10, 4, 5)
     for world in (2, 4):
         ranks = [epochs(10, 4, 5, rank=rank, world=world) for rank in range(world)]
@@ -197,7 +197,7 @@ def test_ranks_share_the_stream_batch_by_batch() -> None:
                 assert sorted(together) == sorted(alone[epoch][step * 4 : step * 4 + 4])
 
 
-# A step
+# An iteration
 
 
 def samples(count: int) -> list[dict[str, Tensor]]:
@@ -213,8 +213,8 @@ def samples(count: int) -> list[dict[str, Tensor]]:
     ]
 
 
-def after_a_step(sub_batch: int, clips: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The weights after one optimiser step by Lightning on these clips, batch norm held still."""
+def after_an_iteration(sub_batch: int, clips: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the weights after Lightning trained one iteration on these clips, with batch norm in evaluation mode."""
     module = training().double().eval()
     module.preprocessing = DoublePreprocessing(crop_px=32)
     with warnings.catch_warnings():
@@ -240,14 +240,14 @@ class DoublePreprocessing(Preprocessing):
         return tuple(x.double() for x in super().normalize(*inputs))
 
 
-def test_sub_batches_add_up_to_the_step_of_the_whole_batch() -> None:
+def test_sub_batches_accumulate_to_the_iteration_of_the_whole_batch() -> None:
     clips = samples(8)
-    whole = after_a_step(8, clips)
+    whole = after_an_iteration(8, clips)
     for sub_batch in (4, 2):
-        parts = after_a_step(sub_batch, clips)
+        parts = after_an_iteration(sub_batch, clips)
         assert max((parts[k] - whole[k]).abs().max().item() for k in whole) < 1e-10
 
-    # and that step is plain SGD on the loss of all eight videos
+    # and that iteration is plain SGD on the loss of all eight videos
     module = training().double().eval()
     before = {k: v.clone() for k, v in module.model.state_dict().items()}
     batch = torch.utils.data.default_collate(clips)
@@ -263,7 +263,7 @@ def test_sub_batches_add_up_to_the_step_of_the_whole_batch() -> None:
     assert moved > 1e-3
 
 
-def test_consensus_judges_the_mean_over_time_as_testing_does() -> None:
+def test_consensus_is_the_loss_of_the_mean_over_time() -> None:
     labels = torch.tensor([0, 2])
     logits = StreamLogits(torch.randn(2, 4, 3), torch.randn(2, 4, 3))
     means = [s.mean(1) for s in logits if s is not None]

@@ -67,5 +67,5 @@ def run_demo(out: Path, bar: Bar, changes: Sequence[str] = ()) -> Evaluation:
     store_spec = StoreSpec(FlowSpec(short_side=SHORT_SIDE_PX))
     prepare(read_catalog(out / "videos"), out / "store", store_spec, progress=bar)
     store = Store.open(out / "store")
-    run = train(store, out / "run", recipe, resume=True, on_stage=bar.stage)
+    run = train(store, out / "run", recipe, resume=True, progress=bar)
     return evaluate(run, store, out / "report", title=TITLE, intro=INTRO, examples=4, progress=bar)

@@ -68,11 +68,6 @@ class Bar:
             self._display.stop()
         self._display = None
 
-    def stage(self, name: str) -> None:
-        """Announce a stage of training, which brings its own bar."""
-        self.clear()
-        errors.print(f"training {name}", soft_wrap=True)
-
     def _draw(self, done: int, total: int, detail: str) -> None:
         if self._display is None:
             self._display = rich_progress.Progress(

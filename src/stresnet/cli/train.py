@@ -111,7 +111,7 @@ def train(
             workers=workers,
             devices=devices,
             test_groups=tuple(test_group or ()),
-            on_stage=bar.stage,
+            progress=bar,
         )
     names = ", ".join(s.name for s in done.finished())
     console.print(f"trained: {names}; model: {done.folder / 'model.safetensors'}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Lightning, set up for a stage: logs, checkpoints that are whole or absent, and errors that are this library's."""
+"""Lightning set up to train a stage: logs, atomic checkpoints, progress, and errors in one line."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import io
 import logging
 import os
 import signal
-import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,38 +21,49 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from stresnet.atomic import replacing
 from stresnet.errors import CheckpointError, RecipeError, StresnetError
+from stresnet.progress import Progress
 from stresnet.recipes import Recipe, Stage
 
+SECONDS_BETWEEN_REPORTS = 0.1
+"""Reading the loss makes the CPU wait for the GPU, so not every iteration reports it."""
 
-def make_trainer(folder: Path, stage: Stage, epochs: int, devices: int) -> L.Trainer:
-    """The trainer of a stage, which keeps logs and its last whole epoch, `last.ckpt`, in the stage's folder.
 
-    The stage itself says when to stop. Lightning's `max_steps` must stay unset: with it, a training gone on with
-    begins with a step of a part of a batch (Lightning 2.6).
+def make_trainer(folder: Path, stage: Stage, epochs: int, devices: int, progress: Progress | None) -> L.Trainer:
+    """Return the trainer of a stage, which writes logs and `last.ckpt` of the last whole epoch into a folder.
+
+    The stage itself decides when to stop. Lightning's `max_steps` must stay unset: with it, a resumed training begins
+    with an iteration over only part of a batch (Lightning 2.6).
+
+    Args:
+        folder: the folder of the stage.
+        stage: the stage of the recipe.
+        epochs: epochs after which to stop at the latest.
+        devices: GPUs, or processes on the CPU.
+        progress: called with the iterations done.
     """
     attempt = f"attempt_{len(list((folder / 'logs').glob('attempt_*')))}"
-    # Flushed at once: what a killed attempt logged belongs to the learning curves of the one that goes on.
+    # Flush at once: the learning curves of a resumed training include what a killed attempt logged.
     loggers: list[Logger] = [CSVLogger(folder, name="logs", version=attempt, flush_logs_every_n_steps=1)]
     if importlib.util.find_spec("tensorboard") is not None:
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=attempt))
     checkpoints = ModelCheckpoint(dirpath=folder, filename="last", save_top_k=1, enable_version_counter=False)
-    progress: Callback = _StageBar(stage) if sys.stderr.isatty() else _EpochLines(stage)
+    callbacks: list[Callback] = [checkpoints, _KeepSigtermHandler()]
+    if progress is not None:
+        callbacks.append(_ReportProgress(stage.name, progress))
     trainer = L.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=devices,
-        benchmark=torch.cuda.is_available(),  # all clips of a stage are of one size
+        benchmark=torch.cuda.is_available(),  # all clips of a stage have one size
         max_epochs=epochs,
         precision=stage.optimisation.precision,
         logger=loggers,
-        callbacks=[checkpoints, progress, _OwnSigterm()],
-        plugins=[_WholeCheckpoints()],
+        callbacks=callbacks,
+        plugins=[_AtomicCheckpoints()],
         enable_model_summary=False,
-        enable_progress_bar=False,  # Lightning's counts epochs of its own, over four lines each
+        enable_progress_bar=False,
         log_every_n_steps=10,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -63,31 +74,31 @@ def make_trainer(folder: Path, stage: Stage, epochs: int, devices: int) -> L.Tra
 
 
 def check_devices(recipe: Recipe, devices: int) -> None:
-    """Refuse a number of devices that some stage's batch cannot be shared by, before any stage is trained.
+    """Raise unless the devices exist and can share the batches of all stages.
 
     Raises:
-        RecipeError: naming the stage.
+        RecipeError: if there are too few devices, or a stage's batch cannot be shared; the message names the stage.
     """
-    there = torch.cuda.device_count() if torch.cuda.is_available() else devices
-    if not 1 <= devices <= there:
-        raise RecipeError(f"{devices} devices are asked for, but there are {there}: lower --devices")
+    available = torch.cuda.device_count() if torch.cuda.is_available() else devices
+    if not 1 <= devices <= available:
+        raise RecipeError(f"--devices {devices}: only {available} available")
     for stage in recipe.stages:
         batch, sub_batch = stage.optimisation.batch_videos, stage.optimisation.sub_batch_videos
         if batch % (sub_batch * devices):
             raise RecipeError(
                 f"stage {stage.name}: a batch of {batch} cannot be shared by {devices} devices in "
-                f"sub-batches of {sub_batch}: change batch_videos or --devices"
+                f"sub-batches of {sub_batch}: change optimisation.batch_videos or --devices"
             )
 
 
-class _WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that replace the one before only when they are whole, and say what is wrong with them.
+class _AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints that replace the previous one only when written completely, with errors that name the file.
 
-    Lightning's own passes over a missing permission in silence, and moves the file from another file system.
+    Lightning's own ignores missing permissions, and moves the file across file systems.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint, whole or not at all."""
+        """Write a checkpoint, completely or not at all."""
         content = io.BytesIO()
         torch.save(checkpoint, content)
         try:
@@ -98,77 +109,54 @@ class _WholeCheckpoints(TorchCheckpointIO):
                 os.fsync(file.fileno())
         except OSError as error:
             raise CheckpointError(
-                f"{path} cannot be written ({error.strerror or error}): mend that and go on with --resume"
+                f"{path} cannot be written ({error.strerror or error}): fix this, then resume with --resume"
             ) from error
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint."""
         try:
             return super().load_checkpoint(path, *args, **kwargs)
-        except Exception as error:  # what is no checkpoint sends the unpickler anywhere
+        except Exception as error:  # the unpickler raises almost anything on a damaged file
             raise CheckpointError(f"{path} is damaged: delete it to train this stage from its start") from error
 
 
-class _StageBar(Callback):
-    """One line for a whole stage: its steps, loss, accuracy, clips a second and the time left."""
+class _ReportProgress(Callback):
+    """Reports the iterations of a stage, its loss, accuracy and speed, from the first device."""
 
-    def __init__(self, stage: Stage) -> None:
-        columns = (
-            "{task.description}",
-            BarColumn(),
-            MofNCompleteColumn(),
-            "{task.fields[state]}",
-            TimeRemainingColumn(),
-        )
-        self.progress = Progress(*columns, console=Console(stderr=True))
-        self.task = self.progress.add_task(stage.name, total=None, state="")
+    def __init__(self, stage: str, progress: Progress) -> None:
+        self.activity = f"training {stage}"
+        self.progress = progress
+        self.detail = ""
+        self.reported_at = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.progress.start()
-            self.progress.update(self.task, total=cast(int, pl_module.total_steps), completed=trainer.global_step)
+        self._report(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        metrics = trainer.callback_metrics
-        state = f"loss {float(outputs['loss']) * trainer.accumulate_grad_batches:.2f}"
-        if "accuracy" in metrics:  # of the last whole epoch
-            state += f" · accuracy {float(metrics['accuracy']):.0%}"
-        state += f" · {float(metrics.get('clips_per_sec', 0)):.0f} clips/s"
-        self.progress.update(self.task, completed=trainer.global_step, state=state)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.progress.stop()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self.progress.stop()
-
-
-class _EpochLines(Callback):
-    """A line an epoch where there is no terminal for a bar."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.is_global_zero:
+        last = trainer.global_step >= cast(int, pl_module.total_iterations)
+        if not last and time.monotonic() - self.reported_at < SECONDS_BETWEEN_REPORTS:
             return
-        nan = torch.tensor(float("nan"))
-        loss, accuracy, speed = (trainer.callback_metrics.get(k, nan) for k in ("loss", "accuracy", "clips_per_sec"))
-        print(
-            f"{self.stage.name}: step {trainer.global_step}/{pl_module.total_steps}  "
-            f"loss {loss:.3f}  accuracy {accuracy:.3f}  {speed:.1f} clips/s",
-            file=sys.stderr,
-            flush=True,
-        )
+        metrics = trainer.callback_metrics
+        values = [f"loss {float(outputs['loss']) * trainer.accumulate_grad_batches:.2f}"]
+        if "accuracy" in metrics:  # of the last whole epoch
+            values.append(f"accuracy {100 * float(metrics['accuracy']):.0f} %")
+        values.append(f"{float(metrics.get('clips_per_sec', 0)):.0f} clips/s")
+        self.detail = " · ".join(values)
+        self._report(trainer, pl_module)
+
+    def _report(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.progress(self.activity, trainer.global_step, cast(int, pl_module.total_iterations), self.detail)
+        self.reported_at = time.monotonic()
 
 
-class _OwnSigterm(Callback):
-    """Leaves SIGTERM to the program, if that handles it.
+class _KeepSigtermHandler(Callback):
+    """Keeps the program's own handler of SIGTERM, if it has one.
 
-    Lightning waits for the end of a batch. Several devices may do so for ever: they tell each other of the signal in
-    the midst of whatever else they exchange.
+    Lightning's handler waits for the end of a batch. With several devices it may wait forever, because they exchange
+    the signal in the middle of other messages.
     """
 
     def __init__(self) -> None:
@@ -181,18 +169,18 @@ class _OwnSigterm(Callback):
 
 @contextmanager
 def plain_errors(trainer: L.Trainer) -> Iterator[None]:
-    """Undo what Lightning and PyTorch's loader processes make of Ctrl-C and of this library's errors."""
+    """Restore Ctrl-C and this library's errors, which Lightning and PyTorch's loader processes wrap."""
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         yield
     except SystemExit:
         if not trainer.interrupted:
             raise
-        # Ctrl-C: Lightning leaves it switched off, and the program with another code than users expect.
+        # After Ctrl-C, Lightning leaves the signal ignored and exits with an unusual code.
         signal.signal(signal.SIGINT, on_interrupt)
         raise KeyboardInterrupt from None
     except StresnetError as error:
-        # Out of a loader process comes the text of a whole traceback, our line being its last.
+        # From a loader process comes the text of a traceback, whose last line is the message.
         kind = type(error)
         line = str(error).rstrip().splitlines()[-1]
         raise kind(line.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")) from error
@@ -200,7 +188,7 @@ def plain_errors(trainer: L.Trainer) -> Iterator[None]:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's advice to developers from users; what concerns them is said by this library."""
+    """Silence Lightning's log messages and warnings, which address developers."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -214,10 +202,10 @@ def quiet_lightning() -> Iterator[None]:
 
 
 @contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Keep each loader process to one thread, as there are as many of them as cores.
+def single_threaded_opencv() -> Iterator[None]:
+    """Limit OpenCV to one thread in loader processes, of which there are as many as cores.
 
-    Said before they start: to change it in a forked process can hang OpenCV.
+    Set before they start: changing it in a forked process can hang OpenCV.
     """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)

@@ -145,8 +145,8 @@ def _training(checkpoint: Checkpoint) -> str:
         "Videos": f"{training['videos']} of {_plain(training['store'])}" if "videos" in training else "unknown",
         "Held out": ", ".join(map(_plain, checkpoint.test_groups)),
         "Recipe": f"{_plain(recipe['name'])}: {stages}" if recipe else "unknown",
-        "This stage": f"{checkpoint.stage}, {training['steps']} steps, {training['minutes']:.1f} minutes"
-        if "steps" in training
+        "This stage": f"{checkpoint.stage}, {training['iterations']} iterations, {training['minutes']:.1f} minutes"
+        if "iterations" in training
         else "",
         "Converted from": f"{_plain(training['source'])}, SHA-256 {training['sha256']}" if "source" in training else "",
         "Frames": f"short side {flow['short_side']} px, crops of {checkpoint.preprocessing.crop_px} px" if flow else "",

@@ -1,0 +1,156 @@
+"""Training: the stages of a recipe one after another, each resumed where it was interrupted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from stresnet.atomic import replacing
+from stresnet.data.clips import CenteredClips, Sample, TrainingClips
+from stresnet.data.store import Store
+from stresnet.data.workers import usable_cores
+from stresnet.errors import RecipeError
+from stresnet.model import Checkpoint, save_checkpoint
+from stresnet.model.checkpoint import video_hash
+from stresnet.progress import Progress
+from stresnet.recipes import Recipe, Stage, load_recipe
+from stresnet.training.run import Run, prepare_folder
+from stresnet.training.stage import StageTraining, VideoOrder
+from stresnet.training.starts import StartingWeights
+from stresnet.training.trainer import check_devices, make_trainer, plain_errors, quiet_lightning, single_threaded_opencv
+
+
+def train(
+    store: Store | str | Path,
+    folder: str | Path,
+    recipe: Recipe | str | Path = "small",
+    *,
+    init: Mapping[str, str | Path] | None = None,
+    only: str | None = None,
+    resume: bool = False,
+    workers: int | None = None,
+    devices: int = 1,
+    test_groups: tuple[str, ...] = (),
+    progress: Progress | None = None,
+) -> Run:
+    """Train the stages of a recipe that are not trained yet; an interrupted stage resumes after its last whole epoch.
+
+    Args:
+        store: prepared videos, or their folder. Trains on the split `train`, validates on `val` if it has videos.
+        folder: folder of the run.
+        recipe: what to train: a recipe, the name of a packaged one, or a YAML file.
+        init: weight files by the stage that starts from them, or under `imagenet` for all stages that start from it.
+        only: name of the only stage to train; the stages it starts from must be trained.
+        resume: whether to resume the run in the folder, if there is one.
+        workers: loader processes per device; by default the cores are shared out, at most eight per device.
+        devices: GPUs that share every batch; without a GPU, processes on the CPU.
+        test_groups: groups to hold out of training. They are recorded in the checkpoints, and evaluation tests on them.
+        progress: called with the iterations done.
+
+    Raises:
+        RecipeError: if the recipe is wrong, the folder holds another run, or a stage lacks what it starts from.
+        CheckpointError: if starting weights do not fit.
+        StoreError: if the store cannot be opened.
+    """
+    store = store if isinstance(store, Store) else Store.open(store)
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if test_groups:
+        store = store.with_test_groups(test_groups)
+    _check_videos(store, recipe)
+    check_devices(recipe, devices)
+    stages = [recipe.stage(only)] if only else recipe.stages
+    run = Run(Path(folder), recipe)
+    starts = StartingWeights(run, store, {name: Path(file) for name, file in (init or {}).items()})
+    starts.check(stages)
+    prepare_folder(run, store, test_groups, resume=resume)
+    workers = min(8, max(1, (usable_cores() - 1) // devices)) if workers is None else workers
+    for stage in stages:
+        if not run.model_file(stage.name).is_file():
+            trained = _train_stage(starts, stage, workers, devices, progress)
+            if trained.trainer.is_global_zero:
+                _save(run, trained, store, test_groups)
+            trained.trainer.strategy.barrier()  # the next stage starts from the file just written
+    return run
+
+
+def _check_videos(store: Store, recipe: Recipe) -> None:
+    entries = store.select("train")
+    if not entries:
+        raise RecipeError(f"{store.root} has no training videos: give some the split `train`")
+    if len(store.classes) < 2:
+        raise RecipeError(f"{store.root} has one class, {store.classes[0]}: recognition needs at least two")
+    stack = max(stage.network.flow_stack for stage in recipe.stages)
+    shortest = min((*entries, *store.select("val")), key=lambda entry: entry.frames)
+    if shortest.frames < stack + 1:
+        raise RecipeError(
+            f"{shortest.record.id} has {shortest.frames} frames, but a stack of {stack} flows needs {stack + 1}: "
+            "leave such videos out, or lower network.flow_stack"
+        )
+
+
+def _train_stage(
+    starts: StartingWeights, stage: Stage, workers: int, devices: int, progress: Progress | None
+) -> StageTraining:
+    """Train one stage from its starting weights, or from where it was interrupted."""
+    run, store, seed = starts.run, starts.store, starts.run.recipe.seed
+    batch, sub_batch = stage.optimisation.batch_videos, stage.optimisation.sub_batch_videos
+    entries, validation_entries = store.select("train"), store.select("val")
+    resume_file = run.resume_file(stage.name)
+    resumes = resume_file.is_file()
+    L.seed_everything(seed, workers=False, verbose=False)
+    model, preprocessing = starts.new_network(stage) if resumes else starts.load(stage)
+    module = StageTraining(model, stage, preprocessing, len(entries), seed)
+    with quiet_lightning():
+        trainer = make_trainer(run.folder / stage.name, stage, module.epochs, devices, progress)
+        module.order = VideoOrder(len(entries), batch, seed, trainer.global_rank, trainer.world_size)
+        clips = TrainingClips(store, entries, stage.clips, stage.network, seed)
+        training = _loader(clips, sub_batch, workers, module.order)
+        validation = None
+        if validation_entries:
+            centered = CenteredClips(store, validation_entries, stage.clips, stage.network)
+            validation = _loader(centered, sub_batch, workers)
+        with plain_errors(trainer), single_threaded_opencv():
+            trainer.fit(module, training, validation, ckpt_path=resume_file if resumes else None)
+    return module
+
+
+def _save(run: Run, trained: StageTraining, store: Store, test_groups: tuple[str, ...]) -> None:
+    """Write the model of a stage, and a copy of the last stage's model into the folder of the run."""
+    stage, entries = trained.stage, store.select("train")
+    checkpoint = Checkpoint(
+        model=trained.model,
+        classes=store.classes,
+        preprocessing=trained.preprocessing,
+        store_spec=store.spec.to_dict(),
+        stage=stage.name,
+        recipe=run.recipe.to_dict(),
+        training={
+            "store": store.name,
+            "videos": len(entries),
+            "iterations": trained.total_iterations,
+            "minutes": round(trained.seconds / 60, 2),
+        },
+        trained_on=tuple(sorted(video_hash(e.record.id) for e in entries)),
+        test_groups=test_groups,
+    )
+    save_checkpoint(run.model_file(stage.name), checkpoint)
+    with replacing(run.folder / "model.safetensors") as temporary:
+        shutil.copyfile(run.model_file(run.finished()[-1].name), temporary)
+    run.resume_file(stage.name).unlink(missing_ok=True)
+
+
+def _loader(clips: Any, batch: int, workers: int, order: VideoOrder | None = None) -> DataLoader[Sample]:
+    return DataLoader(
+        clips,
+        batch_size=batch,
+        sampler=order,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
