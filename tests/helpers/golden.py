@@ -138,8 +138,8 @@ def pictures(store: Store) -> dict[str, dict[str, Any]]:
     """A digest and the mean level of the frames and flow of each prepared video."""
     found = {}
     for entry in store.select():
-        clip = store.video(entry.record.id)
-        rgb, flow = clip.rgb(np.arange(entry.frames)), clip.flow(np.arange(entry.frames - 1))
+        video = store.video(entry.record.id)
+        rgb, flow = video.rgb(np.arange(entry.frames)), video.flow(np.arange(entry.frames - 1))
         found[entry.record.id] = {
             "rgb": _digest([rgb.tobytes()]),
             "flow": _digest([flow.tobytes()]),

@@ -54,9 +54,9 @@ def checkpoint(crop_px: int = 32, mirror: bool = True, **config: object) -> Chec
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> PreparedVideo:
-    """A clip of 31 frames, 32 x 96: wider than twice a crop of 32, lower than one of 40; nothing in it is symmetric."""
-    path = tmp_path_factory.mktemp("clip") / "wide.mp4"
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedVideo:
+    """A prepared video of 31 frames, 32 x 96: wider than twice a crop of 32, lower than one of 40, and not symmetric."""
+    path = tmp_path_factory.mktemp("prepared") / "wide.mp4"
     rng = np.random.default_rng(0)
     texture = cv2.resize(rng.integers(0, 255, (12, 60, 3), np.uint8), (300, 32), interpolation=cv2.INTER_CUBIC)
     write_video(path, np.stack([texture[:, 3 * t : 3 * t + 96] for t in range(31)]), fps=25)
@@ -78,7 +78,11 @@ def resized(picture: NDArray[np.uint8], window: Window) -> NDArray[np.float32]:
 
 
 def by_hand(
-    found: Checkpoint, clip: PreparedVideo, centers: Sequence[int], windows: Sequence[Window], mirrors: Sequence[bool]
+    found: Checkpoint,
+    prepared: PreparedVideo,
+    centers: Sequence[int],
+    windows: Sequence[Window],
+    mirrors: Sequence[bool],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The mean logits of both streams over windows, mirrors and temporal outputs; one picture at a time."""
     appearance, motion = [], []
@@ -86,11 +90,11 @@ def by_hand(
         for mirror in mirrors:
             rgb, flow = [], []
             for t in centers:
-                picture = (resized(clip.rgb([t])[0], window) - np.float32(MEAN)) / np.float32(STD)
+                picture = (resized(prepared.rgb([t])[0], window) - np.float32(MEAN)) / np.float32(STD)
                 rgb.append(picture[:, ::-1] if mirror else picture)
                 stack = []
                 for k in range(t - 5, t + 5):
-                    levels = clip.flow([k])[0]
+                    levels = prepared.flow([k])[0]
                     for channel, stretch in ((0, window[5] / window[3]), (1, window[4] / window[2])):
                         field = (resized(levels[channel], window) - 128) * np.float32(stretch) / np.float32(FLOW_STD)
                         if mirror:
@@ -119,41 +123,41 @@ DENSE = [round(5 + i * 20 / 24) for i in range(25)]
 
 
 @pytest.mark.parametrize("temporal_pool", [None, (5, 2)])
-def test_dense25(clip: PreparedVideo, temporal_pool: tuple[int, int] | None) -> None:
+def test_dense25(prepared: PreparedVideo, temporal_pool: tuple[int, int] | None) -> None:
     found = checkpoint(temporal_pool=temporal_pool)
     whole_frame = (0, 16, 32, 64, 32, 64)  # 96 px of width are more than twice 32
-    expected = by_hand(found, clip, DENSE, [whole_frame], [False, True])
-    assert_scores(Recognizer(found, device="cpu").score(clip), expected)
-    unmirrored = by_hand(found, clip, DENSE, [whole_frame], [False])
-    assert np.abs(unmirrored[1] - expected[1]).max() > 1e-3, "the clip cannot tell whether it is mirrored"
+    expected = by_hand(found, prepared, DENSE, [whole_frame], [False, True])
+    assert_scores(Recognizer(found, device="cpu").score(prepared), expected)
+    unmirrored = by_hand(found, prepared, DENSE, [whole_frame], [False])
+    assert np.abs(unmirrored[1] - expected[1]).max() > 1e-3, "this video does not detect mirroring"
 
 
-def test_dense25_enlarges_frames_smaller_than_a_crop(clip: PreparedVideo) -> None:
+def test_dense25_enlarges_frames_smaller_than_a_crop(prepared: PreparedVideo) -> None:
     found = checkpoint(crop_px=40)
     whole_frame = (0, 8, 32, 80, 40, 80)
-    assert_scores(Recognizer(found).score(clip), by_hand(found, clip, DENSE, [whole_frame], [False, True]))
+    assert_scores(Recognizer(found).score(prepared), by_hand(found, prepared, DENSE, [whole_frame], [False, True]))
 
 
-def test_views_are_not_mirrored_if_training_was_not(clip: PreparedVideo) -> None:
+def test_views_are_not_mirrored_if_training_was_not(prepared: PreparedVideo) -> None:
     found = checkpoint(mirror=False)
     whole_frame = (0, 16, 32, 64, 32, 64)
     recognizer = Recognizer(found)
-    assert_scores(recognizer.score(clip), by_hand(found, clip, DENSE, [whole_frame], [False]))
+    assert_scores(recognizer.score(prepared), by_hand(found, prepared, DENSE, [whole_frame], [False]))
     corners = [(0, left, 32, 32, 32, 32) for left in (0, 64, 0, 64, 32)]
-    assert_scores(recognizer.score(clip, "crop10x25"), by_hand(found, clip, DENSE, corners, [False]))
+    assert_scores(recognizer.score(prepared, "crop10x25"), by_hand(found, prepared, DENSE, corners, [False]))
 
 
-def test_crop10x25(clip: PreparedVideo) -> None:
+def test_crop10x25(prepared: PreparedVideo) -> None:
     found = checkpoint()
     corners = [(0, left, 32, 32, 32, 32) for left in (0, 64, 0, 64, 32)]
-    expected = by_hand(found, clip, DENSE, corners, [False, True])
-    assert_scores(Recognizer(found).score(clip, "crop10x25"), expected)
+    expected = by_hand(found, prepared, DENSE, corners, [False, True])
+    assert_scores(Recognizer(found).score(prepared, "crop10x25"), expected)
 
 
-def test_center(clip: PreparedVideo) -> None:
+def test_center(prepared: PreparedVideo) -> None:
     found = checkpoint()  # five steps, 2 to 4 frames apart: 12 of the 20 frames between the first and last centre
-    expected = by_hand(found, clip, [9, 12, 15, 18, 21], [(0, 32, 32, 32, 32, 32)], [False])
-    assert_scores(Recognizer(found).score(clip, "center"), expected)
+    expected = by_hand(found, prepared, [9, 12, 15, 18, 21], [(0, 32, 32, 32, 32, 32)], [False])
+    assert_scores(Recognizer(found).score(prepared, "center"), expected)
 
 
 def test_center_of_a_video_too_short_for_a_clip(tmp_path: Path) -> None:
@@ -165,13 +169,13 @@ def test_center_of_a_video_too_short_for_a_clip(tmp_path: Path) -> None:
     assert_scores(Recognizer(found).score(short, "center"), expected)
 
 
-def test_one_stream_alone(clip: PreparedVideo) -> None:
+def test_one_stream_alone(prepared: PreparedVideo) -> None:
     both = checkpoint(link=None)
-    expected = Recognizer(both).score(clip)
+    expected = Recognizer(both).score(prepared)
     for stream, other in (("appearance", "motion"), ("motion", "appearance")):
         model = STResNet(both.model.config.replace(streams=(stream,)))
         model.load_state_dict({k: v for k, v in both.model.state_dict().items() if k.startswith(stream)})
-        scores = Recognizer(both.replace(model=model.eval())).score(clip)
+        scores = Recognizer(both.replace(model=model.eval())).score(prepared)
         np.testing.assert_allclose(getattr(scores, stream), getattr(expected, stream), rtol=1e-5)
         assert np.array_equal(scores.fused, getattr(scores, stream))
         assert getattr(scores, other) is None
@@ -194,8 +198,8 @@ def test_file_and_prepared_video_give_identical_scores(
     )
 
 
-def test_prediction(clip: PreparedVideo) -> None:
-    found = Recognizer(checkpoint()).predict_prepared(clip, top=2)
+def test_prediction(prepared: PreparedVideo) -> None:
+    found = Recognizer(checkpoint()).predict_prepared(prepared, top=2)
     logits = found.scores.fused.astype(np.float64)
     softmax = np.exp(logits) / np.exp(logits).sum()
     best, second = np.argsort(-logits)[:2]
@@ -205,7 +209,7 @@ def test_prediction(clip: PreparedVideo) -> None:
     assert found.top[1][1] == pytest.approx(softmax[second])
 
 
-def test_predict_reports_progress_and_truncation(clip: PreparedVideo, tmp_path: Path) -> None:
+def test_predict_reports_progress_and_truncation(prepared: PreparedVideo, tmp_path: Path) -> None:
     video = tmp_path / "noise.mp4"
     write_video(video, np.random.default_rng(0).integers(0, 255, (40, 32, 48, 3), np.uint8), fps=25)
     reported: list[tuple[str, int, int]] = []
@@ -220,7 +224,10 @@ def test_predict_reports_progress_and_truncation(clip: PreparedVideo, tmp_path: 
     found = recognizer.predict(video, protocol="center")
     assert 15 <= found.frames <= 30
     assert found.truncated
-    assert (recognizer.predict_prepared(clip).frames, recognizer.predict_prepared(clip).truncated) == (31, False)
+    assert (recognizer.predict_prepared(prepared).frames, recognizer.predict_prepared(prepared).truncated) == (
+        31,
+        False,
+    )
 
 
 def test_ranking_breaks_ties_by_class_order_and_survives_large_logits() -> None:
@@ -272,10 +279,10 @@ def test_run_folder_is_accepted(run: Run) -> None:
     assert Recognizer(run.folder).checkpoint.stage == Recognizer(run.folder / "model.safetensors").checkpoint.stage
 
 
-def test_reprs_are_short(clip: PreparedVideo) -> None:
+def test_reprs_are_short(prepared: PreparedVideo) -> None:
     recognizer = Recognizer(checkpoint(), device="cpu")
     assert repr(recognizer) == "Recognizer(ST-ResNet-26, 3 classes, cpu)"
-    found = recognizer.predict_prepared(clip)
+    found = recognizer.predict_prepared(prepared)
     assert repr(found) == f"Prediction({found.label!r}, {found.probability:.1%}, 31 frames)"
     assert repr(found.scores) == "VideoScores(appearance + motion, 3 classes)"
     assert repr(VideoScores(None, found.scores.motion)) == "VideoScores(motion, 3 classes)"
