@@ -1,6 +1,6 @@
-"""RAFT through torchvision: what is asked of it, what comes back, and one line for whatever is missing.
+"""RAFT by torchvision: inputs, outputs, batches, and errors for missing or wrong files.
 
-torchvision is not installed where these tests run; a stand-in has its names.
+torchvision is not installed in the test environment; a stand-in takes its place.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stresnet.flow.methods.raft import WEIGHTS_VARIABLE
 
 
 class StandIn(nn.Module):
-    """Says the mean of the first image as u, of the second as v; keeps the calls."""
+    """Returns the mean of the first image as u and of the second as v, and records the calls."""
 
     calls: list[dict[str, Any]]
 
@@ -44,7 +44,7 @@ class StandIn(nn.Module):
 
 @pytest.fixture
 def standin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], StandIn]:
-    """Puts torchvision's names in place, and their weights in its cache; returns the model last made."""
+    """Install a stand-in for torchvision and its weights; return a function that returns the last model created."""
     file = tmp_path / "hub" / "checkpoints" / "unnamed"
     file.parent.mkdir(parents=True)
     torch.save({"scale": torch.tensor(10.0)}, file)
@@ -77,7 +77,7 @@ def gray_frames(levels: list[int], height: int, width: int) -> np.ndarray[Any, n
 @pytest.mark.parametrize(
     ("size", "padded"), [((128, 176), (128, 176)), ((130, 171), (136, 176)), ((32, 300), (128, 304))]
 )
-def test_the_contract_holds_at_any_size(
+def test_inputs_and_outputs_at_any_size(
     standin: Callable[[], StandIn], preset: str, size: tuple[int, int], padded: tuple[int, int]
 ) -> None:
     frames = gray_frames([0, 51, 255], *size)
@@ -96,7 +96,7 @@ def test_the_contract_holds_at_any_size(
         np.testing.assert_allclose(flow[step, 1], after, atol=1e-5)
 
 
-def test_what_is_cut_off_is_what_was_padded(standin: Callable[[], StandIn]) -> None:
+def test_padding_is_removed(standin: Callable[[], StandIn]) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 131, 173, 3), dtype=np.uint8)
     flow = estimate_flow(frames, FlowSpec("raft"))
     np.testing.assert_allclose(flow[0, 0], 10 * (frames[0].mean(axis=2) / 127.5 - 1), atol=1e-4)
@@ -104,7 +104,7 @@ def test_what_is_cut_off_is_what_was_padded(standin: Callable[[], StandIn]) -> N
     assert torch.equal(image[:, 0], image[:, 1]), "borders are repeated"
 
 
-def test_many_frames_go_in_batches_and_come_back_in_order(standin: Callable[[], StandIn]) -> None:
+def test_batches_keep_the_order(standin: Callable[[], StandIn]) -> None:
     levels = list(range(0, 200, 10))
     flow = estimate_flow(gray_frames(levels, 128, 128), FlowSpec("raft", "small"))
     assert [len(call["image1"]) for call in standin().calls] == [8, 8, 3]
@@ -112,9 +112,9 @@ def test_many_frames_go_in_batches_and_come_back_in_order(standin: Callable[[], 
     np.testing.assert_allclose(flow[:, 1, 0, 0], 10 * (np.array(levels[1:]) / 127.5 - 1), atol=1e-4)
 
 
-def test_out_of_memory_it_takes_half_the_pairs(standin: Callable[[], StandIn], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_halves_the_pairs(standin: Callable[[], StandIn], monkeypatch: pytest.MonkeyPatch) -> None:
     levels = list(range(0, 200, 10))
-    spec = FlowSpec("raft", "small", bound_px=17)  # no other test's, so that its model is made anew
+    spec = FlowSpec("raft", "small", bound_px=17)  # used by no other test, so that the model is loaded anew
     expected = estimate_flow(gray_frames(levels, 128, 128), spec)
     forward, tried = StandIn.forward, []
 
@@ -141,8 +141,8 @@ def one_line(use: Callable[[], object]) -> str:
     return str(error.value)
 
 
-def test_without_torchvision_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchvision", None)  # importing it fails, installed or not
+def test_missing_torchvision_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # makes the import fail
     monkeypatch.delitem(sys.modules, "torchvision.models", raising=False)
     monkeypatch.delitem(sys.modules, "torchvision.models.optical_flow", raising=False)
     message = one_line(lambda: require_available(FlowSpec("raft")))
@@ -150,7 +150,7 @@ def test_without_torchvision_one_line_says_what_to_install(monkeypatch: pytest.M
     assert "install the torchvision that matches" in message
 
 
-def test_weights_are_found_where_the_variable_says(
+def test_the_environment_variable_names_the_weights(
     standin: Callable[[], StandIn], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (file,) = (tmp_path / "hub" / "checkpoints").iterdir()
@@ -160,13 +160,11 @@ def test_weights_are_found_where_the_variable_says(
     assert WEIGHTS_VARIABLE in message
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(moved))
     require_available(FlowSpec("raft"))
-    estimate_flow(gray_frames([0, 9], 128, 128), FlowSpec("raft", bound_px=18))  # not cached by another test
+    estimate_flow(gray_frames([0, 9], 128, 128), FlowSpec("raft", bound_px=18))  # used by no other test
     assert standin().scale == 10
 
 
-def test_other_weights_than_the_specification_means_are_refused(
-    standin: Callable[[], StandIn], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_weights_raise(standin: Callable[[], StandIn], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = tmp_path / "tuned.pth"
     torch.save({"scale": torch.tensor(3.0)}, other)
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(other))
