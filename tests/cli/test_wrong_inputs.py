@@ -339,7 +339,7 @@ def test_damaged_models(
     lines = {
         ("predict", cut, clip): "cut.safetensors is not a model, or is truncated",
         ("predict", bare, clip): "holds weights without the metadata of an ST-ResNet",
-        ("predict", run.folder / "motion" / "logs", clip): "has no model.safetensors: expected a checkpoint or the folder of a finished run",
+        ("predict", run.folder / "motion" / "logs", clip): "has no model.safetensors: expected a checkpoint",
         ("predict", clip, clip): "is not a model, or is truncated",
         ("evaluate", cut, store.root): "is not a model, or is truncated",
         ("evaluate", copy, store.root): f"{copy / 'motion' / 'model.safetensors'} is not a model, or is truncated",
