@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped without one."""
+"""Tests that need a GPU; skipped without one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from stresnet.training import Run, train
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 
-def test_a_gpu_scores_as_the_cpu_does(run: Run, store: Store) -> None:
-    clip = store.video(store.select("test")[0].record.id)
+def test_a_gpu_scores_like_the_cpu(run: Run, store: Store) -> None:
+    video = store.video(store.select("test")[0].record.id)
     file = run.model_file("st-resnet")
-    cpu, gpu = (Recognizer(file, device=device).score(clip).fused for device in ("cpu", "cuda"))
+    cpu, gpu = (Recognizer(file, device=device).score(video).fused for device in ("cpu", "cuda"))
     np.testing.assert_allclose(gpu, cpu, rtol=1e-2, atol=1e-2)  # TF32 convolutions
 
 

@@ -89,7 +89,7 @@ def logits() -> dict[str, list[float]]:
 
 
 def losses(store: Store, folder: Path, name: str) -> dict[str, dict[str, Any]]:
-    """The losses and final weights of the first steps of every stage of a packaged recipe, on narrow networks."""
+    """Return the losses and final weights of the first iterations of each stage of a packaged recipe, made narrow."""
     changes = [
         *("*.network.width=0.0625", "*.clips.crop_px=64", "*.optimisation.precision=32-true"),
         *("*.optimisation.batch_videos=8", "*.optimisation.sub_batch_videos=4"),
@@ -110,7 +110,7 @@ def losses(store: Store, folder: Path, name: str) -> dict[str, dict[str, Any]]:
 
 
 def recipe_values(name: str) -> dict[str, dict[str, Any]]:
-    """What each stage of a packaged recipe trains, on which clips and how, over UCF101's 9537 videos."""
+    """Return the network, clips and optimisation of each stage of a packaged recipe, for UCF101's 9537 videos."""
     recipe = load_recipe(name)
     return {
         stage.name: {

@@ -1,4 +1,4 @@
-"""The table of networks: counts against the method's and against a count by hand, and how it is printed."""
+"""The table of networks: counts against the paper's and against counts by hand, and its printed forms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def table() -> dict[str, ModelRow]:
 
 
 @pytest.mark.parametrize(("classes", "total"), [(101, 58_624_522), (51, 58_419_622)])
-def test_parameters_of_the_paper(classes: int, total: int) -> None:
+def test_parameter_counts_are_the_papers(classes: int, total: int) -> None:
     net = on_meta(STResNetConfig(num_classes=classes, layout="caffe"))
     assert parameters(net) == total
     if classes == 101:
@@ -36,14 +36,16 @@ def test_parameters_of_the_paper(classes: int, total: int) -> None:
 
 
 def test_parameters_in_the_table() -> None:
-    row = table()["ST-ResNet-50"]  # in torchvision's layout, where conv1 has no bias: 64 fewer a stream
+    row = table()["ST-ResNet-50"]  # in torchvision's layout, where conv1 has no bias: 64 fewer per stream
     assert (row.appearance_parameters, row.motion_parameters) == (29_285_605 - 64, 29_338_917 - 64)
     assert row.parameters == 58_624_522 - 128
     plain = table()["two-stream fusion"]
     assert row.appearance_parameters - plain.appearance_parameters == 5_570_560, "the temporal taps"
     assert row.motion_parameters - plain.motion_parameters == 5_570_560
     for row in table().values():
-        assert row.parameters == row.appearance_parameters + row.motion_parameters  # no link has a learned scale
+        assert (
+            row.parameters == row.appearance_parameters + row.motion_parameters
+        )  # none of the links has a learned scale
 
 
 def test_the_meta_device_changes_no_shape() -> None:
@@ -56,7 +58,7 @@ def test_the_meta_device_changes_no_shape() -> None:
 
 
 def flops_of_stream(config: STResNetConfig, stream: Stream, steps: int, side_px: int) -> int:
-    """Multiply-adds of convolutions and classifier, times two; from the description in the paper and its code."""
+    """Return two per multiply-add of convolutions and classifier, counted from the paper and its code."""
     channels_in = 3 if stream == "appearance" else 2 * config.flow_stack
     base = round(64 * config.width)
     caffe = config.layout == "caffe"
@@ -65,14 +67,14 @@ def flops_of_stream(config: STResNetConfig, stream: Stream, steps: int, side_px:
     side = -(-(side - 3) // 2) + 1 if caffe else (side + 2 - 3) // 2 + 1
     channels = base
     depth = config.motion_depth if stream == "motion" and config.motion_depth else config.depth
-    stages = config.motion_temporal_layers if stream == "motion" and config.motion_temporal_layers else (2, 3, 4, 5)
-    for stage, units in zip((2, 3, 4, 5), UNITS[depth], strict=True):
-        inner = base * 2 ** (stage - 2)
+    temporal = config.motion_temporal_layers if stream == "motion" and config.motion_temporal_layers else (2, 3, 4, 5)
+    for layer, units in zip((2, 3, 4, 5), UNITS[depth], strict=True):
+        inner = base * 2 ** (layer - 2)
         for unit in range(units):
             before = side
-            if unit == 0 and stage > 2:
+            if unit == 0 and layer > 2:
                 side = -(-side // 2)
-            over_time = unit == 1 and stage in stages
+            over_time = unit == 1 and layer in temporal
             taps = 3 if over_time and config.temporal == "inflate" else 1
             per_step += (side if caffe else before) ** 2 * channels * inner * taps
             per_step += side**2 * 9 * inner * inner
@@ -122,7 +124,7 @@ def test_flops_in_the_table() -> None:
 # ---------------------------------------------------------------- rows
 
 
-def test_what_the_rows_are() -> None:
+def test_rows_describe_the_published_networks() -> None:
     rows = table()
     assert all(row.config.num_classes == 101 for row in rows.values())
     star, mulnet, released = rows["ST-ResNet*-50"], rows["ST-MulNet-50"], rows["ST-MulNet-50/152"]
@@ -145,17 +147,17 @@ def test_every_recipe_is_in_one_row() -> None:
     assert (small.config.depth, small.config.width, small.side_px, small.recipes) == (26, 0.25, 112, ("small",))
 
 
-def test_reach_in_time() -> None:
+def test_temporal_reach() -> None:
     found = {name: row.reach_steps for name, row in table().items()}
     assert found["two-stream fusion"] == 1
     assert found["ST-ResNet-50"] == 17
     assert found["ST-ResNet*-50"] == 17 + 4  # a pool over five steps
     assert found["ST-MulNet-50"] == 9 + 4
-    assert found["ST-MulNet-50/152"] == 9 + 4  # its appearance stream's
+    assert found["ST-MulNet-50/152"] == 9 + 4  # that of its appearance stream
 
 
-def test_the_reach_is_that_of_a_network() -> None:
-    """A change of one step is seen in outputs up to half the reach away, and no further."""
+def test_the_reach_is_measured_on_a_network() -> None:
+    """Changing one step changes outputs up to half the reach away, and none beyond."""
     torch.manual_seed(0)
     net = STResNet(STResNetConfig(num_classes=3, depth=26, width=0.125, temporal_pool=(5, 1))).double().eval()
     rgb = torch.randn(1, 3, 45, 32, 32, dtype=torch.float64)
@@ -206,19 +208,19 @@ def test_names(changes: dict[str, object], name: str) -> None:
 
 
 @pytest.fixture
-def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table as counted once; counting takes seconds."""
+def _one_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reuse one table, because counting takes seconds."""
     rows = list(table().values())
     monkeypatch.setattr("stresnet.recipes.networks.model_table", lambda: rows)
 
 
-@pytest.mark.usefixtures("_counted")
+@pytest.mark.usefixtures("_one_table")
 def test_the_printed_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     models()
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert "…" not in "".join(lines), "cut off"
+    assert "…" not in "".join(lines), "truncated"
     assert lines[0].split() == ["network", "M", "parameters", "clip", "GFLOPs", "reach", "UCF101"]
     shown = [" ".join(line.split()) for line in lines]
     assert shown[3] == "ST-ResNet-50 29.3 + 29.3 = 58.6 5 × 224² 104.9 17"
@@ -234,7 +236,7 @@ def test_the_printed_table(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
         assert note in notes
 
 
-@pytest.mark.usefixtures("_counted")
+@pytest.mark.usefixtures("_one_table")
 def test_the_table_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     models(as_json=True)
     found = json.loads(capsys.readouterr().out)
@@ -245,7 +247,7 @@ def test_the_table_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["published_ucf101"] for row in found[2:4]] == [None, 93.4]
 
 
-@pytest.mark.usefixtures("_counted")
+@pytest.mark.usefixtures("_one_table")
 def test_the_table_as_markdown(capsys: pytest.CaptureFixture[str]) -> None:
     models(markdown=True)
     lines = capsys.readouterr().out.splitlines()
@@ -257,6 +259,6 @@ def test_the_table_as_markdown(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(line.startswith("- ") for line in lines[3 + len(table()) :])
 
 
-def test_one_form_at_a_time() -> None:
+def test_json_and_markdown_exclude_each_other() -> None:
     with pytest.raises(typer.BadParameter, match="either --json or --markdown"):
         models(as_json=True, markdown=True)

@@ -1,4 +1,4 @@
-"""Recipes: the packaged ones against the published schedules, and every way to get one wrong."""
+"""Recipes: packaged ones against the published schedules, changes to fields, and errors for every mistake."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from stresnet.recipes import (
     parse_recipe,
 )
 
-UCF101_VIDEOS = 9537  # training videos of split 1, by which the released code counts its epochs
+UCF101_VIDEOS = 9537  # training videos of split 1, which make an epoch of the released code
 
 
-def refusal(action: Any, *args: Any) -> str:
+def error_of(action: Any, *args: Any) -> str:
     with pytest.raises(RecipeError) as found:
         action(*args)
     assert "\n" not in str(found.value)
@@ -37,7 +37,7 @@ def refusal(action: Any, *args: Any) -> str:
 
 
 def values(**changes: Any) -> dict[str, Any]:
-    """A recipe of two stages as plain values."""
+    """Return a recipe of two stages as plain values."""
     optimisation = {"batch_videos": 8, "sub_batch_videos": 4, "schedule": [{"lr": 0.1, "epochs": 2}]}
     single = {"streams": ["motion"], "temporal": None, "link": None}
     first = {"name": "first", "network": single, "optimisation": optimisation}
@@ -46,7 +46,7 @@ def values(**changes: Any) -> dict[str, Any]:
 
 
 def with_stage(number: int = 1, **changes: Any) -> dict[str, Any]:
-    """The recipe with a stage changed; mappings are merged."""
+    """Return the recipe with one stage changed; mappings are merged."""
     recipe = values()
     stage = recipe["stages"][number]
     for name, value in changes.items():
@@ -54,7 +54,7 @@ def with_stage(number: int = 1, **changes: Any) -> dict[str, Any]:
     return recipe
 
 
-# What comes with the library
+# Packaged recipes
 
 
 def test_every_packaged_recipe_loads_and_is_described() -> None:
@@ -101,10 +101,10 @@ def check_table(recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize("name", ["ucf101", "hmdb51"])
-def test_released_codes_schedule(name: str) -> None:
+def test_schedules_are_the_released_codes(name: str) -> None:
     recipe = load_recipe(name)
     check_table(recipe)
-    # (rate, epochs) and k, an epoch being 9537·k videos
+    # (rate, epochs) and k, where an epoch is 9537·k videos
     released = {
         "appearance": ([(1e-2, 2), (1e-3, 2), (1e-4, 2)], 10),
         "motion": ([(1e-2, 1), (1e-3, 1), (1e-4, 1), (1e-5, 1)], 100),
@@ -118,7 +118,7 @@ def test_released_codes_schedule(name: str) -> None:
         assert first.schedule[0].total_iterations(UCF101_VIDEOS, first.batch_videos) == round(20 * 9537 / 256) == 745
 
 
-def test_papers_schedule() -> None:
+def test_schedules_are_the_papers() -> None:
     recipe = load_recipe("ucf101-paper")
     check_table(recipe)
     iterations = {
@@ -140,7 +140,7 @@ def test_iterations_of_a_phase() -> None:
     assert Phase(lr=1, iterations=17).total_iterations(10**6, 8) == 17
 
 
-def test_multiplier_recipe_is_the_released_scripts() -> None:
+def test_st_mulnet_is_the_released_scripts() -> None:
     recipe = load_recipe("st-mulnet")
     assert schedule(recipe, "appearance") == schedule(load_recipe("ucf101"), "appearance")
     assert schedule(recipe, "motion") == schedule(load_recipe("ucf101"), "motion")
@@ -155,12 +155,12 @@ def test_multiplier_recipe_is_the_released_scripts() -> None:
     assert (config.dropout_of("appearance"), config.dropout_of("motion")) == (0.0, 0.8)
 
 
-def test_defaults_lie_under_every_stages_own_fields() -> None:
+def test_stages_override_the_recipes_defaults() -> None:
     recipe = with_stage(clips={"steps": 5}, network={"width": 0.25})
     recipe |= {"network": {"depth": 26, "width": 0.5}, "clips": {"tau": [2, 3]}, "optimisation": {"momentum": 0.5}}
     given = json.dumps(recipe)
     first, second = parse_recipe(recipe, "mine").stages
-    assert json.dumps(recipe) == given, "the values given are not changed"
+    assert json.dumps(recipe) == given, "the argument was changed"
     single = {"streams": ("motion",), "link": None, "temporal": None}
     assert first.network == Architecture(depth=26, width=0.5, **single)
     assert second.network == Architecture(depth=26, width=0.25)
@@ -170,7 +170,7 @@ def test_defaults_lie_under_every_stages_own_fields() -> None:
 
 
 @pytest.mark.parametrize("name", packaged_recipes())
-def test_dumped_recipe_parses_to_itself(name: str) -> None:
+def test_a_recipe_survives_a_round_trip(name: str) -> None:
     recipe = load_recipe(name, ["*.network.dropout=0.123456789", "seed=3"])
     dumped = recipe.to_dict()
     assert parse_recipe(dumped, "dump") == recipe
@@ -180,7 +180,7 @@ def test_dumped_recipe_parses_to_itself(name: str) -> None:
 # Changes
 
 
-def test_changes_of_the_recipe_of_one_stage_and_of_all() -> None:
+def test_changes_to_the_recipe_to_one_stage_and_to_all() -> None:
     changes = ["seed=5", "network.depth=26", "network.width = 0.25", "motion.optimisation.momentum=0.5"]
     changes += ["*.optimisation.batch_videos=32", "*.optimisation.sub_batch_videos=8"]
     changes += ["st-resnet.optimisation.batch_videos=16", "motion.optimisation.schedule=[{lr: 1e-3, iterations: 5}]"]
@@ -199,7 +199,7 @@ def test_changes_of_the_recipe_of_one_stage_and_of_all() -> None:
     assert schedule(recipe, "st-resnet-star") == schedule(untouched, "st-resnet-star")
 
 
-def test_a_default_leaves_the_stages_that_set_the_field() -> None:
+def test_a_changed_default_does_not_override_stages() -> None:
     recipe = load_recipe("ucf101", ["clips.steps=9"])
     assert [s.clips.steps for s in recipe.stages] == [9, 9, 5, 11]
 
@@ -212,7 +212,7 @@ def test_differing_fields_are_named_by_their_paths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ("depth", "--set depth: write PATH=VALUE, such as seed=1"),
         ("motion.clips.steps=[", "not valid YAML"),
@@ -246,8 +246,8 @@ def test_differing_fields_are_named_by_their_paths() -> None:
         ),
     ],
 )
-def test_wrong_changes_are_refused_in_one_line(change: str, said: str) -> None:
-    assert said in refusal(load_recipe, "ucf101", [change])
+def test_wrong_changes_are_named_in_one_line(change: str, expected: str) -> None:
+    assert expected in error_of(load_recipe, "ucf101", [change])
 
 
 # Mistakes
@@ -326,12 +326,12 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("mistake", "said"), MISTAKES, ids=[said for _, said in MISTAKES])
 def test_mistakes_are_named_in_one_line(mistake: dict[str, Any], said: str) -> None:
-    message = refusal(parse_recipe, mistake, "mine.yaml")
+    message = error_of(parse_recipe, mistake, "mine.yaml")
     assert message.startswith("mine.yaml: ")
     assert said in message
 
 
-def test_values_without_a_mistake_are_accepted() -> None:
+def test_values_without_mistakes_are_accepted() -> None:
     assert parse_recipe(values(), "mine").stage("second").network.streams == ("appearance", "motion")
 
 
@@ -349,29 +349,29 @@ def test_a_stage_must_fit_the_weights_it_starts_from(source: dict[str, Any], sai
     recipe = with_stage(starts_from=["first"], network={"streams": ["motion"], "temporal": None, "link": None})
     assert parse_recipe(recipe, "mine")
     recipe["stages"][0]["network"] |= source
-    assert f"stage second starts from stage first, so its {said}" in refusal(parse_recipe, recipe, "mine")
+    assert f"stage second starts from stage first, so its {said}" in error_of(parse_recipe, recipe, "mine")
 
 
-def test_temporal_taps_cannot_change_their_kind() -> None:
+def test_temporal_convolutions_cannot_change_their_kind() -> None:
     recipe = with_stage(starts_from=["first"], network={"streams": ["motion"], "link": None, "temporal": "inject"})
     assert parse_recipe(recipe, "mine")
     recipe["stages"][0]["network"] |= {"temporal": "inflate"}
-    assert "its temporal must be inflate, not inject" in refusal(parse_recipe, recipe, "mine")
+    assert "its temporal must be inflate, not inject" in error_of(parse_recipe, recipe, "mine")
 
 
-def test_files(tmp_path: Path) -> None:
+def test_recipe_files(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(values()), "utf-8")
     assert load_recipe(file) == load_recipe(str(file)) == parse_recipe(values(), "mine")
-    assert "cannot be read" in refusal(load_recipe, tmp_path / "none.yaml")
-    assert "give one of" in refusal(load_recipe, "ucf102")
+    assert "cannot be read" in error_of(load_recipe, tmp_path / "none.yaml")
+    assert "give one of" in error_of(load_recipe, "ucf102")
     wrong = [(b"a: [", "YAML"), (b"- 1", "list of `stages`"), (b"", "`stages`"), (b"\xff\xfe\x80", "UTF-8")]
     for content, said in wrong:
         file.write_bytes(content)
-        message = refusal(load_recipe, file)
+        message = error_of(load_recipe, file)
         assert said in message
         assert str(file) in message
 
 
 def test_unknown_stage_is_named() -> None:
-    assert "has no stage 'third': it has first, second" in refusal(parse_recipe(values(), "mine").stage, "third")
+    assert "has no stage 'third': it has first, second" in error_of(parse_recipe(values(), "mine").stage, "third")

@@ -122,7 +122,10 @@ class ClipSampling(Description):
         default=0.25, ge=0, lt=1, description="How far the sides of `border` crops vary, as a share of crop_px."
     )
     color_jitter: float = Field(
-        default=0.0, ge=0, le=1, description="How far contrast, brightness and colour of frames vary, 0 to 1."
+        default=0.0,
+        ge=0,
+        le=1,
+        description="How far contrast, brightness and colour of frames vary, 0 to 1 (released code: 0).",
     )
     crop_px: int = Field(default=224, strict=True, ge=32, description="Side of the square that crops are resized to.")
     mirror: bool = Field(

@@ -98,8 +98,8 @@ def _row(network: _Network, recipes: Sequence[str]) -> ModelRow:
         config=config,
         steps=network.steps,
         side_px=network.side_px,
-        appearance_parameters=_of_stream(net, "appearance"),
-        motion_parameters=_of_stream(net, "motion"),
+        appearance_parameters=_stream_parameters(net, "appearance"),
+        motion_parameters=_stream_parameters(net, "motion"),
         parameters=parameters(net),
         flops=flops_of(net, network.steps, network.side_px),
         reach_steps=temporal_reach_steps(config)[-1] + (config.temporal_pool[0] - 1 if config.temporal_pool else 0),
@@ -108,7 +108,7 @@ def _row(network: _Network, recipes: Sequence[str]) -> ModelRow:
     )
 
 
-def _of_stream(net: STResNet, stream: Stream) -> int:
+def _stream_parameters(net: STResNet, stream: Stream) -> int:
     return parameters(net.get_submodule(stream)) if stream in net.config.streams else 0
 
 
@@ -124,11 +124,11 @@ def _recipes_of(network: _Network, trained: Sequence[_Network]) -> tuple[str, ..
     return tuple(
         other.name
         for other in trained
-        if (_computed(other.config), other.steps, other.side_px)
-        == (_computed(network.config), network.steps, network.side_px)
+        if (_inference_config(other.config), other.steps, other.side_px)
+        == (_inference_config(network.config), network.steps, network.side_px)
     )
 
 
-def _computed(config: STResNetConfig) -> STResNetConfig:
+def _inference_config(config: STResNetConfig) -> STResNetConfig:
     """Return the config without the fields that matter in training only."""
     return config.replace(dropout=0.0, motion_dropout=None, temporal_init="identity")

@@ -42,6 +42,7 @@ class VideoOrder(Sampler[int]):
         self.seed = seed
         self.rank, self.world = rank, world
         self.epoch = 0
+        self._cached: tuple[int, np.ndarray] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch to iterate over next; called by Lightning."""
@@ -57,10 +58,10 @@ class VideoOrder(Sampler[int]):
             yield pass_index * self.videos + int(self._permutation(pass_index)[place])
 
     def _permutation(self, pass_index: int) -> np.ndarray:
-        if getattr(self, "_cached", (None,))[0] != pass_index:
+        if self._cached is None or self._cached[0] != pass_index:
             rng = np.random.default_rng([self.seed, pass_index])
             self._cached = (pass_index, rng.permutation(self.videos))
-        return cast(np.ndarray, self._cached[1])
+        return self._cached[1]
 
 
 def epoch_iterations(videos: int, batch_videos: int) -> int:
