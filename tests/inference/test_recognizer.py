@@ -55,7 +55,7 @@ def checkpoint(crop_px: int = 32, mirror: bool = True, **config: object) -> Chec
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedVideo:
-    """A prepared video of 31 frames, 32 x 96: wider than twice a crop of 32, lower than one of 40, and not symmetric."""
+    """A video of 31 frames, 32 x 96: wider than twice a crop of 32, lower than one of 40, and not symmetric."""
     path = tmp_path_factory.mktemp("prepared") / "wide.mp4"
     rng = np.random.default_rng(0)
     texture = cv2.resize(rng.integers(0, 255, (12, 60, 3), np.uint8), (300, 32), interpolation=cv2.INTER_CUBIC)
