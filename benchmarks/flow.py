@@ -1,13 +1,13 @@
-"""TV-L1 flow in PyTorch against OpenCV's: how near the truth, how fast, and what each means to speed gives; and DIS.
+"""Compare TV-L1 flow in PyTorch with OpenCV's: accuracy, speed, and the gain of each optimisation. Measure DIS too.
 
     python benchmarks/flow.py [VIDEO …] [--pairs 16] [--rounds 5] [--threads 2] [--short-side 256] [--quick]
 
-Prints Markdown tables. Endpoint errors are mean distances in px to the true flow of pictures that move in a known way:
-sums of waves, and the first frames of the videos, at 340x256, with noise of one level. On real pairs of the videos,
-which have no truth, ours and OpenCV's are compared with each other, and by how well each explains the second frame:
-the mean absolute difference of the first frame and the second one warped back. Speeds are of one run in which all take
-turns in every round, on the first video or, without one, on moving waves: medians of rounds, and the median of each
-round's ratio. Where there is a GPU, its speed and the share of its bandwidth follow.
+Prints Markdown tables. Endpoint errors are mean distances in px to the true flow of pictures in known motion: sums of
+waves, and the first frames of the videos, at 340x256, with noise of one level. Real pairs of frames have no ground
+truth. On them the two are compared with each other and by their warping error: the mean absolute difference between the
+first frame and the second one warped back. Speeds are measured on the first video, or on moving waves without one, with
+all candidates in turn in every round: medians of rounds, and the median ratio within a round. If there is a GPU, its
+speed and the share of its bandwidth follow.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from stresnet.media.video import iter_frames
 H, W = 256, 340
 Image = NDArray[Any]
 OPENCV = TVL1Parameters.from_preset(METHODS["tvl1"].presets["default"])
-SCHEDULES = {  # beside the defaults: what else was tried
+SCHEDULES = {  # alternatives to the defaults
     "OpenCV's parameters, in PyTorch": OPENCV,
     "scale step 0.5": TVL1Parameters(scale_step=0.5),
     "scale step 0.7": TVL1Parameters(scale_step=0.7),
@@ -51,7 +51,7 @@ SCHEDULES = {  # beside the defaults: what else was tried
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", type=Path, nargs="*")
-    parser.add_argument("--pairs", type=int, default=16, help="matched per round")
+    parser.add_argument("--pairs", type=int, default=16, help="pairs of frames per round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--short-side", type=int, default=H)
@@ -78,7 +78,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Motion:
-    """A pair of frames (H, W) uint8, and the flow (2, H, W) from one to the other."""
+    """A pair of frames (H, W) uint8 and their flow (2, H, W)."""
 
     kind: str
     first: Image
@@ -87,7 +87,7 @@ class Motion:
 
 
 def waves(seed: int) -> Callable[[Image, Image], Image]:
-    """A sum of 260 waves of 4 to 160 px, longer ones stronger: levels at any place (x, y)."""
+    """Return a function from places (x, y) to gray levels: a sum of 260 waves of 4 to 160 px, longer ones stronger."""
     rng = np.random.default_rng(seed)
     length, angle, phase = np.exp(rng.uniform(np.log(4), np.log(160), 260)), *rng.uniform(0, 2 * np.pi, (2, 260))
     strength = 45 * length**0.7 / np.sqrt((length**1.4).sum() / 2)
@@ -101,7 +101,7 @@ def matrix(turn_deg: float, zoom: float) -> Image:
 
 
 def moved(kind: str, scene: Callable[[Image, Image], Image], linear: Image, shift: Any) -> Motion:
-    """A scene (levels at places from the middle, in px) under an affine motion about the middle."""
+    """Return a scene, which maps places relative to the centre to levels, in an affine motion about the centre."""
     y, x = np.mgrid[:H, :W] - np.array([(H - 1) / 2, (W - 1) / 2])[:, None, None]
     places = np.stack([x, y], -1)
     before = (places - shift) @ np.linalg.inv(linear).T
@@ -110,7 +110,7 @@ def moved(kind: str, scene: Callable[[Image, Image], Image], linear: Image, shif
 
 
 def square(seed: int, back: tuple[float, float], front: tuple[float, float]) -> Motion:
-    """A square of 90 px that moves over a moving background, and covers and uncovers it."""
+    """Return a square of 90 px that moves over a moving background."""
     y, x = np.mgrid[:H, :W].astype(float)
     scenes, motions = (waves(seed), waves(seed + 1000)), (back, front)
     images, masks = [], []
@@ -123,7 +123,7 @@ def square(seed: int, back: tuple[float, float], front: tuple[float, float]) -> 
 
 
 def photograph(video: Path) -> Callable[[Image, Image], Image]:
-    """The first frame of a video, smoothed to what 340x256 can hold: levels at any place from its middle."""
+    """Return the first frame of a video as a function from places to levels, smoothed for sampling at 340x256."""
     gray = cv2.cvtColor(next(iter_frames(video)).rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
     per_px = min(gray.shape[1] / W, gray.shape[0] / H) / 1.15
     gray = cv2.GaussianBlur(gray, (0, 0), max(0.4 * per_px, 0.1))
@@ -137,7 +137,7 @@ def photograph(video: Path) -> Callable[[Image, Image], Image]:
 
 
 def known_motions(videos: list[Path], quick: bool) -> list[Motion]:
-    """Translations to 10 px, rotations, zooms, moving squares, and real frames under all but the last at once."""
+    """Return translations up to 10 px, rotations, zooms, moving squares, and real frames in combined motion."""
     still, rng = np.eye(2), np.random.default_rng(0)
     shifts = [(0.3, -0.4), (1.7, 0.6), (-3.4, 2.2), (6.3, -4.1), (-9.7, 1.8)]
     motions = [moved("translation", waves(10 + k), still, shift) for k, shift in enumerate(shifts)]
@@ -165,7 +165,7 @@ def opencv(pair: tuple[Image, Image]) -> Image:
 
 
 def distances(flows: Any, others: Any) -> NDArray[np.float64]:
-    """Returns the mean endpoint distance of each flow (2, H, W) to the other."""
+    """Return the mean endpoint distance of each flow (2, H, W) to its counterpart."""
     return np.array([np.hypot(*(np.asarray(a) - b)).mean() for a, b in zip(flows, others, strict=True)])
 
 
@@ -187,21 +187,21 @@ def print_accuracy(motions: list[Motion], schedules: dict[str, TVL1Parameters]) 
 
 
 def print_distance(video: Path, short_side: int, count: int) -> None:
-    """One line: how far ours is from OpenCV's, and how well either explains the second frame."""
+    """Print the distance between ours and OpenCV's flow, and the warping error of each."""
     frames = [gray(frame.rgb) for frame in iter_frames(video, short_side=short_side)]
     pairs = [(frames[t], frames[t + 1]) for t in np.linspace(0, len(frames) - 2, count + 2, dtype=int)[1:-1]]
     theirs = [opencv(pair) for pair in pairs]
     ours = tvl1(*(torch.from_numpy(np.stack(side)) for side in zip(*pairs, strict=True))).numpy()
-    left = [np.mean([unexplained(*p, f) for p, f in zip(pairs, flows, strict=True)]) for flows in (theirs, ours)]
+    left = [np.mean([warping_error(*p, f) for p, f in zip(pairs, flows, strict=True)]) for flows in (theirs, ours)]
     speed = np.mean([np.hypot(*flow).mean() for flow in theirs])
     print(
         f"{video.name}: {distances(ours, theirs).mean():.3f} px apart at a mean speed of {speed:.2f} px; "
-        f"levels unexplained: OpenCV {left[0]:.2f}, ours {left[1]:.2f}",
+        f"warping error: OpenCV {left[0]:.2f}, ours {left[1]:.2f}",
         flush=True,
     )
 
 
-def unexplained(first: Image, second: Image, flow: Image) -> float:
+def warping_error(first: Image, second: Image, flow: Image) -> float:
     y, x = np.mgrid[: first.shape[0], : first.shape[1]].astype(np.float32)
     back = cv2.remap(second, x + flow[0], y + flow[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return float(np.abs(first.astype(np.float32) - back).mean())
@@ -212,7 +212,7 @@ def gray(rgb: Image) -> Image:
 
 
 def clip(videos: list[Path], short_side: int, count: int) -> Image:
-    """The first frames (count, H, W) of the first video, or moving waves."""
+    """Return the first frames of the first video, (count, H, W), or moving waves if there is none."""
     if videos:
         reader = iter_frames(videos[0], short_side=short_side)
         return np.stack([gray(frame.rgb) for frame in itertools.islice(reader, count)])
@@ -234,7 +234,7 @@ def changed(table: dict[str, int], value: int) -> Iterator[None]:
 
 
 def print_speed(frames: Image, options: argparse.Namespace) -> None:
-    """Everything in turn in each round; the first row is what the ratios are to."""
+    """Print the speed of each way; ratios are to the first."""
     first, second = torch.from_numpy(frames[:-1]), torch.from_numpy(frames[1:])
     pairs = list(itertools.pairwise(frames))
     few = max(2, len(pairs) // 4)
@@ -275,13 +275,13 @@ def print_speed(frames: Image, options: argparse.Namespace) -> None:
         "  each scale of all pairs at once, compiled": (len(pairs), all_together),
     }
     height, width = frames.shape[1:]
-    print(f"| {width}x{height}, {len(pairs)} pairs | frames/s | to OpenCV's |\n|---|---|---|")
+    print(f"| {width}x{height}, {len(pairs)} pairs | frames/s | relative to OpenCV |\n|---|---|---|")
     for name, rates in in_turn(ways, options.rounds).items():
         print(f"| {name} | {rates[0]:.2f} | {rates[1]:.1f} |")
 
 
 def in_turn(ways: dict[str, tuple[int, Callable[[], object]]], rounds: int) -> dict[str, tuple[float, float]]:
-    """Returns the median rate of each way, in its items per second, and the median of its ratio to the first way's."""
+    """Return the median rate of each way, in items per second, and the median of its ratio to the first way."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, (items, way) in ways.items():
@@ -296,15 +296,15 @@ def in_turn(ways: dict[str, tuple[int, Callable[[], object]]], rounds: int) -> d
 
 
 def print_dis(video: Path, options: argparse.Namespace) -> None:
-    """DIS of a whole video, decoded meanwhile: a pair on all threads, or stretches of 8 pairs on each."""
+    """Print the speed of DIS on a whole video, decoding included: a pair on all threads, or 8 pairs per thread."""
     presets = ("ultrafast", "fast", "medium")
     side = options.short_side
     count = sum(1 for _ in iter_frames(video, short_side=side)) - 1
 
-    def one_after_the_other(spec: FlowSpec) -> int:
+    def pair_on_all_threads(spec: FlowSpec) -> int:
         return sum(1 for _ in iter_flow((frame.rgb for frame in iter_frames(video, short_side=side)), spec))
 
-    def stretches(spec: FlowSpec) -> int:
+    def batches(spec: FlowSpec) -> int:
         frames = (frame.rgb for frame in iter_frames(video, short_side=side))
         cv2.setNumThreads(1)
         with ThreadPoolExecutor(options.threads) as pool:
@@ -319,7 +319,7 @@ def print_dis(video: Path, options: argparse.Namespace) -> None:
 
     ways: dict[str, tuple[int, Callable[[], object]]] = {}
     for preset in presets:
-        for name, way in (("all threads", one_after_the_other), ("stretches in threads", stretches)):
+        for name, way in (("all threads", pair_on_all_threads), ("8 pairs per thread", batches)):
             spec = FlowSpec("dis", preset)
             ways[f"DIS {preset}, {name}"] = count, lambda way=way, spec=spec: way(spec)
     print("\n| decoding included | frames/s | times 25 frames/s |\n|---|---|---|")
@@ -328,7 +328,7 @@ def print_dis(video: Path, options: argparse.Namespace) -> None:
 
 
 def print_gpu(frames: Image, rounds: int) -> None:
-    """Frames/s of 256 pairs, and which share of the bandwidth of a copy the iterations' memory traffic is."""
+    """Print frames/s for 256 pairs, and the iterations' memory traffic relative to the bandwidth of a copy."""
     pair = [torch.from_numpy(frames[at]).cuda() for at in (slice(0, -1), slice(1, None))]
     pair = [side.repeat(-(-256 // len(side)), 1, 1)[:256] for side in pair]
     params = TVL1Parameters()
@@ -354,7 +354,7 @@ def print_gpu(frames: Image, rounds: int) -> None:
     print("\n| | frames/s | share of the copy's bandwidth |\n|---|---|---|")
     for compiled in (False, True):
         rate = 256 / timed(lambda compiled=compiled: tvl1(*pair, params, compiled=compiled))  # type: ignore[misc]
-        print(f"| {'compiled' if compiled else 'as it is'} | {rate:.0f} | {100 * rate * moved_bytes / copy:.0f} % |")
+        print(f"| {'compiled' if compiled else 'uncompiled'} | {rate:.0f} | {100 * rate * moved_bytes / copy:.0f} % |")
 
 
 if __name__ == "__main__":

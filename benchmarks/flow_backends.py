@@ -1,13 +1,14 @@
-"""What each way to compute flow is worth: the motion stream, trained and tested on each, all else the same.
+"""Compare flow methods by the accuracy of the motion stream, trained and tested on each.
 
     python benchmarks/flow_backends.py CLIPS OUT [--set ut_interaction] [--backends dis-medium mv …] [--shorten 1]
 
-CLIPS is as for real_clips.py, whose sets and commands this shares. For each backend the set is prepared, and the motion
-stage of the recipe is trained and evaluated with the same seed on the same folds: every group of the set is held out
-once. Prints a Markdown table: top-1 accuracy over all test videos with its 95 % bootstrap interval, each fold, p of
-McNemar's exact test against the first backend, and frames prepared per second (decoding and storing included).
+CLIPS is as in real_clips.py, whose sets and commands are used here. For each backend the set is prepared, and the
+motion stage of the recipe is trained and evaluated with the same seed on the same folds, each group of the set being
+held out once. Prints a Markdown table: top-1 accuracy over all test videos with its 95 % bootstrap interval, the
+accuracy of each fold, p of McNemar's exact test against the first backend, and frames prepared per second, decoding and
+storing included.
 
-Prepared stores and finished trainings under OUT are kept and not made again.
+Prepared stores and finished trainings under OUT are reused.
 """
 
 from __future__ import annotations
@@ -44,9 +45,8 @@ BACKENDS: dict[str, dict[str, Any]] = {
     "raft-small": {"method": "raft", "preset": "small"},
     "raft-large": {"method": "raft", "preset": "large"},
 }
-USUAL = [
-    name for name in BACKENDS if name != "tvl1" and not name.startswith("raft")
-]  # hours on a CPU; not always there
+# Without OpenCV's TV-L1, which takes hours, and RAFT, which may not be installed.
+DEFAULT_BACKENDS = [name for name in BACKENDS if name != "tvl1" and not name.startswith("raft")]
 ALL_FOLDS = {
     "ut_interaction": [(f"set1_seq{first}", f"set1_seq{first + 1}") for first in range(1, 11, 2)],
     "gt_mhi": FOLDS["gt_mhi"],
@@ -55,7 +55,7 @@ ALL_FOLDS = {
 
 @dataclass(frozen=True)
 class Result:
-    """One backend's scores, a table per fold, and what its store cost."""
+    """One backend's scores, a table per fold, with the speed of preparing and the size of its store."""
 
     name: str
     folds: list[ScoreTable]
@@ -72,13 +72,13 @@ def main() -> None:
     parser.add_argument("clips", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--set", choices=ALL_FOLDS, default="ut_interaction")
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=USUAL, metavar="BACKEND")
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=DEFAULT_BACKENDS, metavar="BACKEND")
     parser.add_argument("--recipe", default="small")
-    parser.add_argument("--shorten", type=float, default=1.0, help="divide all numbers of epochs by this")
-    parser.add_argument("--folds", type=int, help="only the first so many")
+    parser.add_argument("--shorten", type=float, default=1.0, help="divisor of all numbers of epochs")
+    parser.add_argument("--folds", type=int, help="number of folds to use; all by default")
     parser.add_argument("--short-side", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1, help="processes that prepare; 1 compares backends best")
+    parser.add_argument("--workers", type=int, default=1, help="processes for preparing; 1 gives comparable speeds")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     recipe = write_recipe(arguments.recipe, arguments.shorten, arguments.seed, arguments.out)
@@ -93,11 +93,11 @@ def main() -> None:
         cost = prepared(source, store, spec, arguments.workers)
         tables = [trained(store, recipe, held_out) for held_out in folds]
         results.append(Result(name, tables, *cost))
-        print_table(results, folds, (time.monotonic() - started) / 60)  # so far; the last one counts
+        print_table(results, folds, (time.monotonic() - started) / 60)  # intermediate tables; the last one is complete
 
 
 def write_recipe(name: str, shorten: float, seed: int, out: Path) -> Path:
-    """The packaged recipe's motion stage as a recipe of its own."""
+    """Write a recipe with the motion stage of a packaged recipe only."""
     values = load_recipe(name).to_dict()
     (stage,) = (stage for stage in values["stages"] if stage["network"]["streams"] == ["motion"])
     for phase in stage["optimisation"]["schedule"]:
@@ -111,7 +111,7 @@ def write_recipe(name: str, shorten: float, seed: int, out: Path) -> Path:
 
 
 def prepared(source: Path, store: Path, spec: FlowSpec, workers: int) -> tuple[float, float]:
-    """Prepares a store, unless it is there, and returns frames per second and kilobytes per frame."""
+    """Prepare a store unless it exists; return frames per second and kilobytes per frame."""
     note = store.with_name(f"{store.name}.json")
     if not note.exists():
         summary = prepare(read_catalog(source), store, StoreSpec(spec), workers=workers)
@@ -124,7 +124,7 @@ def prepared(source: Path, store: Path, spec: FlowSpec, workers: int) -> tuple[f
 
 
 def trained(store: Path, recipe: Path, held_out: tuple[str, ...]) -> ScoreTable:
-    """Trains and evaluates one fold, unless that is done, and returns the scores of its test videos."""
+    """Train and evaluate one fold unless that is done; return the scores of its test videos."""
     run = store.with_name(f"{store.name}-{recipe.stem}-{'-'.join(held_out)}")
     if not list(run.glob("report/scores-*.parquet")):
         groups = [word for group in held_out for word in ("--test-group", group)]

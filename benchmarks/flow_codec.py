@@ -1,12 +1,12 @@
-"""What storing flow as bytes costs: error and bytes by bound, by JPEG quality and by size, on real videos.
+"""Measure the error and the size of stored flow by bound, JPEG quality and frame size, on real videos.
 
     python benchmarks/flow_codec.py CLIPS [--videos 40] [--pairs 6] [--method dis] [--short-side 256]
 
-CLIPS is a folder of videos; of an even sample of them, some pairs of neighbouring frames, evenly spread, are matched.
-Flow is stored as the store does it: clipped to ± the bound, 256 levels, one gray JPEG with u above v. The error of a
-vector is its distance to the one that was computed (endpoint error); tables give the mean over all vectors, and over
-those faster than 1 px per frame. The table of sizes compares with flow computed at --short-side: a smaller flow is
-enlarged, and its values with it. Prints Markdown tables.
+CLIPS is a folder of videos. Flow is computed for some evenly spaced pairs of frames of an even sample of them, and
+stored as in a store: clipped to ± the bound, 256 levels, one gray JPEG with u above v. The error of a vector is its
+distance to the computed one (endpoint error). Tables show the mean over all vectors and over moving ones, faster than
+1 px per frame. The table of sizes compares with flow at --short-side: smaller flow is enlarged, and its values scaled.
+Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -84,12 +84,12 @@ def main() -> None:
 def sample(clips: Path, count: int) -> list[Path]:
     videos = sorted(path for path in clips.rglob("*") if path.suffix.lower() in VIDEO_EXTENSIONS)
     if not videos:
-        raise SystemExit(f"{clips}: no videos there")
+        raise SystemExit(f"{clips}: found no videos")
     return [videos[i] for i in np.linspace(0, len(videos) - 1, min(count, len(videos))).astype(int)]
 
 
 def spread(frames: int, pairs: int) -> list[int]:
-    """First frames of pairs; headers count a few frames too many."""
+    """Return the first frames of pairs. Headers may count a few frames too many."""
     return sorted({int(i) for i in np.linspace(0, max(0, 0.9 * frames - 2), pairs + 2)[1:-1]})
 
 
@@ -106,7 +106,7 @@ def study(
     if pair is None:
         return
     true = estimate_flow(pair, spec)[0]
-    for name, bound_px in [(f"{b:g}", b) for b in BOUNDS_PX] + [("the field's largest", largest(true))]:
+    for name, bound_px in [(f"{b:g}", b) for b in BOUNDS_PX] + [("largest of each field", largest(true))]:
         levels = quantize_flow(true, bound_px)
         clipped = clipped_share(true, bound_px)
         bounds[name].add(true, dequantize_flow(levels, bound_px), levels.size, clipped)
@@ -116,7 +116,7 @@ def study(
         small = read_pair(video, number, short_side)
         assert small is not None
         flow = estimate_flow(small, replace(spec, short_side=short_side))[0]
-        bound_px = DEFAULT_BOUND_PX * short_side / spec.short_side  # the same motion is clipped
+        bound_px = DEFAULT_BOUND_PX * short_side / spec.short_side  # clips the same motion
         stored, size = through_jpeg(quantize_flow(flow, bound_px), bound_px, DEFAULT_QUALITY)
         sizes[short_side].add(true, enlarged(stored, true.shape[1:]), size)
 
@@ -139,7 +139,7 @@ def read_pair(video: Path, number: int, short_side: int) -> NDArray[np.uint8] | 
 
 
 def through_jpeg(levels: NDArray[np.uint8], bound_px: float, quality: int) -> tuple[Field, int]:
-    """Returns flow as it is read back, and the bytes it took."""
+    """Return flow as it is read back, and its size in bytes."""
     u_above_v = levels.reshape(-1, levels.shape[2], 1)
     jpeg = simplejpeg.encode_jpeg(u_above_v, quality, "GRAY", "Gray")
     return dequantize_flow(simplejpeg.decode_jpeg(jpeg, "GRAY").reshape(levels.shape), bound_px), len(jpeg)

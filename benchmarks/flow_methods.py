@@ -1,12 +1,12 @@
-"""How fast each way to compute flow is, decoding included, and how near it comes to the paper's, on real videos.
+"""Measure the speed of each flow method, decoding included, and its distance to the paper's, on real videos.
 
     python benchmarks/flow_methods.py CLIPS [--videos 6] [--frames 80] [--rounds 5] [--pairs 3] [--methods mv dis …]
 
-Every round decodes and matches the first frames of the same videos by each way, one after the other, on one thread.
-Times are processor time of this process, so that other work on the machine counts for less. Prints a Markdown table:
-frames per second, medians over rounds; their ratio to decoding alone, the median of each round's; and the mean distance
-of vectors to those of --reference in px (endpoint error), over --pairs pairs of frames of each video: over all vectors,
-and over those that move by more than 1 px. The first row of distances is that of no motion at all.
+Every round decodes the first frames of the same videos and computes their flow by each method in turn, on one thread.
+Times are processor time of this process, which depends less on other load. Prints a Markdown table: frames per second
+(median of rounds); relative to decoding alone (median of the ratios within a round); and the mean distance in px to the
+flow of --reference (endpoint error) over --pairs pairs of frames per video, for all vectors and for those that move by
+more than 1 px. The first row shows the distances of zero flow.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def first_frames(video: Path, short_side: int, count: int, vectors: bool) -> Ite
 def compared(
     videos: list[Path], specs: dict[str, FlowSpec], reference: FlowSpec, count: int, pairs: int
 ) -> dict[str, Sum]:
-    """Returns each way's distances to the reference; those that subtract the median are not compared."""
+    """Return the distances of each method to the reference, except for those that subtract the median."""
     distances: dict[str, Sum] = defaultdict(Sum)
     for video in videos:
         frames = [list(first_frames(video, reference.short_side, count, vectors)) for vectors in (False, True)]
@@ -76,7 +76,7 @@ def compared(
             distances[""].add(wanted, np.zeros_like(wanted))
             for name, spec in specs.items():
                 if not spec.subtract_median:
-                    # From the start: a field of motion vectors may be that of an earlier step.
+                    # From the start, because a field of motion vectors may repeat an earlier one.
                     near = frames[1][: t + 2] if spec.from_codec else frames[0][t : t + 2]
                     distances[name].add(wanted, list(flow_of(near, spec))[-1])
     return distances
@@ -85,7 +85,7 @@ def compared(
 def measured(
     videos: list[Path], specs: dict[str, FlowSpec], short_side: int, count: int, rounds: int
 ) -> dict[str, list[float]]:
-    """Returns frames per second of each way, by round."""
+    """Return frames per second of each method, by round."""
 
     def decoding(vectors: bool) -> Callable[[], int]:
         return lambda: sum(1 for video in videos for _ in first_frames(video, short_side, count, vectors))
@@ -111,8 +111,11 @@ def measured(
 
 def print_table(rates: dict[str, list[float]], distances: dict[str, Sum], reference: str) -> None:
     still = distances.pop("")
-    print(f"Distances to {reference}; {100 * still.moving / still.vectors:.1f} % of its vectors move.\n")
-    print("| | frames/s | of decoding | distance px | moving px |\n|---|---|---|---|---|")
+    print(f"Distances to {reference}; {100 * still.moving / still.vectors:.1f} % of its vectors are moving.\n")
+    print(
+        "| | frames/s | relative to decoding | distance, all vectors, px | distance, moving vectors, px |\n"
+        "|---|---|---|---|---|"
+    )
     print(f"| no motion | | | {still.error / still.vectors:.2f} | {still.moving_error / max(still.moving, 1):.2f} |")
     for name, found in rates.items():
         ratio = statistics.median(one / two for one, two in zip(found, rates["decode"], strict=True))

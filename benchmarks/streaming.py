@@ -1,11 +1,11 @@
-"""Memory against the length of a video: preparing it, and predicting from it; and what a file costs short videos.
+"""Measure the memory of preparing and predicting by video length, and the cost of the temporary file.
 
     python benchmarks/streaming.py [--minutes 5 120] [--rounds 5] [CLIPS]
 
 Generates a video of each length (H.264, 64x48, 25 frames/s), then prepares it (DIS ultrafast, one worker) and predicts
-from it (a random network, protocols dense25 and center), each in a process of its own whose peak memory is what the
-system says of it and its workers. With CLIPS, a folder of short videos, it also encodes some of them into a temporary
-file and into nothing in turn, at a short side of 256, and prints what the file adds. Prints Markdown tables.
+from it (a random network, protocols dense25 and center), each in a separate process. Peak memory is that of the process
+and its workers, as reported by the system. With CLIPS, a folder of short videos, also encodes some of them with and
+without a temporary file in turn, at a short side of 256. Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("clips", type=Path, nargs="?")
     parser.add_argument("--minutes", type=float, nargs="*", default=[5, 120])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--measure", nargs=2, metavar=("VERB", "VIDEO"), help="used by this program itself")
+    parser.add_argument("--measure", nargs=2, metavar=("VERB", "VIDEO"), help="for internal use")
     options = parser.parse_args()
     if options.measure:
         run(options.measure[0], Path(options.measure[1]))
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def generate(path: Path, minutes: float) -> int:
-    """Writes a video of a texture that wanders about; returns its frames."""
+    """Write a video of a wandering texture; return its number of frames."""
     from stresnet.media.video import write_video
 
     texture = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8).repeat(4, 0).repeat(4, 1)
@@ -68,7 +68,7 @@ def generate(path: Path, minutes: float) -> int:
 
 
 def measured(verb: str, video: Path) -> tuple[str, str]:
-    """Returns seconds and peak megabytes of a verb, workers included, as cells."""
+    """Return the seconds and the peak megabytes of a verb, workers included, as table cells."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, __file__, "--measure", verb, video], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -79,7 +79,7 @@ def measured(verb: str, video: Path) -> tuple[str, str]:
 
 
 def run(verb: str, video: Path) -> None:
-    """What is measured."""
+    """Run the work that is measured."""
     from stresnet.data.prepared_video import StoreSpec
     from stresnet.flow.spec import FlowSpec
 
@@ -102,13 +102,18 @@ def run(verb: str, video: Path) -> None:
     stage = recipe.stage("st-resnet")
     network = STResNet(stage.network.with_classes(3)).eval()
     model = Checkpoint(
-        network, ("a", "b", "c"), Preprocessing(crop_px=32), spec.to_dict(), stage=stage.name, recipe=recipe.to_dict()
+        model=network,
+        classes=("a", "b", "c"),
+        preprocessing=Preprocessing(crop_px=32),
+        store_spec=spec.to_dict(),
+        stage=stage.name,
+        recipe=recipe.to_dict(),
     )
     print(json.dumps(Recognizer(model, device="cpu").predict(video, protocol=verb.split()[1]).top))
 
 
 def compare(clips: Path, rounds: int) -> None:
-    """Prints what writing a temporary file adds to encoding a short video."""
+    """Print what a temporary file adds to the time of encoding a short video."""
     import cv2
 
     from stresnet.data.encode_video import encode_video, temporary_video
@@ -119,7 +124,7 @@ def compare(clips: Path, rounds: int) -> None:
     cv2.setNumThreads(1)
     videos = sorted(p for p in clips.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS)
     videos = videos[:: max(1, len(videos) // 4)][:4]
-    print("\n| DIS | frames | written nowhere, ms/frame | into a temporary file | ratio |\n|---|---|---|---|---|")
+    print("\n| DIS | frames | without a file, ms/frame | into a temporary file | ratio |\n|---|---|---|---|---|")
     nowhere = open(os.devnull, "wb")  # noqa: SIM115
     for preset in ("ultrafast", "medium"):
         spec = StoreSpec(FlowSpec(preset=preset))
@@ -131,7 +136,7 @@ def compare(clips: Path, rounds: int) -> None:
             ways[turn[1]]("v", video, spec)
             seconds[turn] = time.perf_counter() - start
         frames = sum(temporary_video("v", video, spec).meta.frames for video in videos)
-        # The least of all rounds: what else goes on on the machine only ever adds.
+        # The minimum of all rounds, because other load only adds time.
         nothing, file = 1000 * seconds.min(axis=0).sum(axis=1) / frames
         print(f"| {preset} | {frames} | {nothing:.2f} | {file:.2f} | {file / nothing:.3f} |", flush=True)
 
