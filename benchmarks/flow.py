@@ -175,14 +175,14 @@ def print_accuracy(motions: list[Motion], schedules: dict[str, TVL1Parameters]) 
     true = [motion.flow for motion in motions]
     kinds = sorted({motion.kind for motion in motions}, reverse=True)
     of_kind = {kind: [motion.kind == kind for motion in motions] for kind in kinds} | {"all": [True] * len(motions)}
-    theirs = distances([opencv((m.first, m.second)) for m in motions], true)
+    reference = distances([opencv((m.first, m.second)) for m in motions], true)
     print("| endpoint error, px | " + " | ".join(f"{k} ({sum(of_kind[k])})" for k in of_kind) + " | worse by > 2 % |")
     print("|---|" + "---|" * (len(of_kind) + 1))
-    print("| OpenCV's TV-L1 | " + " | ".join(f"{theirs[where].mean():.3f}" for where in of_kind.values()) + " | |")
+    print("| OpenCV's TV-L1 | " + " | ".join(f"{reference[where].mean():.3f}" for where in of_kind.values()) + " | |")
     for name, params in ({"**ours**": TVL1Parameters()} | schedules).items():
         errors = distances(tvl1(first, second, params), true)
-        cells = [f"{errors[w].mean():.3f} ({errors[w].mean() / theirs[w].mean():.2f})" for w in of_kind.values()]
-        worse = f"{(errors > 1.02 * theirs).sum()}, at most {(errors / theirs).max():.2f} times"
+        cells = [f"{errors[w].mean():.3f} ({errors[w].mean() / reference[w].mean():.2f})" for w in of_kind.values()]
+        worse = f"{(errors > 1.02 * reference).sum()}, at most {(errors / reference).max():.2f} times"
         print(f"| {name} | " + " | ".join(cells) + f" | {worse} |", flush=True)
 
 
@@ -190,12 +190,12 @@ def print_distance(video: Path, short_side: int, count: int) -> None:
     """Print the distance between ours and OpenCV's flow, and the warping error of each."""
     frames = [gray(frame.rgb) for frame in iter_frames(video, short_side=short_side)]
     pairs = [(frames[t], frames[t + 1]) for t in np.linspace(0, len(frames) - 2, count + 2, dtype=int)[1:-1]]
-    theirs = [opencv(pair) for pair in pairs]
+    reference = [opencv(pair) for pair in pairs]
     ours = tvl1(*(torch.from_numpy(np.stack(side)) for side in zip(*pairs, strict=True))).numpy()
-    left = [np.mean([warping_error(*p, f) for p, f in zip(pairs, flows, strict=True)]) for flows in (theirs, ours)]
-    speed = np.mean([np.hypot(*flow).mean() for flow in theirs])
+    left = [np.mean([warping_error(*p, f) for p, f in zip(pairs, flows, strict=True)]) for flows in (reference, ours)]
+    speed = np.mean([np.hypot(*flow).mean() for flow in reference])
     print(
-        f"{video.name}: {distances(ours, theirs).mean():.3f} px apart at a mean speed of {speed:.2f} px; "
+        f"{video.name}: {distances(ours, reference).mean():.3f} px apart at a mean speed of {speed:.2f} px; "
         f"warping error: OpenCV {left[0]:.2f}, ours {left[1]:.2f}",
         flush=True,
     )

@@ -178,10 +178,10 @@ def test_resizing_agrees_with_an_independent_antialiased_one(tmp_path: Path) -> 
     noise = np.random.default_rng(0).standard_normal((128, 192, 3))
     smooth = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
     path = encode(tmp_path / "a.mkv", [smooth], codec="ffv1", pix_fmt="bgra")
-    ours = read_video(path, short_side=64).frames[0].astype(float)
-    theirs = cv2.resize(smooth, (96, 64), interpolation=cv2.INTER_AREA).astype(float)
-    assert np.abs(ours - theirs).mean() < 1.0  # a shift by half a pixel makes it 2 and more
-    assert abs((ours - theirs).mean()) < 0.2
+    found = read_video(path, short_side=64).frames[0].astype(float)
+    expected = cv2.resize(smooth, (96, 64), interpolation=cv2.INTER_AREA).astype(float)
+    assert np.abs(found - expected).mean() < 1.0  # a shift by half a pixel makes it 2 and more
+    assert abs((found - expected).mean()) < 0.2
 
 
 @pytest.mark.parametrize("full_range", [False, True])

@@ -1,4 +1,4 @@
-"""The registry of flow methods: light to import, complete in help texts, honest about what is available."""
+"""The registry of flow methods: imports, help texts, availability."""
 
 from __future__ import annotations
 

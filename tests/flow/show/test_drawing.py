@@ -119,11 +119,11 @@ def test_unknown_vectors_have_no_speed() -> None:
     assert found.unknown_share == pytest.approx(3 / 6)
     assert found.mean_px == pytest.approx(5)
     assert found.percentile_px(99) == pytest.approx(5, abs=1 / 256)
-    nothing = FlowStatistics(bound_px=2.0)
-    assert not nothing.add(constant(np.nan, 1))
-    assert np.isnan(nothing.mean_px)
-    assert np.isnan(nothing.percentile_px(99))
-    assert (nothing.largest_step, nothing.unknown_share, FlowStatistics(2.0).clipped_share) == (-1, 1, 0)
+    empty = FlowStatistics(bound_px=2.0)
+    assert not empty.add(constant(np.nan, 1))
+    assert np.isnan(empty.mean_px)
+    assert np.isnan(empty.percentile_px(99))
+    assert (empty.largest_step, empty.unknown_share, FlowStatistics(2.0).clipped_share) == (-1, 1, 0)
 
 
 def test_a_note_appears_above_five_per_cent_of_clipping() -> None:
