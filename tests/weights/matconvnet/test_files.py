@@ -45,7 +45,7 @@ HEADER = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
         (b"MATLAB 7.3 MAT-file, Platform".ljust(512, b" ") + b"\x89HDF\r\n\x1a\n", r"save\(file,'-struct','net'"),
         (b"\x89HDF\r\n\x1a\n" + bytes(900), "is a MATLAB 7.3 file"),
         (b"MATLAB 5.0 MAT-file", "is truncated"),
-        (HEADER, "holds no DagNN .* nothing, as if cut short"),
+        (HEADER, "contains no DagNN .* nothing, perhaps truncated"),
         (HEADER + b"\xff" * 64, "is truncated"),
         (HEADER + b"\x0f\0\0\0\x40\0\0\0" + bytes(64), "is truncated or damaged"),
     ],
@@ -78,10 +78,10 @@ def test_truncated_files_raise(compressed: bool, tmp_path: Path) -> None:
 
 def test_error_lists_other_variables(tmp_path: Path) -> None:
     path = write_plain(tmp_path / "imdb.mat", images=np.zeros((2, 3)), classes={"name": "x"})
-    with pytest.raises(CheckpointError, match=r"holds no DagNN .*images \(double 2×3\), classes \(struct 1×1\): give"):
+    with pytest.raises(CheckpointError, match=r"no DagNN .*images \(double 2×3\), classes \(struct 1×1\): expected"):
         read_matconvnet(path)
     path = write_plain(tmp_path / "net.mat", net={"layers": np.zeros((0, 0))})
-    with pytest.raises(CheckpointError, match="holds no DagNN"):
+    with pytest.raises(CheckpointError, match="contains no DagNN"):
         read_matconvnet(path)
 
 
@@ -107,7 +107,7 @@ def test_matlab_objects_raise(tmp_path: Path) -> None:
     inner += element(6, struct.pack("<I", 7))
     path, thing = tmp_path / "object.mat", element(14, flags + names + element(14, inner))
     path.write_bytes(HEADER + thing)
-    with pytest.raises(CheckpointError, match=r"holds a MATLAB object.*net\.saveobj\(\)"):
+    with pytest.raises(CheckpointError, match=r"contains a MATLAB object.*net\.saveobj\(\)"):
         read_matconvnet(path)
     write_dagnn(tmp_path / "net.mat", a_net())  # a net beside it is still read
     path.write_bytes(HEADER + thing + (tmp_path / "net.mat").read_bytes()[128:])
@@ -171,8 +171,8 @@ def test_stale_sizes_of_blocks_are_noted() -> None:
     change(net, "prediction_spatial", size=(1.0, 1.0, 128.0, 1000.0))
     found = from_dagnn(net)
     assert found.config == CONFIGS["st-resnet"]
-    assert "conv1_temporal says 7×7×3×4, but has a filter of 7×7×20×4: that was taken" in found.notes
-    assert any("prediction_spatial says 1×1×128×1000" in note for note in found.notes)
+    assert "conv1_temporal declares 7×7×3×4 but has a filter of 7×7×20×4, which was used" in found.notes
+    assert any("prediction_spatial declares 1×1×128×1000" in note for note in found.notes)
 
 
 def test_doubles_are_rounded_with_a_note() -> None:
@@ -214,7 +214,7 @@ def test_dropout_of_rate_zero_is_ignored() -> None:
     insert(net, Layer("drop2", "dagnn.DropOut", ("d1",), ("d2",), (), {"rate": 0.0}), between="d1")
     found = from_dagnn(net)
     assert found.config == CONFIGS["st-resnet"]
-    assert "left out drop1 (dagnn.DropOut of rate 0)" in found.notes
+    assert "ignored drop1 (dagnn.DropOut of rate 0)" in found.notes
 
 
 @pytest.mark.parametrize("listed", [False, True])

@@ -145,7 +145,9 @@ def test_preprocessing_is_read() -> None:
     net = with_average("two streams", averages(*[128.0] * 10, 1, 2, 3))
     net.meta["normalization"]["imageSize"] = np.array([[160.0, 160.0, 10.0]])
     found = from_dagnn(net)
-    assert found.preprocessing == Preprocessing((1.0, 2.0, 3.0), (1.0, 1.0, 1.0), 1.0, 160)
+    assert found.preprocessing == Preprocessing(
+        rgb_mean=(1.0, 2.0, 3.0), rgb_std=(1.0, 1.0, 1.0), flow_std=1.0, crop_px=160
+    )
     image = np.zeros((4, 5, 3), np.float32)
     image[:2] = (10, 20, 30)
     assert from_dagnn(with_average("appearance", image)).preprocessing.rgb_mean == (5.0, 10.0, 15.0)
@@ -171,34 +173,36 @@ def test_assumed_means_are_noted(name: str, image: Any, mean: Any, note: str) ->
 def test_a_net_without_meta_is_read_with_notes() -> None:
     net = replace(a_net(), meta={})
     found = from_dagnn(net)
-    assert found.preprocessing == Preprocessing((123.68, 116.779, 103.939), (1.0, 1.0, 1.0), 1.0, 224)
+    assert found.preprocessing == Preprocessing(
+        rgb_mean=(123.68, 116.779, 103.939), rgb_std=(1.0, 1.0, 1.0), flow_std=1.0, crop_px=224
+    )
     assert any("224 px assumed" in note for note in found.notes)
     assert found.classes is None
 
 
 @pytest.mark.parametrize(
-    ("name", "image", "told"),
+    ("name", "image", "message"),
     [
-        ("st-resnet", averages(*[128.0] * 19, 127, 1, 2, 3), "averageImage takes 127 off flow channels, where 128"),
-        ("st-resnet", averages(1, 2, 3, *[128.0] * 20), "takes 1 off flow"),
-        ("motion", averages(*[0.0] * 20), "takes 0 off flow"),
-        ("st-resnet", averages(*[128.0] * 20), "averageImage is 1×1×20, where 23 channels are expected"),
+        ("st-resnet", averages(*[128.0] * 19, 127, 1, 2, 3), "averageImage is 127 for flow, expected 128"),
+        ("st-resnet", averages(1, 2, 3, *[128.0] * 20), "is 1 for flow"),
+        ("motion", averages(*[0.0] * 20), "is 0 for flow"),
+        ("st-resnet", averages(*[128.0] * 20), "averageImage is 1×1×20, expected 23 channels"),
         ("appearance", averages(1.0), "averageImage is 1×1×1"),
         ("appearance", np.full((224, 224), 120.0), "averageImage is 224×224"),
-        ("appearance", averages(1, 2, np.nan), "where levels are 0 to 255"),
-        ("appearance", averages(1, 2, 300), "where levels are 0 to 255"),
-        ("appearance", {"r": 1}, "averageImage is no array"),
+        ("appearance", averages(1, 2, np.nan), "expected values of 0 to 255"),
+        ("appearance", averages(1, 2, 300), "expected values of 0 to 255"),
+        ("appearance", {"r": 1}, "averageImage is not an array"),
     ],
 )
-def test_other_means_are_refused(name: str, image: Any, told: str) -> None:
-    with pytest.raises(CheckpointError, match=told):
+def test_other_means_raise(name: str, image: Any, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
         from_dagnn(with_average(name, image))
 
 
-def test_other_sizes_are_refused() -> None:
+def test_other_sizes_raise() -> None:
     net = a_net()
     net.meta["normalization"]["imageSize"] = np.array([[224.0, 320.0, 20.0]])
-    with pytest.raises(CheckpointError, match="imageSize is 224×320: crops are squares"):
+    with pytest.raises(CheckpointError, match="imageSize is 224×320: expected a square"):
         from_dagnn(net)
 
 
@@ -208,4 +212,4 @@ def test_class_names() -> None:
     net.meta["classes"]["name"] = [f"n{k}" for k in range(1000)]
     found = from_dagnn(net)
     assert found.classes is None
-    assert "left out 1000 class names, as the net has 3 classes" in found.notes
+    assert "ignored 1000 class names, because the net has 3 classes" in found.notes

@@ -1,4 +1,4 @@
-"""Files like the authors' released ones, converted, against an interpreter of the files that shares no code with us."""
+"""Files like the released ones, converted, against an interpreter that shares no code with the library."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def clip(channels: int, steps: int, size: tuple[int, int], clips: int = 1, seed:
 
 
 def inputs_of(net: Net, steps: int, size: tuple[int, int], clips: int = 1) -> dict[str, Tensor]:
-    """What the net's streams read."""
+    """Return inputs for the streams of a net."""
     names = {"flow" if channels > 3 else "rgb": channels for channels in sources(net).values()}
     return {name: clip(channels, steps, size, clips, seed=channels) for name, channels in names.items()}
 
 
 @torch.inference_mode()
 def converted(path: Path, inputs: dict[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
-    """What a file was read as, and the logits of our network, used as anyone would."""
+    """Return what was read from a file, and the logits of the network."""
     imported = read_matconvnet(path)
     assert all(w.dtype in (torch.float32, torch.int64) for w in imported.weights.values())
     net = STResNet(imported.config)
@@ -53,7 +53,7 @@ def converted(path: Path, inputs: dict[str, Tensor]) -> tuple[Any, dict[str, Ten
 
 
 def difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
-    """The largest difference in any stream, over the stream's largest logit."""
+    """Return the largest difference in any stream, relative to the stream's largest logit."""
     assert ours.keys() == theirs.keys()
     assert all(ours[s].shape == theirs[s].shape for s in theirs), {s: (ours[s].shape, theirs[s].shape) for s in theirs}
     assert all(x.isfinite().all() for x in [*ours.values(), *theirs.values()])
@@ -62,7 +62,7 @@ def difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
 
 @dataclass(frozen=True)
 class Case:
-    """A file, what it must be read as, and what is shown to it."""
+    """A file, the expected config, and the size of its input."""
 
     make: Callable[[], Net]
     steps: int = 5
@@ -149,7 +149,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_converted_networks_compute_what_their_files_say(name: str, tmp_path: Path) -> None:
+def test_converted_networks_match_the_interpreter(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     made = case.make()
     trained = any(layer.type == "dagnn.Loss" for layer in made.layers)
@@ -159,12 +159,12 @@ def test_converted_networks_compute_what_their_files_say(name: str, tmp_path: Pa
     imported, ours = converted(path, inputs)
     assert {k: getattr(imported.config, k) for k in case.config} == case.config
     assert imported.config.layout == "caffe"
-    # double precision takes four times as long, and shows nothing more
+    # double precision takes four times as long and finds nothing more
     dtype = torch.float64 if case.steps * case.clips <= 5 else torch.float32
     assert difference(ours, logits(net, **inputs, dtype=dtype)) <= TOLERANCE
 
 
-def test_what_a_file_says_beside_the_weights_is_read(tmp_path: Path) -> None:
+def test_dropout_and_preprocessing_are_read(tmp_path: Path) -> None:
     net = surgery.st_mulnet(*streams(51, 26))
     imported = read_matconvnet(files.write(tmp_path / "released.mat", net))
     config = imported.config
@@ -176,14 +176,14 @@ def test_what_a_file_says_beside_the_weights_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("average", [1, 224])
-def test_the_mean_image_of_one_stream_is_read(average: int, tmp_path: Path) -> None:
-    """Images of 224×224×3 are meant by their mean over space, as in the fused nets."""
+def test_mean_image_is_averaged_over_space(average: int, tmp_path: Path) -> None:
+    """As in the released nets with both streams."""
     net = surgery.appearance(26, 4, 5, average=average)
     imported = read_matconvnet(files.write(tmp_path / "released.mat", net))
     assert imported.preprocessing.rgb_mean == pytest.approx((123.7, 116.3, 103.5), rel=1e-4)
 
 
-def test_a_mean_of_flow_that_we_cannot_subtract_is_not_passed_over(tmp_path: Path) -> None:
+def test_other_mean_of_flow_raises(tmp_path: Path) -> None:
     net = surgery.st_resnet(*streams(5, 26))
     net.meta["normalization"]["averageImage"][..., :20] = 120
     path = files.write(tmp_path / "released.mat", net)
@@ -193,7 +193,7 @@ def test_a_mean_of_flow_that_we_cannot_subtract_is_not_passed_over(tmp_path: Pat
 
 @dataclass(frozen=True)
 class Base:
-    """A file before a mutation, the clip it is shown, and what it makes of it."""
+    """A file before a mutation, its input and its logits."""
 
     net: Net
     inputs: dict[str, Tensor]

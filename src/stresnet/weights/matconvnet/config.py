@@ -1,6 +1,7 @@
-"""What network a DagNN may be, from a few facts about it. Whether it is that network, `match` finds out.
+"""Infer the config of a DagNN from a few properties of its layers; `verify` then compares every layer.
 
-Nothing is known by its name: a stream is what hangs on a conv1 of its number of channels, a stage what has its width.
+Names of layers are not used: a stream is everything behind a conv1 with its number of channels, and conv2_x … conv5_x
+are recognised by their widths.
 """
 
 from __future__ import annotations
@@ -19,42 +20,42 @@ from stresnet.weights.matconvnet.dagnn import DagNN, Layer
 from stresnet.weights.matconvnet.graph import EXPANSION, Shape
 
 LINK_SCALE = 0.1
-"""What the released code starts a link's scale from. Files hold what became of it, which the weights say."""
+"""Initial value of link scales in the released code. Files have the trained values only."""
 
 LINKS = {"dagnn.Sum": "add", "dagnn.Mul": "multiply"}
 
 
 @dataclass
 class _Facts:
-    """What has been seen of one stream."""
+    """Properties of one stream."""
 
     stream: Stream
     in_channels: int
     base: int
     layers: list[Layer] = field(default_factory=list)
-    convs: int = 0  # of 3×3, one in each unit
+    convs: int = 0  # 3×3, one per unit
     strided_convs: int = 0
     classes: list[tuple[Layer, int]] = field(default_factory=list)
-    temporal: list[tuple[Layer, str, int]] = field(default_factory=list)  # layer, kind, stage 2 … 5
-    links: list[tuple[Layer, int]] = field(default_factory=list)  # into this stream: layer, stage 2 … 5
+    temporal: list[tuple[Layer, str, int]] = field(default_factory=list)  # layer, kind, n of conv<n>_x
+    links: list[tuple[Layer, int]] = field(default_factory=list)  # into this stream: layer, n of conv<n>_x
 
     def of(self, kind: str) -> list[Layer]:
         return [layer for layer in self.layers if layer.type == kind]
 
 
 def infer_config(net: DagNN, order: list[Layer]) -> STResNetConfig:
-    """The config of the only STResNet that the net can be.
+    """Return the config of the only STResNet that a net can be.
 
     Args:
-        net: for the shapes of its parameters.
-        order: its layers in an order of execution.
+        net: the net, for the shapes of its parameters.
+        order: its layers in order of execution.
 
     Raises:
-        CheckpointError: if no config can be told from it; the line names the layer that stands in the way.
+        CheckpointError: no config fits; the message names the layer that does not.
     """
     facts = _Survey(net, order).facts
     if not facts:
-        raise CheckpointError("no convolution of 7×7 reads an input: it is no ResNet")
+        raise CheckpointError("no 7×7 convolution reads an input: expected a ResNet")
     streams = tuple(stream for stream in STREAMS if stream in facts)
     main, motion = facts[streams[0]], facts.get("motion")
     kinds = sorted({kind for one in facts.values() for _, kind, _ in one.temporal})
@@ -62,7 +63,7 @@ def infer_config(net: DagNN, order: list[Layer]) -> STResNetConfig:
         "num_classes": _classes(main),
         "depth": _depth(main),
         "width": main.base / 64,
-        "layout": "torchvision" if main.strided_convs >= 2 else "caffe",  # one alone is a slip that `match` names
+        "layout": "torchvision" if main.strided_convs >= 2 else "caffe",  # `verify` reports a single one
         "streams": streams,
         "temporal": kinds[0] if kinds else None,
         "temporal_pool": _pool(list(facts.values())),
@@ -70,22 +71,24 @@ def infer_config(net: DagNN, order: list[Layer]) -> STResNetConfig:
         **_links(facts),
     }
     if kinds:
-        values["temporal_layers"] = _stages(main)
+        values["temporal_layers"] = _temporal_layers(main)
     if motion is not None:
         values["flow_stack"] = motion.in_channels // 2
     if motion is not None and len(streams) == 2:
-        # named only where the streams differ
+        # set only if the streams differ
         values["motion_depth"] = _depth(motion) if _depth(motion) != values["depth"] else None
         values["motion_dropout"] = _dropout(motion) if _dropout(motion) != values["dropout"] else None
-        values["motion_temporal_layers"] = _stages(motion) if kinds and _stages(motion) != _stages(main) else None
+        values["motion_temporal_layers"] = (
+            _temporal_layers(motion) if kinds and _temporal_layers(motion) != _temporal_layers(main) else None
+        )
     try:
         return STResNetConfig(**values)
     except ValidationError as error:
-        raise CheckpointError(f"no STResNet is like it: {explain(error)}") from None
+        raise CheckpointError(f"no STResNet has such a config: {explain(error)}") from None
 
 
 class _Survey:
-    """Follows the streams from their conv1 forward and keeps the facts about each."""
+    """Follow each stream from its conv1 and collect its properties."""
 
     def __init__(self, net: DagNN, order: list[Layer]) -> None:
         self.net = net
@@ -116,29 +119,27 @@ class _Survey:
             self._conv(facts, layer, shape)
         elif layer.type == "dagnn.ConvTime" and shape is not None:
             inflated = any(reader.type == "dagnn.BatchNorm" for reader in self._after(layer))
-            stage = self._stage(facts, layer, min(shape[2:]))
-            facts.temporal.append((layer, "inflate" if inflated else "inject", stage))
+            group = self._layer_number(facts, layer, min(shape[2:]))
+            facts.temporal.append((layer, "inflate" if inflated else "inject", group))
         for name in layer.outputs:
             self.stream[name] = stream
             convolved = shape is not None and layer.type in ("dagnn.Conv", "dagnn.ConvTime")
             self.channels[name] = shape[3] if shape is not None and convolved else self.channels[known[0]]
 
     def _filter(self, layer: Layer) -> Shape | None:
-        """The shape (h,w,in,out) of a layer's first parameter; block.size is not kept up to date by the authors."""
+        """Return the shape (h,w,in,out) of a layer's first parameter; the authors do not keep block.size up to date."""
         value = self.net.params.get(layer.params[0]) if layer.params else None
         return None if value is None else cast(Shape, (*value.shape, 1, 1)[:4])
 
     def _open_stream(self, layer: Layer, shape: Shape | None) -> None:
         if layer.type != "dagnn.Conv" or shape is None or not all(shape):
-            raise CheckpointError(f"layer {layer.name} ({layer.type}) reads an input, which a conv1 should")
+            raise CheckpointError(f"layer {layer.name} ({layer.type}) reads an input of the net: expected a conv1")
         stream: Stream = "appearance" if shape[2] == 3 else "motion"
         if shape[2] != 3 and shape[2] % 2:
-            raise CheckpointError(
-                f"{layer.name} reads {shape[2]} channels: RGB has 3, and a stack of flow an even number"
-            )
+            raise CheckpointError(f"{layer.name} reads {shape[2]} channels: expected 3 (RGB) or an even number (flow)")
         if stream in self.facts:
             first = self.facts[stream].layers[0].name
-            raise CheckpointError(f"{layer.name} and {first} both begin the {stream} stream: only one may")
+            raise CheckpointError(f"{layer.name} and {first} both start the {stream} stream: expected one")
         self.facts[stream] = _Facts(stream, in_channels=shape[2], base=shape[3])
         for name in layer.inputs:
             if name in self.stream:
@@ -146,17 +147,17 @@ class _Survey:
             self.stream[name], self.channels[name] = stream, shape[2]
 
     def _link(self, layer: Layer, known: list[str]) -> Stream:
-        """The stream that a layer between the streams belongs to: the one whose sum it reads before the ReLU."""
+        """Return the stream that a link enters: the one whose sum it reads before the ReLU."""
         into = [name for name in known if self._type_before(name) == "dagnn.Sum"]
         entering = [name for name in known if self._type_before(name) in ("dagnn.ReLU", "dagnn.Scale")]
         if layer.type not in LINKS or len(layer.inputs) != 2 or len(into) != 1 or len(entering) != 1:
             raise CheckpointError(
-                f"layer {layer.name} ({layer.type}) joins the streams as nothing in an STResNet does: a link is a "
-                "Sum or Mul of one stream's sum before its ReLU and the other's ReLU"
+                f"layer {layer.name} ({layer.type}) is not a link of an STResNet: expected the Sum or Mul of one "
+                "stream's sum before its ReLU and the other stream's ReLU"
             )
         stream = self.stream[into[0]]
         facts = self.facts[stream]
-        facts.links.append((layer, self._stage(facts, layer, self.channels[into[0]] // EXPANSION)))
+        facts.links.append((layer, self._layer_number(facts, layer, self.channels[into[0]] // EXPANSION)))
         return stream
 
     def _type_before(self, name: str) -> str:
@@ -172,13 +173,13 @@ class _Survey:
         if not any(reader.type == "dagnn.BatchNorm" for reader in self._after(layer)):
             facts.classes.append((layer, shape[3]))
 
-    def _stage(self, facts: _Facts, layer: Layer, inner: int) -> int:
-        """Which of conv2 … conv5 has units of `inner` channels."""
+    def _layer_number(self, facts: _Facts, layer: Layer, inner: int) -> int:
+        """Return n of the conv<n>_x whose units have `inner` channels."""
         ratio = inner / facts.base
         if ratio not in (1, 2, 4, 8):
             raise CheckpointError(
-                f"layer {layer.name} ({layer.type}) has {inner} channels where those of conv2 … conv5 are "
-                f"{', '.join(str(facts.base * 2**stage) for stage in range(4))}"
+                f"layer {layer.name} ({layer.type}) has {inner} channels: those of conv2_x … conv5_x have "
+                f"{', '.join(str(facts.base * 2**group) for group in range(4))}"
             )
         return int(math.log2(ratio)) + 2
 
@@ -193,7 +194,7 @@ def _classes(facts: _Facts) -> int:
 
 
 def _depth(facts: _Facts) -> int:
-    """The depth with as many units; with one or two more or fewer, `match` tells which."""
+    """Return the depth with that many units; if one or two are missing or extra, `verify` reports them."""
     counts = {sum(units): depth for depth, units in UNITS_PER_LAYER.items()}
     nearest = min(counts, key=lambda count: abs(count - facts.convs))
     if abs(nearest - facts.convs) <= 2:
@@ -202,24 +203,24 @@ def _depth(facts: _Facts) -> int:
     raise CheckpointError(f"the {facts.stream} stream has {facts.convs} convolutions of 3×3; ResNets have {known}")
 
 
-def _stages(facts: _Facts) -> tuple[int, ...]:
-    return tuple(sorted({stage for _, _, stage in facts.temporal}))
+def _temporal_layers(facts: _Facts) -> tuple[int, ...]:
+    return tuple(sorted({number for _, _, number in facts.temporal}))
 
 
 def _links(facts: Mapping[Stream, _Facts]) -> dict[str, Any]:
-    """How the streams are linked; in all four stages alike, or not at all."""
+    """Return the link fields of the config; all of conv2_x … conv5_x are linked alike, or none."""
     into = {stream: one.links for stream, one in facts.items() if one.links}
     if not into:
         return {"link": None}
     every = [layer for links in into.values() for layer, _ in links]
     if len({layer.type for layer in every}) > 1:
-        raise CheckpointError(f"some links add and some multiply ({listed(every)}): in an STResNet all are alike")
+        raise CheckpointError(f"some links add and some multiply ({listed(every)}): expected links of one kind")
     for stream, links in into.items():
-        counts = Counter(stage for _, stage in links)
+        counts = Counter(number for _, number in links)
         if sorted(counts.elements()) != [2, 3, 4, 5]:
             raise CheckpointError(
-                f"the {stream} stream has links in {', '.join(f'conv{stage}' for stage in sorted(counts.elements()))} "
-                f"({listed(layer for layer, _ in links)}), where an STResNet has one in each of conv2 … conv5 or none"
+                f"the {stream} stream has links in {', '.join(f'conv{n}_x' for n in sorted(counts.elements()))} "
+                f"({listed(layer for layer, _ in links)}): expected one in each of conv2_x … conv5_x, or none"
             )
     directions: dict[tuple[Stream, ...], str] = {
         ("appearance",): "motion_to_appearance",
@@ -234,7 +235,7 @@ def _links(facts: Mapping[Stream, _Facts]) -> dict[str, Any]:
 
 
 def _pool(facts: list[_Facts]) -> tuple[int, int] | None:
-    """(size, stride) of the pools over time, one in each stream or none."""
+    """Return (size, stride) of the temporal pools; there is one per stream or none."""
     pools = [layer for one in facts for layer in one.of("dagnn.PoolTime")]
     if not pools:
         return None
@@ -243,23 +244,23 @@ def _pool(facts: list[_Facts]) -> tuple[int, int] | None:
         size, stride = _number(layer, "poolSize", 1.0), _number(layer, "stride", 1.0)
         if not (size.is_integer() and stride.is_integer() and min(size, stride) >= 1):
             raise CheckpointError(
-                f"layer {layer.name} (dagnn.PoolTime) pools over {size:g} steps with stride {stride:g}: an STResNet's "
-                "pool has a fixed number of steps"
+                f"layer {layer.name} (dagnn.PoolTime) pools over {size:g} steps with stride {stride:g}: expected a "
+                "fixed number of steps"
             )
         found.add((int(size), int(stride)))
     if len(found) > 1 or len(pools) != len(facts):
         raise CheckpointError(
-            f"the pools over time ({listed(pools)}) differ, or are not one for each stream: an STResNet's are alike"
+            f"the temporal pools ({listed(pools)}) differ or are not one per stream: expected the same in each"
         )
     return found.pop()
 
 
 def _number(layer: Layer, name: str, default: float) -> float:
-    """A property of a layer that is a number; of several, the last, which for what acts on time is that of time."""
+    """Return a numeric property of a layer; of several numbers the last, which is that of the time axis."""
     value = layer.block.get(name, default)
     value = value[-1] if isinstance(value, tuple) and value else value
     if not isinstance(value, (int, float)):
-        raise CheckpointError(f"layer {layer.name} ({layer.type}) has {name} {value!r}, where a number is expected")
+        raise CheckpointError(f"layer {layer.name} ({layer.type}) has {name} {value!r}: expected a number")
     return float(value)
 
 
@@ -267,8 +268,7 @@ def _dropout(facts: _Facts) -> float:
     layers = facts.of("dagnn.DropOut")
     if len(layers) > 1:
         raise CheckpointError(
-            f"the {facts.stream} stream drops features in {listed(layers)}: an STResNet does so once, before its "
-            "classifier"
+            f"the {facts.stream} stream has dropout in {listed(layers)}: expected one dropout, before the classifier"
         )
     return _number(layers[0], "rate", 0.5) if layers else 0.0
 

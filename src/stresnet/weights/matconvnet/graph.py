@@ -1,7 +1,7 @@
-"""The layers of an STResNet as a DagNN: the one statement of the graph, by which files are written and read.
+"""Build the layers of an STResNet as a DagNN.
 
-Names are the released files': those of Caffe's ResNets, with `_spatial` or `_temporal` appended where a net holds
-both streams, and those that the authors' code gives to what it inserts.
+Names are those of the released files: Caffe's ResNet names, with `_spatial` or `_temporal` appended if a net has both
+streams, and the names that the authors' code gives to the layers it inserts.
 
 Legend: T time steps, C channels, K classes, L flow fields per stack.
 """
@@ -22,12 +22,12 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Weight:
-    """A parameter of a layer, and what it is called here.
+    """A parameter of a layer and its place in the state dict.
 
     Attributes:
         name: in the file.
-        kind: how its values are stored, see `values`.
-        keys: the entries of the state dict that it holds; none for what must be zero.
+        kind: how its values are stored, see `parameters`.
+        keys: its entries of the state dict; none if it must be zero.
         shape: in the file: (h,w,in,out), (1,T,in,out), (C,1), (C,2) or (1,1,C).
     """
 
@@ -39,47 +39,47 @@ class Weight:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network as layers in an order of execution, and its parameters by name."""
+    """The layers of a network in order of execution, and its parameters by name."""
 
     layers: list[Layer] = field(default_factory=list)
     weights: dict[str, Weight] = field(default_factory=dict)
 
 
 def graph_of(config: STResNetConfig) -> Graph:
-    """The layers that make up the network of `config`, and for each parameter its place in the state dict."""
+    """Return the layers of a network, and the place of each parameter in the state dict."""
     graph = Graph()
     streams = {stream: _Stream(graph, config, stream) for stream in config.streams}
     for net in streams.values():
         net.stem()
-    for stage in range(4):
+    for group in range(4):
         for net in streams.values():
-            net.unit(stage, 0)
-        links = {stream: _link(net, streams, stage) for stream, net in streams.items()}
+            net.unit(group, 0)
+        links = {stream: _link(net, streams, group) for stream, net in streams.items()}
         for stream, net in streams.items():
-            for index in range(1, UNITS_PER_LAYER[config.depth_of(stream)][stage]):
-                net.unit(stage, index, links[stream] if index == 1 else None)
+            for index in range(1, UNITS_PER_LAYER[config.depth_of(stream)][group]):
+                net.unit(group, index, links[stream] if index == 1 else None)
     for net in streams.values():
         net.head()
     return graph
 
 
-def unit_name(depth: int, stage: int, index: int) -> str:
-    """The name of a residual unit: 2a, 2b, 2c, 3a … and in conv3 and conv4 of the deep ones 3a, 3b1, 3b2 …"""
-    numbered = depth >= 101 and stage in (1, 2) and index > 0
-    return f"{stage + 2}{f'b{index}' if numbered else 'abcdef'[index]}"
+def unit_name(depth: int, group: int, index: int) -> str:
+    """Return the name of a residual unit: 2a, 2b, 2c, 3a …; in conv3_x and conv4_x of deep nets 3a, 3b1, 3b2 …"""
+    numbered = depth >= 101 and group in (1, 2) and index > 0
+    return f"{group + 2}{f'b{index}' if numbered else 'abcdef'[index]}"
 
 
-def _link(into: _Stream, streams: dict[Stream, _Stream], stage: int) -> str | None:
-    """What the second unit's residual branch of `into` reads where the other stream enters; None where none does."""
+def _link(into: _Stream, streams: dict[Stream, _Stream], group: int) -> str | None:
+    """Append the link into a stream and return the variable that its second unit's branch reads; None without link."""
     config = into.config
     if not config.links_into(into.stream):
         return None
     other = streams["motion" if into.stream == "appearance" else "appearance"]
-    name, entering = f"res{stage + 2}a_relu{into.suffix}", other.x
+    name, entering = f"res{group + 2}a_relu{into.suffix}", other.x
     if config.link_scale is not None:
-        channels = config.base_channels * 2**stage * EXPANSION
+        channels = config.base_channels * 2**group * EXPANSION
         name = f"{name}_scale"
-        factor = into.weight(f"{name}_f", "scale", (1, 1, channels), f"links.{into.stream}.{stage}.scale")
+        factor = into.weight(f"{name}_f", "scale", (1, 1, channels), f"links.{into.stream}.{group}.scale")
         zero = into.weight(f"{name}_b", "zero", (1, 1, channels))
         block = {"size": (1.0, 1.0, float(channels), 1.0), "hasBias": True}
         entering = into.layer(name, "Scale", (entering,), (factor, zero), **block)
@@ -88,7 +88,7 @@ def _link(into: _Stream, streams: dict[Stream, _Stream], stage: int) -> str | No
 
 
 class _Stream:
-    """Appends the layers of one stream to a graph; `x` is the variable that the next layer reads."""
+    """Append the layers of one stream to a graph; `x` is the variable that the next layer reads."""
 
     def __init__(self, graph: Graph, config: STResNetConfig, stream: Stream) -> None:
         self.graph, self.config, self.stream = graph, config, stream
@@ -96,10 +96,10 @@ class _Stream:
         self.suffix = {"appearance": "_spatial", "motion": "_temporal"}[stream] if both else ""
         self.x = "input_flow" if both and stream == "motion" else "input"
         self.channels = 3 if stream == "appearance" else 2 * config.flow_stack
-        self.sum = ""  # the last unit's sum, before its ReLU
+        self.sum = ""  # of the last unit, before its ReLU
 
     def layer(self, name: str, kind: str, inputs: tuple[str, ...], params: tuple[str, ...] = (), **block: Any) -> str:
-        """Append a layer under its full name; its output, called as itself."""
+        """Append a layer and return its output, which has the same name."""
         self.graph.layers.append(Layer(name, f"dagnn.{kind}", inputs, (name,), params, block))
         return name
 
@@ -108,22 +108,22 @@ class _Stream:
         return name
 
     def stem(self) -> None:
-        """conv1 and pool1."""
+        """Append conv1 and pool1."""
         caffe = self.config.layout == "caffe"
         self.conv("conv1", "conv1", 7, self.config.base_channels, stride=2, bias=caffe)
         self.norm_relu("bn_conv1", "bn1", "conv1_relu")
         block = _pool_block("max", (3, 3), (0, 1, 0, 1) if caffe else (1, 1, 1, 1), (2, 2))
         self.x = self.layer(f"pool1{self.suffix}", "Pooling", (self.x,), **block)
 
-    def unit(self, stage: int, index: int, link: str | None = None) -> None:
-        """A residual unit; its branch reads `link`, where one enters, and its shortcut does not."""
+    def unit(self, group: int, index: int, link: str | None = None) -> None:
+        """Append a residual unit; its branch reads `link` if given, its shortcut never does."""
         config = self.config
-        unit = unit_name(config.depth_of(self.stream), stage, index)
-        key = f"layer{stage + 1}.{index}"
-        inner = config.base_channels * 2**stage
-        stride = 2 if stage > 0 and index == 0 else 1
+        unit = unit_name(config.depth_of(self.stream), group, index)
+        key = f"layer{group + 1}.{index}"
+        inner = config.base_channels * 2**group
+        stride = 2 if group > 0 and index == 0 else 1
         first, second = (stride, 1) if config.layout == "caffe" else (1, stride)
-        temporal = config.temporal if index == 1 and stage + 2 in config.temporal_layers_of(self.stream) else None
+        temporal = config.temporal if index == 1 and group + 2 in config.temporal_layers_of(self.stream) else None
         inflate = temporal == "inflate"
 
         x, channels = self.x, self.channels
@@ -149,7 +149,7 @@ class _Stream:
         config, suffix = self.config, self.suffix
         if config.temporal_pool is not None:
             size, stride = config.temporal_pool
-            number = "1" if config.temporal == "inject" else ""  # ST-MulNet's code counts them, ST-ResNet's does not
+            number = "1" if config.temporal == "inject" else ""  # only ST-MulNet's code numbers them
             name = f"{self.x.removesuffix(suffix)}_pool{suffix}{number}"
             self.x = self.layer(name, "PoolTime", (self.x,), **_pool_block("max", (1, size), (0,) * 4, (1, stride)))
         self.x = self.layer(f"pool5{suffix}", "Pooling", (self.x,), **_pool_block("avg", (7, 7), (0,) * 4, (1, 1)))
@@ -168,7 +168,7 @@ class _Stream:
     def conv(
         self, name: str, key: str, size: int, out: int, *, stride: int = 1, bias: bool = False, over_time: bool = False
     ) -> None:
-        """A convolution of the variable at hand: size × size in space, or 1 × 3 over time."""
+        """Append a convolution: size × size in space, or 1 × 3 over time."""
         key = f"{self.stream}.{key}"
         shape = (1, 3, self.channels, out) if over_time else (size, size, self.channels, out)
         kind: Kind = "time" if over_time else "filter"
@@ -181,7 +181,7 @@ class _Stream:
         self.channels = out
 
     def inject(self, name: str, key: str) -> None:
-        """A convolution over time that the authors' code adds under names of its own."""
+        """Append a temporal convolution of ST-MulNet."""
         key = f"{self.stream}.{key}"
         shape = (1, 3, self.channels, self.channels)
         params = (
@@ -203,7 +203,7 @@ class _Stream:
         self.x = self.layer(f"{name}{self.suffix}", "BatchNorm", (self.x,), params, **block)
 
     def relu(self, name: str, x: str, *, linked: bool = False) -> str:
-        # a ReLU that takes its input's memory would leave nothing of the sum that a link reads as well
+        # in place, a ReLU would overwrite the sum that a link reads too
         return self.layer(f"{name}{self.suffix}", "ReLU", (x,), useShortCircuit=not linked)
 
     def norm_relu(self, norm: str, key: str, relu: str) -> None:
@@ -216,7 +216,7 @@ def _conv_block(shape: Shape, pad: int, stride: int, bias: bool) -> dict[str, An
 
 
 def _time_block(shape: Shape, bias: bool) -> dict[str, Any]:
-    """1 × 3 over the plane of positions and steps, which the toolbox makes: one step of zeros at each end of a clip."""
+    """Return the block of a 1 × 3 convolution over positions × steps, with a step of zeros at each end of a clip."""
     return {"size": _row(shape), "hasBias": bias, "pad": _row((0, 0, 1, 1)), "stride": _row((1, 1))}
 
 
@@ -225,5 +225,5 @@ def _pool_block(method: str, size: Shape, pad: Shape, stride: Shape) -> dict[str
 
 
 def _row(numbers: Shape) -> tuple[float, ...]:
-    """Numbers as MATLAB holds them."""
+    """Return numbers as MATLAB stores them."""
     return tuple(float(n) for n in numbers)

@@ -31,7 +31,7 @@ class Imported:
             the released code's 0.1 is assumed.
         weights: the complete state dict, float32.
         preprocessing: from `meta.normalization`.
-        notes: what was left out or assumed, one line each.
+        notes: what was ignored or assumed, one line each.
         classes: the names in `meta.classes.name` if their number matches the classifier's, else None.
     """
 
@@ -45,7 +45,7 @@ class Imported:
 def read_matconvnet(path: str | Path) -> Imported:
     """Read the network in a MatConvNet `.mat` file (DagNN) exactly.
 
-    Every layer and parameter of the file becomes part of the network or is left out with a note. The notes also
+    Every layer and parameter of the file becomes part of the network or is ignored with a note. The notes also
     report what the file does not record and had to be assumed.
 
     Raises:

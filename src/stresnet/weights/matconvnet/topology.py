@@ -1,4 +1,4 @@
-"""The layers of a DagNN that its logits depend on, in an order of execution."""
+"""Keep the layers of a DagNN that its logits depend on, in order of execution."""
 
 from __future__ import annotations
 
@@ -12,41 +12,42 @@ KNOWN = frozenset(
     f"dagnn.{name}"
     for name in ("Conv", "ConvTime", "BatchNorm", "ReLU", "Pooling", "PoolTime", "Sum", "Mul", "Scale", "DropOut")
 )
-"""What an STResNet is made of."""
+"""The kinds of layers in an STResNet."""
 
 _TRAINING = ("dagnn.Loss", "dagnn.LossSpatioTemporal", "dagnn.LossSmoothL1")
 
 
 def ordered_layers(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
-    """The layers before the logits, each after those it reads from, and a note on each that was left out.
+    """Return the layers before the logits, each after its inputs, and notes on the layers that were ignored.
 
-    Left out are losses, error counts and soft-max layers that nothing else reads, and dropout of rate 0.
+    These are losses, errors and soft-max layers that nothing else reads, and dropout of rate 0.
 
     Raises:
-        CheckpointError: if a layer is of a kind that no STResNet has, or the layers are no graph without cycles.
+        CheckpointError: a layer is of a kind that no STResNet has, or the graph is ambiguous or has a cycle.
     """
     kept, notes = _without_ends(layers)
     for layer in kept:
         if layer.type not in KNOWN:
             raise CheckpointError(
-                f"layer {layer.name} ({layer.type}) is nothing an STResNet has, so the net would mean something else "
-                "here: take it out in MATLAB, if it can go (`net.removeLayer`)"
+                f"layer {layer.name} ({layer.type}) is not part of an STResNet: if the net works without it, remove "
+                "it in MATLAB (`net.removeLayer`)"
             )
     kept, more = _without_idle_dropout(kept)
     names = Counter(layer.name for layer in kept)
     outputs = Counter(name for layer in kept for name in layer.outputs)
     for layer in kept:
         if names[layer.name] > 1:
-            raise CheckpointError(f"{names[layer.name]} layers are called {layer.name}: save the net again")
+            raise CheckpointError(f"{names[layer.name]} layers are named {layer.name}: save the net again")
         if len(layer.outputs) != 1 or outputs[layer.outputs[0]] > 1:
             raise CheckpointError(
-                f"layer {layer.name} ({layer.type}) must alone write one variable; it writes {list(layer.outputs)}"
+                f"layer {layer.name} ({layer.type}) writes {list(layer.outputs)}: expected one variable that no other "
+                "layer writes"
             )
     return _sorted(kept), notes + more
 
 
 def _without_ends(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
-    """Without what only follows the logits: repeated, as a loss may read a soft-max."""
+    """Drop the layers after the logits, repeatedly, as a loss may read a soft-max."""
     kept, left_out = list(layers), []
     while True:
         read = {name for layer in kept for name in layer.inputs}
@@ -62,11 +63,11 @@ def _without_ends(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
     if not left_out:
         return kept, []
     shown = (f"{layer.name} ({layer.block.get('loss') or layer.type})" for layer in sorted(left_out, key=layers.index))
-    return kept, [f"left out, as they follow the logits: {', '.join(shown)}"]
+    return kept, [f"ignored, because they follow the logits: {', '.join(shown)}"]
 
 
 def _without_idle_dropout(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
-    """Without dropout of rate 0: what reads it reads its input."""
+    """Drop dropout of rate 0; its readers read its input instead."""
     idle = [
         layer
         for layer in layers
@@ -85,11 +86,11 @@ def _without_idle_dropout(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
     kept = [
         replace(layer, inputs=tuple(traced(name) for name in layer.inputs)) for layer in layers if layer not in idle
     ]
-    return kept, [f"left out {layer.name} (dagnn.DropOut of rate 0)" for layer in idle]
+    return kept, [f"ignored {layer.name} (dagnn.DropOut of rate 0)" for layer in idle]
 
 
 def _sorted(layers: list[Layer]) -> list[Layer]:
-    """Layers after those they read from, otherwise in the file's order."""
+    """Sort layers topologically, otherwise in the file's order."""
     producer = {layer.outputs[0]: index for index, layer in enumerate(layers)}
     readers: dict[int, list[int]] = {}
     waiting = {}
@@ -100,7 +101,7 @@ def _sorted(layers: list[Layer]) -> list[Layer]:
             readers.setdefault(other, []).append(index)
     ready = [index for index, count in waiting.items() if count == 0]
     order = []
-    for index in ready:  # grows while it is walked
+    for index in ready:  # grows during the loop
         order.append(layers[index])
         for reader in readers.get(index, []):
             waiting[reader] -= 1
@@ -108,5 +109,5 @@ def _sorted(layers: list[Layer]) -> list[Layer]:
                 ready.append(reader)
     if len(order) < len(layers):
         stuck = next(layer for index, layer in enumerate(layers) if waiting[index] > 0)
-        raise CheckpointError(f"layer {stuck.name} ({stuck.type}) is part of a circle, or follows one: nets have none")
+        raise CheckpointError(f"layer {stuck.name} ({stuck.type}) is part of a cycle, or follows one")
     return order
