@@ -58,7 +58,7 @@ def options() -> dict[str, set[str]]:
     from stresnet.cli.app import app
 
     group = typer.main.get_command(app)
-    return {name: {o for p in command.params for o in p.opts} for name, command in group.commands.items()}  # type: ignore[attr-defined]
+    return {name: {"--help"} | {o for p in c.params for o in p.opts} for name, c in group.commands.items()}  # type: ignore[attr-defined]
 
 
 def options_named(text: str) -> Iterator[tuple[str, str]]:
