@@ -22,7 +22,7 @@ from stresnet.weights.names import HubName
 class Recognizer:
     """A trained network that recognises the action in a video.
 
-    Example:
+    Examples:
         >>> recognizer = Recognizer("run/")  # doctest: +SKIP
         >>> recognizer.predict("holiday.mp4").label  # doctest: +SKIP
         'Surfing'

@@ -44,7 +44,7 @@ class StreamLogits(NamedTuple):
 class STResNet(nn.Module):
     """A spatiotemporal residual network over clips of RGB frames and optical-flow stacks.
 
-    Example:
+    Examples:
         >>> net = STResNet(STResNetConfig(num_classes=101))
         >>> logits = net(torch.zeros(1, 3, 5, 224, 224), torch.zeros(1, 20, 5, 224, 224))
         >>> logits.fused.shape
