@@ -1,5 +1,7 @@
 # Every target runs in .venv, which `make setup` creates.
 PYTHON ?= python3
+# Processes that run the tests.
+JOBS ?= 2
 # The interpreters that `make test-wheel` installs the wheel for.
 PYTHONS ?= $(PYTHON)
 VENV := .venv
@@ -22,7 +24,7 @@ demo: setup  ## generate videos, prepare, train all stages, evaluate, write demo
 	$(BIN)/stresnet demo demo-out
 
 test: setup  ## all tests, warnings as errors
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 test-wheel: setup  ## install the wheel with the newest dependencies in a clean environment and predict a video
 	rm -rf dist
