@@ -1,4 +1,4 @@
-"""Starting weights: stages pass theirs on, files are checked before training, and mismatches are named."""
+"""Starting weights: passed from stage to stage, checked before training, with mismatches named."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_classifier_of_other_classes_is_not_copied(tmp_path: Path, run: Run, s
 
 def test_a_failed_start_leaves_no_run_to_resume(tmp_path: Path, run: Run, store: Store) -> None:
     recipe = tiny_recipe({"motion": {"starts_from": ["imagenet"]}})
-    with pytest.raises(CheckpointError, match="a motion stream alone"):
+    with pytest.raises(CheckpointError, match="has only a motion stream"):
         train(store, tmp_path / "run", recipe, init={"imagenet": run.model_file("motion")})
     train(
         store,

@@ -62,8 +62,8 @@ def parse_recipe(values: Any, source: str) -> Recipe:
 
 def differing_fields(a: Recipe, b: Recipe) -> list[str]:
     """Return the paths of the fields in which two recipes differ, such as `motion.clips.steps`."""
-    ours, theirs = (dict(_flat(recipe.to_dict())) for recipe in (a, b))
-    return [path for path in ours | theirs if ours.get(path) != theirs.get(path)]
+    x, y = (dict(_flat(recipe.to_dict())) for recipe in (a, b))
+    return [path for path in x | y if x.get(path) != y.get(path)]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class Run:
     """
 
     folder: Path
-    recipe: Recipe
+    recipe: Recipe = field(repr=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
