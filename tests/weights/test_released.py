@@ -342,10 +342,10 @@ def test_get_a_released_network(command: Command, web: Web, tmp_path: Path) -> N
     assert code == 0, err
     assert json.loads(out)["out"] == str(other)
     assert (json.loads(out)["sha256"], other.is_file()) == (digest, True)
-    assert "no digest" not in one_line(err)  # nothing was fetched, and it is known by now
+    assert "no digest" not in one_line(err)  # its digest is recorded by now
 
 
-def test_a_wrong_file_does_not_stand_for_the_release_ever_after(command: Command, web: Web, tmp_path: Path) -> None:
+def test_wrong_file_is_not_recorded(command: Command, web: Web, tmp_path: Path) -> None:
     from helpers import dagnn_files, dagnn_surgery
 
     streams = dagnn_surgery.appearance(26, 2, 51), dagnn_surgery.motion(26, 2, 51)
@@ -353,7 +353,7 @@ def test_a_wrong_file_does_not_stand_for_the_release_ever_after(command: Command
     mirror = tmp_path / "mirror"
     mirror.mkdir()
     file = mirror / STAR_FILE.rpartition("/")[2]
-    for content, said in ((wrong[:5000], "cut short"), (wrong, "has 51 classes, expected 101")):
+    for content, said in ((wrong[:5000], "truncated"), (wrong, "has 51 classes, expected 101")):
         file.write_bytes(content)
         code, _, err = command("weights", "get", STAR, "--mirror", mirror)
         assert code == 1
@@ -365,16 +365,16 @@ def test_a_wrong_file_does_not_stand_for_the_release_ever_after(command: Command
     assert code == 0, err
 
 
-def test_what_cannot_be_made_is_said_before_the_download(command: Command, web: Web, tmp_path: Path) -> None:
+def test_output_errors_are_reported_before_the_download(command: Command, web: Web, tmp_path: Path) -> None:
     web.put(STAR_FILE, DATA)
     (tmp_path / "names.txt").write_text("1 one\n2 two\n")
     for options, said in (
         (["--out", "model.onnx"], "--out model.onnx: expected a file ending in .safetensors"),
         (["--out", "model.mat"], "--out model.mat: expected a file ending in .safetensors"),
-        (["--out", tmp_path / "names.txt" / "m.safetensors"], "is no folder"),
+        (["--out", tmp_path / "names.txt" / "m.safetensors"], "is not a folder"),
         (["--classes", tmp_path / "none.txt"], "none.txt cannot be read: No such file or directory"),
-        (["--classes", tmp_path / "names.txt"], "names 2 classes, but the network tells 101 apart"),
-        (["--classes", "101"], "--classes 101: the network has its classes; give a file of their names, or nothing"),
+        (["--classes", tmp_path / "names.txt"], "names.txt has 2 class names, but the network has 101 classes"),
+        (["--classes", "101"], "--classes 101: the network already has its classes: give a file of their names"),
     ):
         code, out, err = command("weights", "get", STAR, *options)
         assert (code, out) == (1, "")
@@ -382,7 +382,7 @@ def test_what_cannot_be_made_is_said_before_the_download(command: Command, web: 
     assert not web.asked
 
 
-def test_get_what_does_not_come(command: Command, web: Web, tmp_path: Path) -> None:
+def test_get_errors(command: Command, web: Web, tmp_path: Path) -> None:
     assert command("weights", "get", "st-resnet")[:2] == (1, "")
     code, _, err = command("weights", "get", "torchvision-resnet-50")
     assert code == 2
@@ -398,5 +398,5 @@ def test_get_what_does_not_come(command: Command, web: Web, tmp_path: Path) -> N
         *("--mirror", tmp_path / "mirror", "--sha256", SHA256),
     )
     assert code == 1
-    assert err.splitlines()[-1].startswith("stresnet: ")  # that these are no weights
+    assert err.splitlines()[-1].startswith("stresnet: ")  # the file is not a net
     assert not list(Path().iterdir())
