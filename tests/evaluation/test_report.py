@@ -199,7 +199,7 @@ def test_user_text_is_escaped(tmp_path: Path, classes: int) -> None:
     assert EVIL_ATTRIBUTE in page.text
 
 
-def test_examples_have_two_playable_clips_and_a_verdict(tmp_path: Path) -> None:
+def test_examples_have_two_playable_videos_and_a_verdict(tmp_path: Path) -> None:
     page, found = written(tmp_path, report_of(examples=[example_of("clips/v0.mp4")]))
     videos = [attributes for tag, attributes in page.tags if tag == "video"]
     assert len(videos) == 2

@@ -80,9 +80,9 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     scored: Counter[str] = Counter()
     score = Recognizer.score
 
-    def count(self: Recognizer, clip: PreparedVideo, *arguments: Any) -> VideoScores:
-        scored[clip.meta.id] += 1
-        return score(self, clip, *arguments)
+    def count(self: Recognizer, video: PreparedVideo, *arguments: Any) -> VideoScores:
+        scored[video.meta.id] += 1
+        return score(self, video, *arguments)
 
     monkeypatch.setattr(Recognizer, "score", count)
     return scored

@@ -13,6 +13,7 @@ from stresnet.cli.display import Bar, errors, exit_with_failures, show_rows
 
 if TYPE_CHECKING:
     from stresnet.evaluation import Evaluation
+    from stresnet.progress import Progress
 
 SHORT_SIDE_PX = 64
 TITLE = "Which colour drifts which way?"
@@ -42,13 +43,13 @@ def demo(
     exit_with_failures(evaluation.failed)
 
 
-def run_demo(out: Path, bar: Bar, changes: Sequence[str] = ()) -> Evaluation:
+def run_demo(out: Path, progress: Progress | None = None, changes: Sequence[str] = ()) -> Evaluation:
     """Return the evaluation of the demo; call again to resume an interrupted one.
 
     Args:
         out: folder for videos, store, run and report.
-        bar: shows the progress.
-        changes: to the packaged recipe, as `train --set` takes them.
+        progress: called as the work advances.
+        changes: changes to the packaged recipe, as `train --set` takes them.
 
     Raises:
         StoreError: if the folder holds something else or cannot be written.
@@ -63,9 +64,9 @@ def run_demo(out: Path, bar: Bar, changes: Sequence[str] = ()) -> Evaluation:
     from stresnet.training import train
 
     recipe = load_recipe("demo", changes)
-    write_dataset(out / "videos", SyntheticSpec(), seed=0, progress=bar)
+    write_dataset(out / "videos", SyntheticSpec(), seed=0, progress=progress)
     store_spec = StoreSpec(FlowSpec(short_side=SHORT_SIDE_PX))
-    prepare(read_catalog(out / "videos"), out / "store", store_spec, progress=bar)
+    prepare(read_catalog(out / "videos"), out / "store", store_spec, progress=progress)
     store = Store.open(out / "store")
-    run = train(store, out / "run", recipe, resume=True, progress=bar)
-    return evaluate(run, store, out / "report", title=TITLE, intro=INTRO, examples=4, progress=bar)
+    run = train(store, out / "run", recipe, resume=True, progress=progress)
+    return evaluate(run, store, out / "report", title=TITLE, intro=INTRO, examples=4, progress=progress)

@@ -21,14 +21,14 @@ from stresnet.media import write_video
 # The confusion matrix is a table of numbers for at most this many classes, otherwise a heat map.
 _TABLE_CLASSES = 14
 _MOST_CONFUSIONS = 12
-_CLIP_QUALITY_CRF = 26  # keeps a page with a dozen clips small
+_QUALITY_CRF = 26  # keeps a page with a dozen videos small
 
 
 def render_page(report: Report, measures: dict[str, Any]) -> str:
     """Return the HTML of a report; all its numbers are taken from ``measures``.
 
     Raises:
-        VideoError: an example's clip cannot be encoded.
+        VideoError: an example's videos cannot be encoded.
     """
     environment = Environment(
         loader=PackageLoader("stresnet.evaluation.report", "."),
@@ -54,7 +54,7 @@ def render_page(report: Report, measures: dict[str, Any]) -> str:
         paragraphs=[text.strip() for text in re.split(r"\n\s*\n", report.intro) if text.strip()],
         protocol=rows[0]["protocol"] if len({row["protocol"] for row in rows}) == 1 else "",
         columns={key: any(row[key] is not None for row in rows) for key in ("ceiling", "minutes", "parameters")},
-        clips=[_clip(example) for example in report.examples],
+        media=[_embedded(example) for example in report.examples],
         wheel=_wheel() if report.examples else "",
         matrix=_matrix(chosen["confusion"]),
         mistakes=confusions(chosen["confusion"], _MOST_CONFUSIONS),
@@ -64,8 +64,8 @@ def render_page(report: Report, measures: dict[str, Any]) -> str:
     )
 
 
-def _clip(example: Example) -> dict[str, Any]:
-    """Return an example's two clips as data URIs, and the speed in full colour, in pixels per frame."""
+def _embedded(example: Example) -> dict[str, Any]:
+    """Return an example's frames and flow as data URIs of videos, and the speed in full colour, in pixels per frame."""
     max_px = max(1.0, float(np.percentile(np.linalg.norm(example.flow, axis=1), 99)))
     colours = np.stack([flow_to_rgb(field, max_px) for field in example.flow])
     height, width = example.frames.shape[1:3]
@@ -80,8 +80,8 @@ def _clip(example: Example) -> dict[str, Any]:
 
 def _data_uri(frames: npt.NDArray[np.uint8], fps: float) -> str:
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.mp4"
-        write_video(path, frames, fps=fps, quality_crf=_CLIP_QUALITY_CRF)
+        path = Path(folder) / "video.mp4"
+        write_video(path, frames, fps=fps, quality_crf=_QUALITY_CRF)
         return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 

@@ -1,0 +1,51 @@
+"""`Bar`: lines without a terminal, and a bar on one."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from stresnet.cli import display
+from stresnet.cli.display import Bar
+
+
+def test_a_line_at_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bar() as bar:
+        for done in range(41):
+            bar("scoring", done, 40, f"{done} frames/s" if done else "")
+        bar("writing", 0, 3)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == ["scoring: 0/40", "scoring: 4/40  4 frames/s", "scoring: 8/40  8 frames/s"]
+    assert len(lines) == 11 + 1
+    assert lines[-1] == "writing: 0/3"
+
+
+def test_a_line_at_least_once_a_minute(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("stresnet.cli.display.time.monotonic", lambda: now)
+    bar = Bar()
+    for done in range(7):
+        bar("training", done, 1000)
+        now += 20.0
+    assert capsys.readouterr().err.splitlines() == ["training: 0/1000", "training: 3/1000", "training: 6/1000"]
+
+
+def test_an_unknown_total(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Bar()
+    for done in range(3):
+        bar("downloading", done, 0)
+    assert capsys.readouterr().err.splitlines() == ["downloading: 0/?"]
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=120, force_interactive=True)
+    monkeypatch.setattr(display, "errors", screen)
+    with Bar() as bar:
+        bar("downloading [x]", 1, 0)
+        bar("downloading [x]", 2, 4, "1 MB/s")
+        bar("training motion", 4, 4, "loss 1.23")
+    assert isinstance(screen.file, io.StringIO)
+    shown = screen.file.getvalue()
+    assert all(text in shown for text in ("downloading [x]", "2/4", "1 MB/s", "training motion", "loss 1.23"))

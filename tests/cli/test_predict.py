@@ -1,0 +1,95 @@
+"""`stresnet predict`: results, notes and progress."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from helpers.tiny import Command, one_line
+from helpers.video_files import encode
+from stresnet.cli.display import Bar
+from stresnet.data.store import Store
+from stresnet.training import Run
+
+
+def test_predict(command: Command, store: Store, run: Run, tmp_path: Path) -> None:
+    model = run.folder / "model.safetensors"
+    good, short = store.select("test")[0].record.path, tmp_path / "Fahrräder [2] :smile: 影片.mp4"
+    shutil.copyfile(good, short)
+    code, out, err = command("predict", model, good, short, "--top", "2", "--json")
+    assert code == 0
+    first, second = json.loads(out)
+    assert (first["video"], second["video"]) == (str(good), str(short))
+    assert first["top"] == second["top"]
+    assert [set(t) for t in first["top"]] == [{"label", "probability"}] * 2
+    assert [(one["frames"], one["truncated"]) for one in (first, second)] == [(26, False)] * 2
+    assert err.splitlines() == ["recognising: 0/2", "recognising: 1/2"]
+    code, out, _ = command("predict", run.folder, good, "--top", "2", "--json")  # the folder holds the same model
+    assert (code, json.loads(out)) == (0, [first])
+    code, out, _ = command("predict", model, tmp_path / "no.mp4", short, "--json")
+    assert code == 1
+    failed, found = json.loads(out)
+    assert failed == {"video": str(tmp_path / "no.mp4"), "error": failed["error"]}
+    assert "cannot be read" in failed["error"]
+    assert found["video"] == str(short)
+    code, out, err = command("predict", model, tmp_path / "no.mp4", short, "--protocol", "center")
+    assert code == 1
+    assert one_line(out).startswith(f"{short}: red_")
+    assert out.count("%") == 4
+    assert err.splitlines()[-1] == f"failed: {tmp_path / 'no.mp4'}: cannot be read (No such file or directory)"
+
+
+def test_predict_shows_progress_within_a_video_on_a_terminal(
+    command: Command, store: Store, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=120, force_interactive=True)
+    monkeypatch.setattr("stresnet.cli.display.errors", screen)
+    seen: list[tuple[str, int, int]] = []
+    show = Bar.__call__
+    monkeypatch.setattr(Bar, "__call__", lambda self, *now: seen.append(now[:3]) or show(self, *now))
+    video = Path(store.select("test")[0].record.path)
+    code, out, err = command("predict", run.folder / "model.safetensors", video, "--protocol", "center")
+    assert (code, err) == (0, "")
+    assert one_line(out).startswith(f"{video}: ")
+    flow = f"{video.name}: computing flow"
+    assert seen == [
+        ("recognising", 0, 1),
+        *((flow, n, 26) for n in range(1, 27)),
+        (f"{video.name}: scoring", 0, 1),
+    ]
+    assert flow in screen.file.getvalue()
+
+
+def test_predict_notes_damaged_videos(command: Command, run: Run, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, 32, 48, 3), dtype=np.uint8)
+    video = encode(tmp_path / "cut.mp4", list(noise), mux={"movflags": "faststart"})
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    predict = ["predict", run.folder / "model.safetensors", video, "--protocol", "center"]
+    code, out, err = command(*predict, "--json")
+    assert code == 0
+    found = json.loads(out)[0]
+    note = f"note: {video}: damaged; only the {found['frames']} frames that could be decoded are used"
+    assert (found["truncated"], err.splitlines()[-1]) == (True, note)
+    code, out, err = command(*predict)
+    assert (code, err.splitlines()[-1]) == (0, note)
+    assert one_line(out).startswith(f"{video}: red_")
+
+
+def test_file_names_that_are_not_valid_text(store: Store, run: Run, tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.mp4"
+    shutil.copyfile(store.select("test")[0].record.path, odd)
+    predict = [sys.executable, "-m", "stresnet", "predict", run.folder / "model.safetensors", odd, "--protocol"]
+    for options in (["center"], ["center", "--json"]):
+        done = subprocess.run([*predict, *options], capture_output=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert b"caf\\udce9.mp4" in done.stdout
+    assert json.loads(done.stdout)[0]["video"] == os.fsdecode(odd)
