@@ -17,6 +17,7 @@ from stresnet.errors import (
     ScoreError,
     StoreError,
     StresnetError,
+    UnreachableError,
     VideoError,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "ScoreError",
     "StoreError",
     "StresnetError",
+    "UnreachableError",
     "VideoError",
     "__version__",
     "estimate_flow",
