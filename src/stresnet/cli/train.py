@@ -118,7 +118,9 @@ def train(
 
 
 def _warnings(store: Store, recipe: Recipe, has_test_groups: bool) -> Iterator[str]:
-    """Yield a warning for each setting that is valid but probably unintended."""
+    """Yield a warning for each setting that is valid but probably unintended, or cannot be followed."""
+    from stresnet.training.trainer import emulates_bf16
+
     if not has_test_groups and store.select("train") and not store.select("test"):
         groups = sorted({e.record.group for e in store.entries} - {""})
         advice = f"hold some out with --test-group: {', '.join(groups)}" if groups else "give some the split `test`"
@@ -129,6 +131,8 @@ def _warnings(store: Store, recipe: Recipe, has_test_groups: bool) -> Iterator[s
             f"crops of {crop_px} px are upscaled from frames of {store.spec.flow.short_side} px; prepare with "
             "a larger --short-side, or train with a smaller --set clips.crop_px"
         )
+    if any(emulates_bf16(stage) for stage in recipe.stages):
+        yield "this CPU can only emulate bfloat16, several times slower: training in float32 instead"
 
 
 def _fetch_initial_weights(texts: Sequence[str]) -> dict[str, Path]:

@@ -63,7 +63,9 @@ class Optimisation(Description):
         default=5e-4, ge=0, description="Weight decay of filters; biases and batch norm have none."
     )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
-        default="32-true", description="Numeric precision of training, as Lightning names it."
+        default="32-true",
+        description="Numeric precision of training, as Lightning names it. A CPU that can only emulate bfloat16 "
+        "trains in `32-true` instead of `bf16-mixed`.",
     )
 
     @model_validator(mode="after")

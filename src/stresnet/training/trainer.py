@@ -58,7 +58,7 @@ def make_trainer(folder: Path, stage: Stage, epochs: int, devices: int, progress
         devices=devices,
         benchmark=torch.cuda.is_available(),  # all clips of a stage have one size
         max_epochs=epochs,
-        precision=stage.optimisation.precision,
+        precision="32-true" if emulates_bf16(stage) else stage.optimisation.precision,
         logger=loggers,
         callbacks=callbacks,
         plugins=[_AtomicCheckpoints()],
@@ -89,6 +89,14 @@ def check_devices(recipe: Recipe, devices: int) -> None:
                 f"stage {stage.name}: a batch of {batch} cannot be shared by {devices} devices in "
                 f"sub-batches of {sub_batch}: change optimisation.batch_videos or --devices"
             )
+
+
+def emulates_bf16(stage: Stage) -> bool:
+    """Return whether a stage asks for bfloat16 that this machine would emulate, several times slower than float32."""
+    if stage.optimisation.precision != "bf16-mixed" or torch.cuda.is_available():
+        return False
+    mkldnn: Any = torch.backends.mkldnn
+    return not (mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class _AtomicCheckpoints(TorchCheckpointIO):
