@@ -1,34 +1,34 @@
-"""The errors a user can cause, each with one line that says what to do about it."""
+"""Errors that users can cause. Each message is one line: what is wrong, what was expected, what to do."""
 
 from __future__ import annotations
 
 
 class StresnetError(ValueError):
-    """Something outside the program is wrong; the message is one line for the person who can mend it."""
+    """Base of all errors that users can cause."""
 
 
 class VideoError(StresnetError):
-    """A video cannot be read, or is too short to be used."""
+    """A video cannot be read or is too short."""
 
 
 class FlowSpecError(StresnetError):
-    """Two flow specifications that must agree do not, or one is not valid."""
+    """A flow specification is invalid, or two that must be equal differ."""
 
 
 class FlowFileError(StresnetError):
-    """A file of optical flow is not what it should be, or cannot be written."""
+    """A file of optical flow is invalid or cannot be written."""
 
 
 class StoreError(StresnetError):
-    """A source of videos or a prepared store is not what it should be."""
+    """A source of videos or a prepared store is invalid."""
 
 
 class CheckpointError(StresnetError):
-    """A weight file does not hold what the model needs."""
+    """A checkpoint or weight file is invalid or does not fit the network."""
 
 
 class DownloadError(StresnetError):
-    """A file cannot be fetched, or is not the file it should be."""
+    """A file cannot be downloaded, or is not the expected file."""
 
 
 class UnreachableError(DownloadError):
@@ -36,8 +36,8 @@ class UnreachableError(DownloadError):
 
 
 class RecipeError(StresnetError):
-    """A recipe is not valid, or cannot be run as asked."""
+    """A recipe is invalid, or a run cannot be trained as requested."""
 
 
 class ScoreError(StresnetError):
-    """Score tables cannot be read, or do not belong together."""
+    """Score tables are invalid, cannot be read or written, or do not match."""
