@@ -27,7 +27,7 @@ class _InterruptedTransfer(Exception):  # noqa: N818 - not an error yet: it is r
     pass
 
 
-def fetch(source: str, *, sha256: str = "", cache: Path | None = None, progress: Progress | None = None) -> Path:
+def fetch(source: str, *, sha256: str = "", progress: Progress | None = None) -> Path:
     """Return a local file for a name, downloading it unless it is in the cache.
 
     - A path is returned as it is.
@@ -38,7 +38,6 @@ def fetch(source: str, *, sha256: str = "", cache: Path | None = None, progress:
         source: the name.
         sha256: the expected digest, or at least its first 8 hex digits; by default the one in the file's name, if any,
             as in torchvision's resnet50-0676ba61.pth.
-        cache: folder of downloaded files; see `cache_folder`.
         progress: called with megabytes done and in total (0 if unknown).
 
     Raises:
@@ -49,9 +48,9 @@ def fetch(source: str, *, sha256: str = "", cache: Path | None = None, progress:
     if not (remote := is_remote(source)):
         path = local_path(source)
     elif name := HubName.parse(source):
-        path = hub.download(name, cache_dir=cache and cache.expanduser() / "hub", progress=progress)
+        path = hub.download(name, progress=progress)
     else:
-        path = _fetch_url(source, cache, progress)
+        path = _fetch_url(source, progress)
     wanted = expected or (digest.in_name(path.name) if path.is_file() else "")
     if wanted and not path.is_file():
         raise DownloadError(f"{path}: expected a file with sha256 {wanted}, found none")
@@ -64,30 +63,30 @@ def fetch(source: str, *, sha256: str = "", cache: Path | None = None, progress:
     return path
 
 
-def cache_folder(cache: Path | None = None) -> Path:
-    """Return the folder of downloaded files: `cache`, $STRESNET_CACHE, or stresnet in $XDG_CACHE_HOME or ~/.cache."""
+def cache_folder() -> Path:
+    """Return the folder of downloaded files: $STRESNET_CACHE, or stresnet in $XDG_CACHE_HOME or ~/.cache."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "stresnet"
-    return (cache or Path(os.environ.get("STRESNET_CACHE") or default)).expanduser()
+    return Path(os.environ.get("STRESNET_CACHE") or default).expanduser()
 
 
-def cached(url: str, cache: Path | None = None) -> Path | None:
+def cached(url: str) -> Path | None:
     """Return the downloaded file of a URL, or None; always None for a hub name."""
-    place = _place(url, cache)
+    place = _place(url)
     return place if is_remote(url) and not HubName.parse(url) and place.is_file() else None
 
 
-def _place(url: str, cache: Path | None) -> Path:
+def _place(url: str) -> Path:
     """Return where the file of a URL is kept: under its own name, in a folder of its own."""
     url = url.partition("#")[0]
     name = unquote(url.partition("://")[2].partition("?")[0].partition("/")[2]).rstrip("/").rpartition("/")[2]
     name = "".join(c if c.isprintable() and c not in '\\/:*?"<>|' else "_" for c in name)[-150:].lstrip(".")
-    return cache_folder(cache) / hashlib.sha256(url.encode()).hexdigest()[:16] / (name or "file")
+    return cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:16] / (name or "file")
 
 
-def _fetch_url(url: str, cache: Path | None, progress: Progress | None) -> Path:
+def _fetch_url(url: str, progress: Progress | None) -> Path:
     from filelock import FileLock
 
-    target = _place(url, cache)
+    target = _place(url)
     if target.is_file():
         return target  # without a lock: the cache may be read-only
     try:
@@ -131,11 +130,12 @@ def _transfer(url: str, target: Path, progress: Progress | None) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
     if not (start and start == size):
         remote, start = _open(url, files, path, size, start)
-        with remote, part.open("ab" if start else "wb", buffering=0) as file:
+        with remote, part.open("ab" if start else "wb") as file:
             while chunk := _read(remote):
                 file.write(chunk)
                 if progress:
                     progress(f"downloading {target.name} (MB)", file.tell() // 10**6, (size or 0) // 10**6)
+            file.flush()
             os.fsync(file.fileno())
             if size is not None and file.tell() != size:
                 raise _InterruptedTransfer(f"the connection ended after {file.tell()} of {size} bytes")
@@ -170,7 +170,7 @@ def _open(url: str, files: Any, path: str, size: int | None, start: int) -> tupl
             remote = files.open(path, "rb")
             remote.seek(start)
             return remote, start
-        headers = {"Range": f"bytes={start}-"} if start else {}
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         remote = files.open(path, "rb", block_size=0, size=size, headers=headers)  # streamed in one request
         return remote, start if remote.r.status == 206 else 0
     except Exception as error:
