@@ -1,11 +1,11 @@
-"""Files of the released networks' full size, converted: how far their logits are from what the files say.
+"""Compare converted networks of the released sizes with an interpreter of their files.
 
     python benchmarks/released_format.py [--networks …] [--steps 5 11 25] [--sizes 224x224 256x340] [--base 64]
 
-Writes random networks as the authors' scripts make and MATLAB saves them (tests/dagnn_surgery.py), converts each in a
-process of its own, and compares its logits with those of an interpreter that shares no code with the converter or the
-model (tests/dagnn_oracle.py). Both compute in single precision; the first clip of each network is also interpreted in
-double. The error is the largest difference over the largest logit of the stream. Prints Markdown tables.
+Writes random networks like those of the authors' scripts (tests/helpers/dagnn_surgery.py), converts each in its own
+process, and compares its logits with those of an interpreter that shares no code with the converter or the model
+(tests/helpers/dagnn_oracle.py). Both compute in single precision; the first clip of each network is also interpreted in
+double precision. Errors are largest differences relative to the largest logit of the stream. Prints Markdown tables.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Networks as MatConvNet's import-caffe-dag.py makes and names them, with random weights, and their .mat files.
+"""Networks with random weights and the layer names of MatConvNet's import-caffe-dag.py, and their .mat files.
 
 The authors' surgery on them is in dagnn_surgery.py. Weights are scaled by their fan-in and moments lie far from 0
 and 1, so that activations stay of order one at any depth and every number of a file shows in the logits.
@@ -17,16 +17,16 @@ import scipy.io
 from helpers.dagnn_oracle import Array, Layer, Net
 
 INPUT_SIZE = 60.0
-"""How large normalised pixels are: levels less a mean."""
+"""Root mean square of normalised pixels (levels minus their mean)."""
 
 DOUBLE, SINGLE = np.uint8, np.uint16
-"""What doubles and singles that are small integers are stored as."""
+"""How small integers of class double and single are stored."""
 
 UNITS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 def unit_names(depth: int, stage: int) -> list[str]:
-    """The names of a stage's units: a, b, c …, or in conv3 and conv4 of the deep nets a, b1, b2 …"""
+    """Return the names of the units of conv<n>_x: a, b, c …; in conv3_x and conv4_x of deep nets a, b1, b2 …"""
     count = UNITS[depth][stage - 2]
     if depth > 50 and stage in (3, 4):
         return ["a", *(f"b{n}" for n in range(1, count))]
@@ -34,14 +34,14 @@ def unit_names(depth: int, stage: int) -> list[str]:
 
 
 class Builder:
-    """Adds layers as Caffe's prototxt lists them; an in-place layer writes its variable's name and an x."""
+    """Add layers in the order of Caffe's prototxt; the output of an in-place layer is its input's name plus an x."""
 
     def __init__(self, seed: int) -> None:
         self.net = Net([], {})
         self.rng = np.random.default_rng(seed)
 
     def add(self, name: str, kind: str, inputs: list[str], output: str, block: dict[str, Any], **params: Array) -> str:
-        """Adds a layer whose parameters are called after it; returns its output variable."""
+        """Add a layer with parameters named after it, and return its output variable."""
         names = [f"{name}_{p}" for p in params]
         self.net.params.update({n: v.astype(np.float32) for n, v in zip(names, params.values(), strict=True)})
         self.net.layers.append(Layer(name, f"dagnn.{kind}", inputs, [output], names, block))
@@ -50,7 +50,7 @@ class Builder:
     def conv(
         self, name: str, x: str, size: tuple[int, int, int, int], *, square: float, stride: int = 1, bias: float = 0.0
     ) -> str:
-        """A convolution of same size whose output has a mean square of one, if its input's is `square`."""
+        """Add a convolution; its output has mean square one if that of its input is `square`."""
         h, w, c, out = size
         params = {"filter": self.rng.normal(0, (h * w * c * square) ** -0.5, size)}
         if bias:
@@ -59,7 +59,7 @@ class Builder:
         return self.add(name, "Conv", [x], name, block, **params)
 
     def norm(self, name: str, x: str, channels: int, gain: float = 1.0) -> str:
-        """A batch normalisation, in place, of an input of mean square one."""
+        """Add an in-place batch normalisation of an input of mean square one."""
         rng = self.rng
         mean = rng.uniform(0.4, 1.2, channels) * rng.choice([-1, 1], channels)
         moments = np.stack([mean, rng.uniform(0.8, 2.5, channels)], 1)
@@ -69,12 +69,12 @@ class Builder:
         return self.add(name, "BatchNorm", [x], f"{x}x", block, mult=mult, bias=bias, moments=moments)
 
     def relu(self, name: str, x: str) -> str:
-        """A rectifier, in place; after a norm two x, as the norm took in a scale layer between them."""
+        """Add an in-place ReLU; after a norm its output gets two x, one for the scale layer that the norm absorbed."""
         block = {"useShortCircuit": True, "leak": 0.0, "opts": []}
         return self.add(name, "ReLU", [x], f"{x}xx" if x.endswith("x") else f"{x}x", block)
 
     def unit(self, name: str, x: str, channels: int, inner: int, *, stride: int, square: float, gain: float) -> str:
-        """A bottleneck on a variable of mean square `square`; returns the variable after its last ReLU."""
+        """Add a bottleneck on a variable of mean square `square`, and return the variable after its last ReLU."""
         first, branch, norms = stride > 1 or channels != 4 * inner, f"res{name}_branch", f"bn{name}_branch"
         short = x
         if first:
@@ -91,12 +91,12 @@ class Builder:
 
 
 def filter_block(pad: list[float], stride: list[float], **rest: Any) -> dict[str, Any]:
-    """The properties of a layer with a window."""
+    """Return the properties of a layer with a window."""
     return {"pad": pad, "stride": stride, "dilate": [1, 1], **rest}
 
 
 def resnet(depth: int, base: int, classes: int, *, channels: int = 3, seed: int = 0) -> Net:
-    """A ResNet on ImageNet as import-caffe-dag.py names it, `base` channels after conv1, with its softmax."""
+    """Return a ResNet for ImageNet with `base` channels after conv1 and a softmax."""
     build = Builder(seed)
     bias = 0.5 if depth <= 50 else 0.0  # Caffe's ResNet-101 and 152 have none here
     x = build.conv("conv1", "data", (7, 7, channels, base), square=INPUT_SIZE**2, stride=2, bias=bias)
@@ -121,13 +121,13 @@ def resnet(depth: int, base: int, classes: int, *, channels: int = 3, seed: int 
 
 
 def kill_a_channel(net: Net) -> None:
-    """Zero a channel as weight decay does in trained nets: its deviation is the square root of epsilon alone."""
+    """Zero a channel, as weight decay does in trained nets: its deviation is √ε."""
     net.params["res2a_branch2b_filter"][..., 0] = 0
     net.params["bn2a_branch2b_moments"][0] = 0, np.sqrt(np.float32(1e-5))
 
 
 def meta(average: Array) -> dict[str, Any]:
-    """What a released file says beside the graph: the mean image, and ImageNet's class names, never taken out."""
+    """Return the metadata of a released file: the mean image, and ImageNet's class names, which the authors left in."""
     normalization = {
         "imageSize": [224, 224, average.shape[2]],
         "averageImage": average.astype(np.float32),
@@ -141,7 +141,7 @@ def meta(average: Array) -> dict[str, Any]:
 
 
 def write(path: Path, net: Net, *, nested: bool = False, compress: bool = False, rates: bool = True) -> Path:
-    """Write a network as MATLAB saves DagNN's saveobj, at top level or, as in training, under `net`.
+    """Write a network as MATLAB saves `DagNN.saveobj()`, at top level or, as in training, under `net`.
 
     As in real files, trailing axes of size one are dropped, arrays of small integers are stored as such, whatever
     their class, and about every other block gives one number for a pad or stride of equal ones. Networks that were
@@ -178,7 +178,7 @@ def write(path: Path, net: Net, *, nested: bool = False, compress: bool = False,
 
 
 def struct(rows: list[dict[str, Any]]) -> Array:
-    """A struct array, 1×N."""
+    """Return a struct array, 1×N."""
     array = np.empty((1, len(rows)), [(name, object) for name in rows[0]])
     for i, row in enumerate(rows):
         array[0, i] = tuple(row.values())
@@ -186,14 +186,14 @@ def struct(rows: list[dict[str, Any]]) -> Array:
 
 
 def cell(values: list[str]) -> Array:
-    """A cell row; an empty one is 0×0."""
+    """Return a row of cells; an empty one is 0×0."""
     array = np.empty((1, len(values)) if values else (0, 0), object)
     array[:] = [values] if values else 0
     return array
 
 
 def block_value(name: str, value: Any, short: bool) -> Any:
-    """A property of a block."""
+    """Return a property of a block as MATLAB stores it."""
     if isinstance(value, list) and all(isinstance(v, str) for v in value):
         return cell(value)
     if name in ("pad", "stride") and short and len(set(value)) == 1:
@@ -210,7 +210,7 @@ def meta_value(value: Any) -> Any:
 
 
 def matlab(value: Any) -> Array:
-    """A number or array, at least 2-D, in the smallest type that holds it, as MATLAB stores doubles and singles."""
+    """Return numbers, at least 2-D, in the smallest type that holds them, as MATLAB stores doubles and singles."""
     array = np.asarray(value)
     array = array.reshape(1, -1) if array.ndim < 2 else array
     while array.ndim > 2 and array.shape[-1] == 1:
@@ -223,7 +223,7 @@ def matlab(value: Any) -> Array:
 
 
 def with_classes(data: bytes) -> bytes:
-    """A MAT-file whose arrays of bytes are said to be doubles, those of 16-bit integers singles.
+    """Declare arrays of bytes in a MAT-file as doubles, and those of 16-bit integers as singles.
 
     MATLAB keeps an array's class apart from the type its numbers are stored in; scipy writes them alike. The class
     is the ninth byte of an array's flags, whose tag is eight bytes: type 6, length 8.
@@ -236,7 +236,7 @@ def with_classes(data: bytes) -> bytes:
 
 
 def compressed(data: bytes) -> bytes:
-    """A MAT-file with each of its variables deflated, as MATLAB's version 7 does."""
+    """Compress each variable of a MAT-file, as MATLAB does with -v7."""
     out, at = data[:128], 128
     while at < len(data):
         end = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little")

@@ -1,4 +1,4 @@
-"""Ways in which a file may differ from the released ones: small, and each changing what the network computes."""
+"""Small changes of released files, most of which change the output of the network."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def nothing(change: Change, base: str = STAR) -> Mutation:
 
 
 def value(name: str, change: Callable[[Array], Any]) -> Change:
-    """Changes a parameter."""
+    """Change a parameter."""
 
     def mutate(net: Net) -> None:
         net.params[name] = np.ascontiguousarray(change(net.params[name]), np.float32)
@@ -62,7 +62,7 @@ def value(name: str, change: Callable[[Array], Any]) -> Change:
 
 
 def exchange(first: str, second: str) -> Change:
-    """Exchanges two parameters."""
+    """Swap two parameters."""
 
     def mutate(net: Net) -> None:
         net.params[first], net.params[second] = net.params[second], net.params[first]
@@ -71,7 +71,7 @@ def exchange(first: str, second: str) -> Change:
 
 
 def share(layer: str, other: str) -> Change:
-    """Lets a layer use another's parameters."""
+    """Let a layer use the parameters of another."""
 
     def mutate(net: Net) -> None:
         net.layer(layer).params = list(net.layer(other).params)
@@ -80,22 +80,22 @@ def share(layer: str, other: str) -> Change:
 
 
 def block(layer: str, **properties: Any) -> Change:
-    """Changes a layer's properties."""
+    """Change properties of a layer."""
     return lambda net: net.layer(layer).block.update(properties)
 
 
 def pools(**properties: Any) -> Change:
-    """Changes the pools over time of both streams."""
+    """Change the temporal pools of both streams."""
     return all_of(*(block(f"res5b_relu_pool_{side}", **properties) for side in SIDES))
 
 
 def kind(layer: str, name: str) -> Change:
-    """Makes a layer one of another type."""
+    """Change the type of a layer."""
     return lambda net: setattr(net.layer(layer), "type", f"dagnn.{name}")
 
 
 def reads(layer: str, *inputs: str) -> Change:
-    """Lets a layer read other variables."""
+    """Change the inputs of a layer."""
 
     def mutate(net: Net) -> None:
         net.layer(layer).inputs = list(inputs)
@@ -104,7 +104,7 @@ def reads(layer: str, *inputs: str) -> Change:
 
 
 def without(name: str) -> Change:
-    """Takes a layer out: what read its output reads its first input."""
+    """Remove a layer; its readers read its first input instead."""
 
     def mutate(net: Net) -> None:
         layer = net.layer(name)
@@ -115,7 +115,7 @@ def without(name: str) -> Change:
 
 
 def after(variable: str, name: str, properties: dict[str, Any], *params: Any) -> Change:
-    """Puts a layer after a variable: what read that reads the layer."""
+    """Insert a layer between a variable and its readers."""
 
     def mutate(net: Net) -> None:
         names = [f"new_p{i}" for i in range(len(params))]
@@ -141,7 +141,7 @@ def reverse_time(net: Net) -> None:
 
 
 def middle_tap_only(net: Net) -> None:
-    """Temporal convolutions that look at no other frame."""
+    """Replace temporal convolutions by spatial ones."""
     for layer in net.layers:
         if layer.type == "dagnn.ConvTime":
             value(layer.params[0], lambda w: w * np.array([0, 1, 0]).reshape(1, 3, 1, 1))(net)
@@ -152,7 +152,7 @@ def shuffle(net: Net) -> None:
 
 
 def rename_variables(net: Net) -> None:
-    """All but inputs and logits, by which the interpreter tells the streams."""
+    """Rename everything but inputs and logits, by which the interpreter distinguishes the streams."""
     kept = ("input", "input_flow", "label", "fc1000_spatial", "fc1000_temporal")
     names = {v: f"v{i}" for i, v in enumerate(dict.fromkeys(v for layer in net.layers for v in layer.outputs))}
     for layer in net.layers:
@@ -161,14 +161,14 @@ def rename_variables(net: Net) -> None:
 
 
 def move_strides(net: Net) -> None:
-    """As torchvision's ResNets have them."""
+    """Move the strides to the 3×3 convolutions, as in torchvision's ResNets."""
     for layer in net.layers:
         if "a_branch2" in layer.name and layer.type == "dagnn.Conv" and layer.name[3] in "345":
             layer.block["stride"] = [2, 2] if "branch2b" in layer.name else [1, 1]
 
 
 def two_groups(net: Net) -> None:
-    """A 3×3 whose filters see half of the channels each."""
+    """Give a 3×3 convolution two groups."""
     layer = net.layer("res3b_branch2b_spatial")
     half = layer.block["size"][2] // 2
     layer.block["size"] = [3, 3, half, 2 * half]
@@ -176,7 +176,7 @@ def two_groups(net: Net) -> None:
 
 
 def bias_in(layer: str) -> Change:
-    """Gives a convolution a bias."""
+    """Give a convolution a bias."""
 
     def mutate(net: Net) -> None:
         conv = net.layer(layer)
@@ -188,7 +188,7 @@ def bias_in(layer: str) -> Change:
 
 
 def scripts_other_direction(net: Net) -> None:
-    """Links into the temporal stream too, where the authors' scripts put them: before the ReLU, shortcut included."""
+    """Add links into the temporal stream where the authors' scripts put them: before the ReLU, shortcut included."""
     for stage in (2, 3, 4, 5):
         name = f"res{stage}a_temporal_sum"
         add(net, name, "Sum", [f"res{stage}ax_spatial", f"res{stage}a_temporal"], {})
@@ -196,7 +196,7 @@ def scripts_other_direction(net: Net) -> None:
 
 
 def inflate_elsewhere(net: Net) -> None:
-    """The first convolution of res3b spans no time, that of res3c does."""
+    """Move the temporal convolution from res3b to res3c."""
     first, second = (net.layer(f"res3{unit}_branch2a_spatial") for unit in "bc")
     first.type, second.type = second.type, first.type
     first.block, second.block = second.block, first.block
@@ -204,7 +204,7 @@ def inflate_elsewhere(net: Net) -> None:
 
 
 def deflate(net: Net) -> None:
-    """The first convolution of res3b is an ordinary one, the last still spans time."""
+    """Make only the first convolution of res3b spatial."""
     layer = net.layer("res3b_branch2a_spatial")
     layer.type, layer.block["pad"] = "dagnn.Conv", [0, 0, 0, 0]
     value(layer.params[0], lambda w: w[:, 1:2])(net)
@@ -217,14 +217,14 @@ def five_taps(net: Net) -> None:
 
 
 def pool_after_pool5(net: Net) -> None:
-    """Over space first, then over time, as the paper's text has it."""
+    """Pool over space first, then over time, as in the text of the paper."""
     pool, last = net.layer("pool5_spatial"), net.layer("res5b_relu_pool_spatial")
     pool.inputs, last.inputs = list(last.inputs), list(pool.outputs)
     chain(net, pool.outputs[0], last.outputs[0], but=last.name)
 
 
 def one_softmax(net: Net) -> None:
-    """One classifier over the features of both streams."""
+    """Use one classifier for the features of both streams."""
     layer = net.layer("prediction_spatial")
     other = next(v for v in net.layers if v.outputs == ["fc1000_temporal"])
     net.params[layer.params[0]] = np.concatenate([net.params[v.params[0]] for v in (layer, other)], 2)

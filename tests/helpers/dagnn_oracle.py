@@ -1,4 +1,4 @@
-"""An interpreter of MatConvNet DagNN files that knows nothing of our model: what a released network computes.
+"""An interpreter of MatConvNet DagNN files that is independent of the library.
 
 It runs whatever graph a file holds, layer by layer, with the arithmetic of the MATLAB classes (vlfeat/matconvnet and
 the fork feichtenhofer/matconvnet, which has ConvTime, PoolTime and Mul). Names play no part: a layer runs as soon as
@@ -28,12 +28,12 @@ Array = NDArray[Any]
 Stream = Literal["appearance", "motion"]
 
 NOT_RUN = ("dagnn.Loss", "dagnn.SoftMax")
-"""What hangs off a classifier: it changes no logits."""
+"""Layers behind a classifier, which do not change the logits."""
 
 
 @dataclass
 class Layer:
-    """A layer as a file names it; `type` with its package, such as dagnn.Conv."""
+    """A layer of a file; `type` includes the package, such as dagnn.Conv."""
 
     name: str
     type: str
@@ -45,24 +45,24 @@ class Layer:
 
 @dataclass
 class Net:
-    """A network as a file holds it: layers in the file's order, parameters by name."""
+    """The network in a file: layers in the file's order, parameters by name."""
 
     layers: list[Layer]
     params: dict[str, Array]
     meta: dict[str, Any] = field(default_factory=dict)
 
     def layer(self, name: str) -> Layer:
-        """The layer of that name."""
+        """Return the layer of that name."""
         return self.layers[self.index(name)]
 
     def index(self, name: str) -> int:
-        """Where the layer of that name stands in the file."""
+        """Return the index of the layer of that name."""
         (found,) = (i for i, layer in enumerate(self.layers) if layer.name == name)
         return found
 
 
 def read(path: Path) -> Net:
-    """The network of a .mat file, which lies at top level or under `net`."""
+    """Read the network of a .mat file, at top level or under `net`."""
     values = scipy.io.loadmat(path)
     net = _plain(values["net"]) if "net" in values else {k: _plain(v) for k, v in values.items() if k[0] != "_"}
     layers = [
@@ -73,7 +73,7 @@ def read(path: Path) -> Net:
 
 
 def _plain(value: Any) -> Any:
-    """A struct as a dict, a struct array as a list of them, a cell as a list, a char array as a string."""
+    """Convert a struct to a dict, a struct array to a list of dicts, a cell to a list, a char array to a string."""
     if not isinstance(value, np.ndarray):
         return value
     if value.dtype.names:
@@ -91,14 +91,14 @@ def _rows(value: Any) -> list[dict[str, Any]]:
 
 
 def _block(value: Any) -> dict[str, Any]:
-    """A block's properties; one without any may be read as an empty array."""
+    """Return the properties of a block; one without any may be read as an empty array."""
     return value if isinstance(value, dict) else {}
 
 
 def run(
     net: Net, inputs: Mapping[str, Tensor], clips: int, *, dtype: torch.dtype = torch.float64, keep: bool = False
 ) -> dict[str, Tensor]:
-    """The variables that no layer but a loss reads, by name; with `keep`, all variables.
+    """Return the variables that only losses read, by name; with `keep`, all variables.
 
     Args:
         net: the graph.
@@ -136,7 +136,7 @@ def run(
 def logits(
     net: Net, rgb: Tensor | None = None, flow: Tensor | None = None, *, dtype: torch.dtype = torch.float64
 ) -> dict[Stream, Tensor]:
-    """Each stream's logits (B,T′,K), averaged over the positions of the classifier.
+    """Return the logits of each stream, (B,T′,K), averaged over the positions of the classifier.
 
     Args:
         net: the graph, of one stream or two.
@@ -155,7 +155,7 @@ def logits(
 
 
 def sources(net: Net) -> dict[str, int]:
-    """The input variables, and the channels that the filters reading them expect."""
+    """Return the input variables and their numbers of channels."""
     written = {v for layer in net.layers for v in layer.outputs}
     return {
         v: int(net.params[layer.params[0]].shape[2])
@@ -166,7 +166,7 @@ def sources(net: Net) -> dict[str, int]:
 
 
 def _evaluate(layer: Layer, x: Sequence[Tensor], params: Sequence[Tensor], clips: int) -> Tensor:
-    """The one output of a layer."""
+    """Return the output of a layer."""
     name = layer.type.removeprefix("dagnn.")
     if name in ("Sum", "Mul"):
         if len({v.shape for v in x}) > 1:
@@ -190,7 +190,7 @@ def _evaluate(layer: Layer, x: Sequence[Tensor], params: Sequence[Tensor], clips
 
 
 def _conv(block: Mapping[str, Any], x: Tensor, params: Sequence[Tensor]) -> Tensor:
-    """A correlation with a filter (h,w,in,out) after zero padding; a bias only where the block says so."""
+    """Correlate with a filter (h,w,in,out) after zero padding; add a bias only if the block has one."""
     weight = _four(params[0]).permute(3, 2, 0, 1)
     bias = params[1].flatten() if _number(block, "hasBias", 1) else None
     top, bottom, left, right = _pads(block)
@@ -200,7 +200,7 @@ def _conv(block: Mapping[str, Any], x: Tensor, params: Sequence[Tensor]) -> Tens
 
 
 def _pool(block: Mapping[str, Any], x: Tensor) -> Tensor:
-    """The maximum over each window's cells that are no padding, or their mean."""
+    """Return the maximum or mean over each window without its padding."""
     size = [int(n) for n in _list(block["poolSize"])]
     stride = _pair(block, "stride")
     top, bottom, left, right = _pads(block)
@@ -212,14 +212,14 @@ def _pool(block: Mapping[str, Any], x: Tensor) -> Tensor:
 
 
 def _batch_norm(x: Tensor, params: Sequence[Tensor]) -> Tensor:
-    """Moments are (C,2): mean, and a deviation that holds epsilon already."""
+    """Normalise by moments (C,2): the mean, and a deviation that includes epsilon."""
     mult, bias, moments = params
     mean, deviation = (moments[:, i].view(-1, 1, 1) for i in (0, 1))
     return mult.view(-1, 1, 1) * (x - mean) / deviation + bias.view(-1, 1, 1)
 
 
 def _scale(block: Mapping[str, Any], x: Tensor, params: Sequence[Tensor]) -> Tensor:
-    """Factors, and summands where there are any, each (h,w,c,n) with 1 or the input's size along an axis."""
+    """Multiply by factors and add summands, if any; each axis of (h,w,c,n) is 1 or the input's size."""
     factor, *summand = (_four(p).permute(3, 2, 0, 1) for p in params)
     return x * factor + summand[0] if _number(block, "hasBias", 1) else x * factor
 
@@ -227,7 +227,7 @@ def _scale(block: Mapping[str, Any], x: Tensor, params: Sequence[Tensor]) -> Ten
 def _over_time(
     block: Mapping[str, Any], x: Tensor, clips: int, plane: Callable[[Tensor, Mapping[str, Any]], Tensor]
 ) -> Tensor:
-    """An operation on each clip's plane of positions by frames, as ConvTime and PoolTime lay it out.
+    """Apply an operation to each clip as a plane of positions × frames, as ConvTime and PoolTime do.
 
     MATLAB reshapes (H,W,C,N) to (H·W,C,T,B) and swaps C and T: the first axis of a filter, pad or stride is
     position, in column-major order, the second is time.
@@ -246,7 +246,7 @@ def _over_time(
 
 
 def _four(value: Tensor) -> Tensor:
-    """An array with the trailing axes of size 1 that MATLAB dropped."""
+    """Restore the trailing axes of size 1 that MATLAB dropped."""
     return value.reshape(*value.shape, *[1] * (4 - value.ndim))
 
 
@@ -259,12 +259,12 @@ def _number(block: Mapping[str, Any], name: str, default: float) -> float:
 
 
 def _pair(block: Mapping[str, Any], name: str) -> tuple[int, int]:
-    """Stride or dilation: one number stands for both axes."""
+    """Return a stride or dilation for both axes."""
     values = [int(v) for v in _list(block.get(name, 1))]
     return (values[0], values[-1])
 
 
 def _pads(block: Mapping[str, Any]) -> Iterable[int]:
-    """Top, bottom, left, right: one number stands for all, two for the ends of each axis."""
+    """Return the padding at top, bottom, left, right; one number stands for all, two for the axes."""
     values = [int(v) for v in _list(block.get("pad", 0))]
     return {1: values * 4, 2: [values[0]] * 2 + values[1:] * 2, 4: values}[len(values)]

@@ -1,4 +1,4 @@
-"""The authors' surgery on MatConvNet networks, step by step as their scripts do it (feichtenhofer/st-resnet).
+"""The authors' changes to MatConvNet networks, step by step as in their scripts (feichtenhofer/st-resnet).
 
 cnn_ucf101_{spatial,temporal}.m make a stream of an ImageNet network, STResNet_stage1.m and STMulNet.m fuse two of
 them, STResNet_stage2.m adds the pooling over time. Oddities of names and of order are the scripts' own.
@@ -18,7 +18,7 @@ Side = Literal["spatial", "temporal"]
 
 
 def appearance(depth: int, base: int, classes: int, seed: int = 1, average: int = 224) -> Net:
-    """The appearance stream alone, its mean image `average` pixels wide."""
+    """Return the appearance stream alone, with a mean image of `average` px."""
     net = resnet(depth, base, classes, seed=seed)
     around = np.random.default_rng(seed).normal(0, 20, (average, average, 3)) if average > 1 else np.zeros((1, 1, 3))
     image: Array = np.array([123.7, 116.3, 103.5]) + around - around.mean((0, 1))
@@ -27,14 +27,14 @@ def appearance(depth: int, base: int, classes: int, seed: int = 1, average: int 
 
 
 def motion(depth: int, base: int, classes: int, seed: int = 2, dropout: float | None = 0.8) -> Net:
-    """The motion stream alone: 20 channels, 128 for a mean, and dropout before its classifier."""
+    """Return the motion stream alone: 20 channels of mean 128, with dropout before its classifier."""
     net = resnet(depth, base, classes, channels=20, seed=seed)
     net.meta = meta(np.full((1, 1, 20), 128.0))
     return trained(net, dropout)
 
 
 def trained(net: Net, dropout: float | None = None) -> Net:
-    """As training a stream leaves it: no softmax, a loss and two errors, dropout appended to the list of layers."""
+    """Change a net as training a stream does: no softmax, a loss and two errors, dropout at the end of the layers."""
     rename_var(net, "data", "input")
     if dropout is not None:
         add(net, "drop_pool5", "DropOut", ["pool5"], {"rate": dropout, "frozen": False})
@@ -56,7 +56,7 @@ def fuse(
     scale: float | None = None,
     before_relu: bool = False,
 ) -> Net:
-    """Two streams in one graph, with links from the first unit of each stage into the second of the other stream.
+    """Join two streams in one graph, with links from the first units of conv2_x … conv5_x into the second ones.
 
     Args:
         a: the appearance stream.
@@ -82,7 +82,7 @@ def fuse(
 
 
 def suffixed(net: Net, side: Side) -> Net:
-    """A stream with its names marked; the layer listed before the loss, whatever it is, becomes `prediction`."""
+    """Mark the names of a stream; whatever layer is listed before the loss becomes `prediction`."""
     net = deepcopy(net)
     net.layers[next(i for i, layer in enumerate(net.layers) if layer.type == "dagnn.Loss") - 1].name = "prediction"
     for layer in net.layers:
@@ -95,7 +95,7 @@ def suffixed(net: Net, side: Side) -> Net:
 
 
 def link(net: Net, unit: str, end: Side, start: Side, op: str, scale: float | None, before_relu: bool) -> None:
-    """One link, inserted after a ReLU; the layer that comes next, the second unit's first, reads it."""
+    """Insert a link after a ReLU; the next layer, the second unit's first, reads it."""
     at = net.index(f"{unit}_{end}" if before_relu else f"{unit}_relu_{end}")
     source = net.layer(f"{unit}_relu_{start}").outputs[0]
     if scale is not None:
@@ -114,7 +114,7 @@ def link(net: Net, unit: str, end: Side, start: Side, op: str, scale: float | No
 
 
 def inflate(net: Net, seed: int = 5) -> Net:
-    """ST-ResNet's temporal convolutions, in place of the 1×1 of the second units, with taps as training leaves them."""
+    """Replace the 1×1 convolutions of second units by ST-ResNet's temporal ones, with trained taps."""
     rng = np.random.default_rng(seed)
     for layer in net.layers:
         named = "b_branch2a" in layer.name or "b_branch2c" in layer.name
@@ -128,7 +128,7 @@ def inflate(net: Net, seed: int = 5) -> Net:
 
 
 def inject(net: Net, seed: int = 6, trained: bool = True) -> Net:
-    """ST-MulNet's temporal convolutions after the ReLU of the second units' 3×3, appended to the list of layers."""
+    """Append ST-MulNet's temporal convolutions, after the ReLU of the second units' 3×3."""
     rng = np.random.default_rng(seed)
     for i, conv in list(enumerate(net.layers)):
         if conv.type == "dagnn.Conv" and conv.block["size"][0] == 3 and "b_branch2b" in conv.name:
@@ -147,7 +147,7 @@ def inject(net: Net, seed: int = 6, trained: bool = True) -> Net:
 
 
 def pool_time(net: Net, size: float = 5, stride: int = 2, *, method: str = "max", append: bool = False) -> Net:
-    """Pooling over time before the spatial one: STResNet_stage2.m puts it in its place, STMulNet.m at the end."""
+    """Add temporal pools before the spatial ones; STResNet_stage2.m inserts them, STMulNet.m appends them."""
     for side in ("spatial", "temporal"):
         last = next(layer for layer in net.layers if layer.name == f"pool5_{side}").inputs[0]
         i = next(i for i, layer in enumerate(net.layers) if layer.outputs == [last])
@@ -159,7 +159,7 @@ def pool_time(net: Net, size: float = 5, stride: int = 2, *, method: str = "max"
 
 
 def finish(net: Net, dropout: float | None = 0.0) -> Net:
-    """The scripts' end: dropout at that rate where there is any (0 takes it out, None leaves it), fresh errors."""
+    """Finish as the scripts do: set the rate of any dropout (0 removes it, None keeps it) and add new errors."""
     for layer in [layer for layer in net.layers if layer.type == "dagnn.DropOut"]:
         if dropout == 0:
             net.layers.remove(layer)
@@ -173,38 +173,38 @@ def finish(net: Net, dropout: float | None = 0.0) -> Net:
 
 
 def st_resnet(a: Net, b: Net, **links: Any) -> Net:
-    """ST-ResNet after stage 1."""
+    """Return an ST-ResNet without its temporal pool."""
     return finish(inflate(fuse(a, b, **links)))
 
 
 def st_mulnet(a: Net, b: Net, **links: Any) -> Net:
-    """ST-MulNet."""
+    """Return an ST-MulNet."""
     return finish(pool_time(inject(fuse(a, b, **{"op": "Mul", **links})), 5, 1, append=True), 0.8)
 
 
 def add(
     net: Net, name: str, kind: str, inputs: list[str], block: dict[str, Any], params: Any = (), at: int | None = None
 ) -> None:
-    """A layer whose variable is called as it is, appended or at a place in the list."""
+    """Add a layer with an output of the same name, at the end or at a place in the list."""
     layer = Layer(name, f"dagnn.{kind}", list(inputs), [name], list(params), block)
     net.layers.insert(len(net.layers) if at is None else at, layer)
 
 
 def loss(net: Net, name: str, kind: str, logits: str, output: str) -> None:
-    """A loss or error on logits."""
+    """Add a loss or error on logits."""
     block = {"loss": kind, "ignoreAverage": False, "opts": [], "hard_temporal_mining": 0.0}
     net.layers.append(Layer(name, "dagnn.Loss", [logits, "label"], [output], [], block))
 
 
 def chain(net: Net, old: str, new: str, but: str = "") -> None:
-    """Let all layers that read one variable read another, but for one layer."""
+    """Let all readers of a variable, except one layer, read another."""
     for layer in net.layers:
         if layer.name != but:
             layer.inputs = [new if v == old else v for v in layer.inputs]
 
 
 def rename_var(net: Net, old: str, new: str) -> None:
-    """Call a variable otherwise."""
+    """Rename a variable."""
     chain(net, old, new)
     for layer in net.layers:
         layer.outputs = [new if v == old else v for v in layer.outputs]

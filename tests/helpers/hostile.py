@@ -1,4 +1,4 @@
-"""Files that try to do more than hold weights."""
+"""Files that try to run code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Trap:
-    """What a hostile pickle looks like: unpickling it creates a file."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, target: Path) -> None:
         self.target = target

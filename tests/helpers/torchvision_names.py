@@ -1,4 +1,4 @@
-"""What torchvision's ResNets call their weights, and what shape these have, written down without its code or ours."""
+"""The names and shapes of the weights of torchvision's ResNets, independent of its code and of the library's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def resnet_shapes(
     conv1_bias: bool = False,
     taps: int = 1,
 ) -> Shapes:
-    """Names and shapes of a bottleneck ResNet; the second unit of each stage may span `taps` time steps."""
+    """Return the names and shapes of a bottleneck ResNet; the second unit of each layer may span `taps` time steps."""
     shapes: Shapes = {"conv1.weight": (base, inputs, 7, 7), **batch_norm_shapes("bn1", base)}
     if conv1_bias:
         shapes["conv1.bias"] = (base,)
@@ -48,7 +48,7 @@ def resnet_shapes(
 
 
 def image_weights(units: tuple[int, ...] = UNITS, base: int = BASE, **changes: bool) -> Weights:
-    """A random state dict with the names and shapes of torchvision's ResNets."""
+    """Return a random state dict with the names and shapes of torchvision's ResNets."""
     rng = torch.Generator().manual_seed(1)
     shapes = resnet_shapes(units, base=base, **changes)
     return {k: torch.rand(s, generator=rng) if s else torch.tensor(7) for k, s in shapes.items()}

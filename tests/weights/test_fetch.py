@@ -98,7 +98,7 @@ def part_of(url: str) -> Path:
         ("", False),
     ],
 )
-def test_what_is_remote(source: str, remote: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_remote(source: str, remote: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here" / "is").mkdir(parents=True)
     assert is_remote(source) is remote
@@ -186,7 +186,7 @@ def test_unknown_size(web: Web) -> None:
 # ---------------------------------------------------------------- interrupted
 
 
-def test_a_broken_connection_is_resumed(web: Web) -> None:
+def test_broken_connection_is_resumed(web: Web) -> None:
     url = web.put("/a.bin", DATA, tag='W/"weak"', cuts=[1_000_000] * 3)
     assert fetch(url).read_bytes() == DATA
     starts = [int(r.removeprefix("bytes=").rstrip("-")) for r in web.ranges("/a.bin")[1:]]
@@ -194,7 +194,7 @@ def test_a_broken_connection_is_resumed(web: Web) -> None:
     assert starts == sorted(set(starts))
 
 
-def test_a_connection_that_is_reset(web: Web) -> None:
+def test_reset_connection(web: Web) -> None:
     url = web.put("/a.bin", DATA, tag='"1"', cuts=[1_000_000] * (1 + RETRIES), reset=True, ranges=False)
     line = fetch_error(url)
     assert line.startswith(f"{url}: the connection broke (")
@@ -205,7 +205,7 @@ def test_a_connection_that_is_reset(web: Web) -> None:
     assert web.ranges("/a.bin")[-1].startswith("bytes=")
 
 
-def test_a_server_without_ranges_starts_over(web: Web) -> None:
+def test_server_without_ranges_starts_over(web: Web) -> None:
     url = web.put("/a.bin", DATA, tag='"1"', ranges=False, cuts=[1_000_000, 2_000_000])
     assert fetch(url).read_bytes() == DATA
     assert web.ranges("/a.bin")[0] == ""
@@ -274,7 +274,7 @@ def test_resume_after_kill_9(web: Web, tmp_path: Path) -> None:
     assert not part.exists()
 
 
-def test_killed_between_the_last_byte_and_the_renaming(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_before_the_rename(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     replace = os.replace
 
     def killed(source: Path, target: Path) -> None:
@@ -318,13 +318,13 @@ def test_busy_server_is_retried(web: Web) -> None:
     assert web.pages["/a.bin"].failures == 0
 
 
-def test_a_web_page_is_no_file(web: Web) -> None:
+def test_web_page_raises(web: Web) -> None:
     url = web.put("/blob/main/a.mat", b"<html>")
     web.pages["/blob/main/a.mat"].headers["Content-Type"] = "text/html; charset=utf-8"
     assert fetch_error(url) == f"{url}: expected a file, found a web page: give the URL of the file itself"
 
 
-def test_no_server_there() -> None:
+def test_unreachable_server() -> None:
     with web_server() as server:
         url = server.url + "/a.bin"
     with pytest.raises(UnreachableError) as caught:
@@ -333,7 +333,7 @@ def test_no_server_there() -> None:
     assert "127.0.0.1" in str(caught.value)
 
 
-def test_no_such_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_host(monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
     def unknown(*_: object, **__: object) -> None:
@@ -360,7 +360,7 @@ def test_redirect_to_an_invalid_url(web: Web) -> None:
     assert fetch_error(url).startswith(f"{url}: cannot be ")
 
 
-def test_a_full_disk(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     url = web.put("/a.bin", DATA, tag='"1"')
     usage = shutil.disk_usage("/")._replace(free=1_000_000)
     with monkeypatch.context() as patched:
@@ -394,7 +394,7 @@ def test_file_with_a_wrong_digest_is_removed(web: Web) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet50-{}.pth", "tsn_2x1_20220906-{}.pth.tar"])
-def test_a_digest_in_the_name_is_verified(web: Web, name: str) -> None:
+def test_digest_in_a_url_is_verified(web: Web, name: str) -> None:
     good, bad = "/" + name.format(SHA256[:8]), "/" + name.format("0676ba61")
     web.put(good, DATA)
     url = web.put(bad, DATA)
@@ -404,7 +404,7 @@ def test_a_digest_in_the_name_is_verified(web: Web, name: str) -> None:
     assert fetch(url, sha256=SHA256).read_bytes() == DATA  # an explicit digest takes precedence
 
 
-def test_a_digest_in_the_name_of_a_local_file_is_verified(tmp_path: Path) -> None:
+def test_digest_in_the_name_of_a_local_file_is_verified(tmp_path: Path) -> None:
     good, bad = tmp_path / f"resnet50-{SHA256[:8]}.pth", tmp_path / "resnet50-0676ba61.pth"
     for file in (good, bad):
         file.write_bytes(DATA)
@@ -502,7 +502,7 @@ def test_schemes_that_cannot_be_opened(source: str, expected: str) -> None:
     assert fetch_error(source).startswith(expected)
 
 
-def test_a_bucket_that_may_not_be_read(bucket: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_bucket(bucket: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Forbidden")
 
@@ -510,7 +510,7 @@ def test_a_bucket_that_may_not_be_read(bucket: fsspec.AbstractFileSystem, monkey
     assert fetch_error("memory://bucket/a.mat") == "memory://bucket/a.mat: access is denied ([Errno 13] Forbidden)"
 
 
-def test_a_scheme_whose_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scheme_with_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     assert fetch_error("s3://bucket/key") == "s3://bucket/key: Install s3fs to access S3"
 
@@ -540,12 +540,12 @@ def test_weights_of_a_repository(hub: Web, tmp_path: Path) -> None:
         (["sub/net.mat", "config.json"], "sub/net.mat"),
     ],
 )
-def test_which_file_of_a_repository(hub: Web, files: list[str], chosen: str) -> None:
+def test_choice_of_a_file_of_weights(hub: Web, files: list[str], chosen: str) -> None:
     hub.put_repo("me/net", {f: f.encode() for f in files})
     assert fetch("me/net").read_bytes() == chosen.encode()
 
 
-def test_a_file_and_a_revision(hub: Web) -> None:
+def test_file_and_revision(hub: Web) -> None:
     hub.put_repo("me/net", {"sub/a.pth": b"new", "b.pth": b"b"})
     hub.put_repo("me/net", {"sub/a.pth": b"old"}, revision="v1", commit="f" * 40)
     assert fetch("hf://me/net/sub/a.pth").read_bytes() == b"new"
@@ -614,7 +614,7 @@ def test_cached_copy_is_used_without_a_network(hub: Web, monkeypatch: pytest.Mon
     assert str(caught.value).startswith(f"me/other: the hub at {gone.url} cannot be reached")
 
 
-def test_a_digest_on_the_hub(hub: Web) -> None:
+def test_digest_on_the_hub(hub: Web) -> None:
     hub.put_repo("me/net", {"model.safetensors": DATA, "net-0676ba61.pth": DATA})
     path = fetch("me/net", sha256=SHA256[:16])
     blob = path.resolve()
@@ -627,7 +627,7 @@ def test_a_digest_on_the_hub(hub: Web) -> None:
     assert fetch("me/net").read_bytes() == DATA
 
 
-def test_a_full_disk_under_the_hubs_cache(hub: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_of_the_hub_cache(hub: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
