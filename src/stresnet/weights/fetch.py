@@ -28,16 +28,11 @@ class _InterruptedTransfer(Exception):  # noqa: N818 - not an error yet: it is r
 
 
 def fetch(source: str, *, sha256: str = "", progress: Progress | None = None) -> Path:
-    """Return a local file for a name, downloading it unless it is in the cache.
-
-    - A path is returned as it is.
-    - `owner/name` or `hf://owner/name[/file][@revision]` is a file on the hub, see `stresnet.weights.hub.download`.
-    - Any other URL that fsspec can read (https, s3, gs, …) is downloaded once; an interrupted download is resumed.
+    """Return a local file for a path, a hub name or any URL that fsspec reads; a download is cached and resumable.
 
     Args:
-        source: the name.
-        sha256: the expected digest, or at least its first 8 hex digits; by default the one in the file's name, if any,
-            as in torchvision's resnet50-0676ba61.pth.
+        source: the name, such as `weights.pth`, `owner/name` or `https://…`.
+        sha256: the expected digest, or its first 8 hex digits or more; by default the one in the file's name, if any.
         progress: called with megabytes done and in total (0 if unknown).
 
     Raises:
@@ -157,7 +152,7 @@ def _connect(url: str) -> tuple[Any, str, dict[str, Any]]:
         files.invalidate_cache()
         info = files.info(path)
     except Exception as error:  # each file system has its own errors
-        raise _refusal(url, error) from error
+        raise _explained(url, error) from error
     if info.get("mimetype") == "text/html" and not path.endswith((".html", ".htm")):
         raise DownloadError(f"{url}: expected a file, found a web page: give the URL of the file itself")
     return files, path, info
@@ -170,36 +165,32 @@ def _open(url: str, files: Any, path: str, size: int | None, start: int) -> tupl
             remote = files.open(path, "rb")
             remote.seek(start)
             return remote, start
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+        headers = {"Range": f"bytes={start}-"} if start else {}
         remote = files.open(path, "rb", block_size=0, size=size, headers=headers)  # streamed in one request
         return remote, start if remote.r.status == 206 else 0
     except Exception as error:
-        raise _refusal(url, error) from error
+        raise _explained(url, error) from error
 
 
 def _read(remote: Any) -> bytes:
     try:
         return bytes(remote.read(1 << 20))
     except Exception as error:
-        raise _InterruptedTransfer(f"the connection broke ({_short(error)})") from error
+        raise _InterruptedTransfer(f"the connection broke ({error or type(error).__name__})") from error
 
 
-def _refusal(url: str, error: Exception) -> Exception:
+def _explained(url: str, error: Exception) -> Exception:
     """Return the error to raise for a file that cannot be opened."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    status = getattr(cause, "status", None)
+    status, reason = getattr(cause, "status", None), " ".join(str(cause).split()) or type(cause).__name__
     if status in _BUSY:
         return _InterruptedTransfer(f"the server is busy ({status})")
     if status in (401, 403) or isinstance(cause, PermissionError):
-        return DownloadError(f"{url}: access is denied ({status or _short(cause)})")
+        return DownloadError(f"{url}: access is denied ({status or reason})")
     if status in (404, 410) or (isinstance(cause, FileNotFoundError) and not status):
         return DownloadError(f"{url}: no such file on the server: check the address")
     if isinstance(error, ImportError):  # fsspec names the package to install
-        return DownloadError(f"{url}: {_short(error)}")
+        return DownloadError(f"{url}: {error}")
     if status is not None or isinstance(cause, ValueError):
-        return DownloadError(f"{url}: cannot be opened ({_short(cause)})")
-    return UnreachableError(f"{url}: cannot be reached ({_short(cause)}): check the network")
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        return DownloadError(f"{url}: cannot be opened ({reason})")
+    return UnreachableError(f"{url}: cannot be reached ({reason}): check the network")
