@@ -35,7 +35,8 @@ def test_help_texts_name_every_method_and_every_choice_of_preset() -> None:
 
 @pytest.mark.parametrize("spec", [spec for spec in ALL_SPECS if spec.method != "raft"], ids=lambda s: s.method)
 def test_methods_without_further_requirements_are_available(spec: FlowSpec) -> None:
-    require_available(spec)
+    require_available(spec)  # raises if not
+    assert METHODS[spec.method].presets[spec.preset] == spec.parameters
 
 
 def test_tvl1_by_opencv_needs_the_contrib_modules(monkeypatch: pytest.MonkeyPatch) -> None:
