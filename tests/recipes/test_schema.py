@@ -250,6 +250,14 @@ def test_wrong_changes_are_named_in_one_line(change: str, expected: str) -> None
     assert expected in error_of(load_recipe, "ucf101", [change])
 
 
+@pytest.mark.parametrize("value", ["7", "seven"])
+def test_a_default_that_every_stage_overrides_is_refused(value: str) -> None:
+    line = error_of(load_recipe, "small", [f"clips.steps={value}"])
+    assert "every stage sets steps itself, so the default has no effect" in line
+    assert f"write *.clips.steps={value} for all stages, or appearance.clips.steps={value} for one" in line
+    assert {stage.clips.steps for stage in load_recipe("small", ["*.clips.steps=7"]).stages} == {7}
+
+
 # Mistakes
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [

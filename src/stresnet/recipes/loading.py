@@ -120,7 +120,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
         known, prefix = [*Stage.model_fields], f"{first}."
     else:
         rest, known, prefix = [first, *rest], [*_RECIPE_FIELDS, *SECTIONS], ""
-    if problem := _unknown(rest, known, prefix, text):
+    if problem := _unknown(rest, known, prefix, text) or _without_effect(values, holders, rest, text):
         raise RecipeError(f"--set {change}: {problem}")
     for holder in holders:
         *sections, field = rest
@@ -145,6 +145,20 @@ def _unknown(path: list[str], known: list[str], prefix: str, text: str) -> str |
     if field in _RECIPE_FIELDS and field != "name" and prefix:
         return f"{field} is a field of the recipe: write {field}={text}"
     return f"no such field{_suggestion(field, known, prefix)}"
+
+
+def _without_effect(values: dict[str, Any], holders: list[Any], path: list[str], text: str) -> str | None:
+    """Return what is wrong with the change of a default that every stage overrides."""
+    if holders != [values] or len(path) < 2:
+        return None
+    section, field = path
+    stages = [stage for stage in values["stages"] if isinstance(stage, dict)]
+    if not all(field in (stage.get(section) or {}) for stage in stages):
+        return None
+    return (
+        f"every stage sets {field} itself, so the default has no effect: write *.{section}.{field}={text} for all "
+        f"stages, or {stages[0].get('name')}.{section}.{field}={text} for one"
+    )
 
 
 def _suggestion(field: str, known: Sequence[str], prefix: str = "") -> str:
