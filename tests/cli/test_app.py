@@ -50,7 +50,7 @@ def test_module_runs_the_command_line() -> None:
         timeout=120,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert one_line(done.stderr).startswith("stresnet: no model at no.safetensors: give")
+    assert one_line(done.stderr).startswith("stresnet: no.safetensors does not exist: give")
 
 
 @pytest.mark.parametrize(

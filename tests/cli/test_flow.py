@@ -146,10 +146,10 @@ def test_invalid_videos(command: Command, tmp_path: Path) -> None:
 
 def test_the_input_is_not_overwritten(right: Path, tmp_path: Path) -> None:
     before = right.read_bytes()
-    with pytest.raises(FlowFileError, match="is the video itself"):
+    with pytest.raises(FlowFileError, match="is the input video"):
         export_flow(right, right, SPEC)
     os.symlink(right, tmp_path / "link.mp4")
-    with pytest.raises(FlowFileError, match="is the video itself"):
+    with pytest.raises(FlowFileError, match="is the input video"):
         export_flow(right, tmp_path / "link.mp4", SPEC)
     assert right.read_bytes() == before
 

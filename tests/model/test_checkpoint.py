@@ -172,7 +172,7 @@ def test_truncated_checkpoint_is_refused(tmp_path: Path, share: float) -> None:
 
 
 def test_a_file_that_is_not_a_checkpoint_is_named(tmp_path: Path) -> None:
-    assert "no model at" in error_of(load_checkpoint, tmp_path / "none.safetensors")
+    assert "none.safetensors does not exist" in error_of(load_checkpoint, tmp_path / "none.safetensors")
     foreign = tmp_path / "image.safetensors"
     save_file(image_weights(), foreign)
     assert "without the metadata of an ST-ResNet" in error_of(load_checkpoint, foreign)
@@ -228,7 +228,7 @@ def rewritten(folder: Path, change: Any) -> Path:
         (lambda w, s: s.update(scores=[0.5]), "scores.0: Input should be a valid dictionary"),
         (lambda w, s: s.pop("preprocessing"), "preprocessing"),
         (lambda w, s: s.pop("classes"), "classes"),
-        (lambda w, s: s["classes"].pop(), "4 class names for 5 logits"),
+        (lambda w, s: s["classes"].pop(), "expected 5 class names, one per logit, not 4"),
         (lambda w, s: s.update(format=99), "format 99"),
     ],
 )

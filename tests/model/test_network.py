@@ -272,8 +272,8 @@ def test_the_head_averages_over_its_windows(size: tuple[int, int], grid: tuple[i
         ((1, 3, 5, 31, 64), (1, 4, 5, 31, 64), "at least 32 px"),
         ((1, 3, 64, 64), (1, 4, 5, 64, 64), r"`rgb` must be \(B,3,T,H,W\)"),
         ((1, 3, 5, 64, 64), (1, 20, 5, 64, 64), r"`flow` must be \(B,4,T,H,W\), but is \(1, 20, 5, 64, 64\)"),
-        ((1, 3, 5, 64, 64), (1, 4, 6, 64, 64), "disagree"),
-        ((2, 3, 5, 64, 64), (1, 4, 5, 64, 64), "disagree"),
+        ((1, 3, 5, 64, 64), (1, 4, 6, 64, 64), "must agree"),
+        ((2, 3, 5, 64, 64), (1, 4, 5, 64, 64), "must agree"),
         ((1, 3, 5, 64, 64), None, "this network needs `flow`"),
     ],
 )

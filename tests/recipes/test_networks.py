@@ -11,7 +11,7 @@ import typer
 
 from stresnet.cli.models import models
 from stresnet.model import Stream, STResNet, STResNetConfig
-from stresnet.model.profile import count_flops, network_name, on_meta, parameters, temporal_reach_steps
+from stresnet.model.profile import flops_of, network_name, on_meta, parameters, temporal_reach_steps
 from stresnet.recipes import packaged_recipes
 from stresnet.recipes.networks import ModelRow, model_table
 
@@ -106,12 +106,12 @@ SMALL = STResNetConfig(num_classes=7, depth=26, width=0.25)
 )
 def test_flops_by_hand(config: STResNetConfig, steps: int, side_px: int) -> None:
     expected = sum(flops_of_stream(config, stream, steps, side_px) for stream in config.streams)
-    assert count_flops(config, steps, side_px) == expected
+    assert flops_of(on_meta(config), steps, side_px) == expected
 
 
 def test_flops_of_one_stream() -> None:
     config = SMALL.replace(link=None, streams=("motion",))
-    assert count_flops(config, 5, 64) == flops_of_stream(config, "motion", 5, 64)
+    assert flops_of(on_meta(config), 5, 64) == flops_of_stream(config, "motion", 5, 64)
 
 
 def test_flops_in_the_table() -> None:

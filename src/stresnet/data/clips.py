@@ -129,7 +129,7 @@ class ClipSampling(Description):
     )
     crop_px: int = Field(default=224, strict=True, ge=32, description="Side of the square that crops are resized to.")
     mirror: bool = Field(
-        default=True, description="Whether an action keeps its name when mirrored. If not, nothing is ever flipped."
+        default=True, description="Whether a mirrored video shows the same action. If not, clips are never mirrored."
     )
 
     @model_validator(mode="after")

@@ -93,7 +93,7 @@ def _estimator(spec: FlowSpec) -> PictureEstimator:
     from_pictures = METHODS[spec.method].from_pictures
     if from_pictures is None:
         raise FlowSpecError(
-            f"flow {spec.method} comes from the video file's own motion vectors, found pictures; "
+            f"flow {spec.method} comes from the video file's motion vectors, found pictures; "
             "use flow_of(iter_frames(path, motion_vectors=True), spec)"
         )
     if getattr(_of_thread, "spec", None) != spec:

@@ -184,7 +184,7 @@ def _spans(picture: _Picture, window: deque[_Picture], *, suspect_zeros: bool) -
         columns[:, 6] = abs(step)
         if suspect_zeros:
             # For a partitioned macroblock, the H.264 decoder exports a vector in both directions for every part, zero
-            # if the part has none. True zeros look the same; they take effect where no other vector covers them.
+            # if the part has none. True zeros cannot be distinguished; they count where no other vector covers them.
             in_parts = blocks["w"].astype(int) * blocks["h"] < 256
             columns[in_parts & (blocks["motion_x"] == 0) & (blocks["motion_y"] == 0), 6] += _SUSPECT
         spans.append((step, columns))

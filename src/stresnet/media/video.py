@@ -45,7 +45,7 @@ FALLBACK_FPS = 25.0
 # channel about one level too dark: the mean error is 1.1 levels instead of 0.3. Scaled pictures are bit-identical.
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
-# PyAV 19 always escapes metadata that is not UTF-8. PyAV 18 raises an error unless told to replace it.
+# PyAV 19 always escapes metadata that is not UTF-8. PyAV 18 raises an error unless asked to replace it.
 _READING: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
 
 
@@ -95,7 +95,7 @@ class Video:
 
 
 class FrameReader(Iterator[Frame]):
-    """Iterates over the frames of one video, decoding them on demand; created by `iter_frames`.
+    """Iterator over the frames of one video, which are decoded on demand; created by `iter_frames`.
 
     Attributes:
         info: the header, corrected by the first frame.
@@ -303,7 +303,7 @@ def write_video(
         path: the file; the format is MP4 whatever the ending.
         frames: (H, W, 3) uint8 each, all of one size, or an array (T, H, W, 3).
         fps: frames per second, above 0 and at most 1000.
-        quality_crf: x264's constant rate factor, 0 (lossless) to 51; 18 looks almost like the original.
+        quality_crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually almost lossless.
 
     Raises:
         VideoError: there are no frames, they have another type or several sizes, or the file cannot be written.
@@ -348,9 +348,9 @@ def _encode(unfinished: Path, target: Path, frames: Iterable[NDArray[np.uint8]],
 
 def _open(path: Path) -> tuple[InputContainer, VideoStream]:
     if not path.exists():
-        raise VideoError(f"{path}: no such file")
+        raise VideoError(f"{path}: no such file; check its name")
     if not path.is_file():
-        raise VideoError(f"{path}: expected a video file, found a folder or a device")
+        raise VideoError(f"{path}: expected a video file, found a folder or a device; name a file")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes); copy or download it again")
     try:
@@ -367,7 +367,7 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
             return container, stream
     found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
     container.close()
-    raise VideoError(f"{path}: no video stream (found: {found})")
+    raise VideoError(f"{path}: no video stream (found: {found}); choose a video file")
 
 
 def _orientation(frame: VideoFrame) -> tuple[int, bool]:

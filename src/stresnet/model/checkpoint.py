@@ -27,7 +27,7 @@ Weights = Mapping[str, Tensor]
 
 
 class Checkpoint(Description):
-    """A network and its metadata: all that is needed to use it, and to know what it is worth."""
+    """A network with the metadata needed to use it, to reproduce its training and to judge its accuracy."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -51,9 +51,11 @@ class Checkpoint(Description):
     )
 
     @model_validator(mode="after")
-    def _one_name_a_logit(self) -> Self:
+    def _check_classes(self) -> Self:
         if len(self.classes) != self.model.config.num_classes:
-            raise ValueError(f"{len(self.classes)} class names for {self.model.config.num_classes} logits")
+            raise ValueError(
+                f"expected {self.model.config.num_classes} class names, one per logit, not {len(self.classes)}"
+            )
         return self
 
     def metadata(self) -> dict[str, Any]:
@@ -62,7 +64,7 @@ class Checkpoint(Description):
 
 
 def video_hash(video_id: str) -> str:
-    """Return what a checkpoint keeps of a training video's id: enough to find it among test videos."""
+    """Return the short hash by which a checkpoint identifies a training video, so that test videos can be checked."""
     return hashlib.blake2b(video_id.encode(errors="surrogateescape"), digest_size=6).hexdigest()
 
 
@@ -94,7 +96,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("stresnet")
     except FileNotFoundError:
-        raise CheckpointError(f"no model at {path}: give the .safetensors file that training wrote") from None
+        raise CheckpointError(f"{path} does not exist: give the .safetensors file that training wrote") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is not a model, or is truncated ({first_line(error)}): give the .safetensors file that training "
@@ -195,7 +197,7 @@ def first_line(error: Exception) -> str:
 
 
 def compare(expected: Weights, found: Weights) -> list[str]:
-    """Return what keeps `found` from filling `expected`: a line per weight missing, unexpected or of another shape."""
+    """Return a line for each weight in `found` that is missing, unexpected or of another shape than in `expected`."""
     problems = [f"{key} is missing" for key in expected if key not in found]
     problems += [f"{key} is not expected" for key in found if key not in expected]
     problems += [

@@ -1,4 +1,4 @@
-"""What the network is built from: convolutions over space and time, residual units, and links.
+"""The building blocks of the network: convolutions over space and time, residual units, and links.
 
 Legend: B clips, T time steps, C channels, H, W. Time is folded into the batch, (B·T,C,H,W).
 """

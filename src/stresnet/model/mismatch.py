@@ -1,4 +1,4 @@
-"""What weights reveal about their network, in the words of configs, so that a mismatch can be stated briefly."""
+"""Compare the networks that two state dicts belong to, and state the mismatch in terms of config fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNIT = re.compile(r"layer([1-4])\.(\d+)\.conv1\.weight")
 
 
 def mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """Return how the network that weights belong to differs from the expected one.
+    """Return a description of how the network that weights belong to differs from the expected one.
 
     Args:
         expected: the state dict to be filled.
@@ -35,7 +35,7 @@ def mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str
 
 
 def _properties(weights: Mapping[str, Tensor], stream: Stream) -> dict[str, str]:
-    """Return the config fields that the weights of a stream reveal; nothing if there are none."""
+    """Return the config fields that can be inferred from the weights of a stream; empty if it has no weights."""
     prefix = f"{stream}."
     weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
     first, last = weights.get("conv1.weight"), weights.get("fc.weight")

@@ -89,7 +89,7 @@ class STResNet(nn.Module):
     def _layer(
         self, layer: int, appearance: nn.ModuleList, motion: nn.ModuleList, a: Tensor, m: Tensor, steps: int
     ) -> tuple[Tensor, Tensor]:
-        """Return what conv2_x … conv5_x makes of both streams: first units, links, second units, the others."""
+        """Return both streams after one of conv2_x … conv5_x: first units, links, second units, remaining units."""
         xa, xm = appearance[0](a, steps), motion[0](m, steps)  # (1)
         a, m = F.relu(xa), F.relu(xm)
         into_a, into_m = self._link("appearance", layer, xa, m), self._link("motion", layer, xm, a)
@@ -115,7 +115,7 @@ class STResNet(nn.Module):
         if rgb is None or flow is None or len(self.config.streams) == 1:
             return
         if (rgb.shape[0], *rgb.shape[2:]) != (flow.shape[0], *flow.shape[2:]):
-            raise ValueError(f"`rgb` and `flow` disagree: {[tuple(rgb.shape), tuple(flow.shape)]}")
+            raise ValueError(f"`rgb` {tuple(rgb.shape)} and `flow` {tuple(flow.shape)} must agree in B, T, H and W")
 
     def _check_input(self, name: str, x: Tensor | None, channels: int) -> None:
         if x is None:
@@ -147,7 +147,7 @@ class StreamNet(nn.Module):
         self.fc = nn.Linear(channels, config.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (B,T′,K) of a stream that no link enters; `x` is (B,C,T,H,W)."""
+        """Return the logits (B,T′,K) of a single stream, without links; `x` is (B,C,T,H,W)."""
         steps = x.shape[2]
         x = self.stem(fold(x))
         for layer in LAYERS:

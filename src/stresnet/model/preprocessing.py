@@ -27,8 +27,8 @@ class Preprocessing(Description):
     )
     flow_std: Positive = Field(
         default=57.63,
-        description="Divides flow levels less 128. The default, the mean of the default `rgb_std`, gives conv1 filters "
-        "made from image filters inputs of the magnitude they were trained on, as 1 does in the released code.",
+        description="Divides flow levels minus 128. The default, the mean of the default `rgb_std`, gives conv1 "
+        "filters made from image filters inputs of the magnitude they were trained on, as 1 does in the released code.",
     )
     crop_px: Whole = Field(
         default=224,
@@ -36,7 +36,7 @@ class Preprocessing(Description):
         "crop_px … 2·crop_px (224 … 448 in the released code).",
     )
     mirror: Annotated[bool, Field(strict=True)] = Field(
-        default=True, description="Whether an action keeps its name when mirrored. If not, nothing is ever flipped."
+        default=True, description="Whether a mirrored video shows the same action. If not, clips are never mirrored."
     )
 
     @classmethod
@@ -46,7 +46,7 @@ class Preprocessing(Description):
         Args:
             layout: `torchvision` or `caffe`.
             crop_px: side of training crops.
-            mirror: whether an action keeps its name when mirrored.
+            mirror: whether a mirrored video shows the same action.
         """
         if layout == "caffe":
             return cls(rgb_std=(1.0, 1.0, 1.0), flow_std=1.0, crop_px=crop_px, mirror=mirror)

@@ -1,4 +1,4 @@
-"""A network in numbers and in words: parameters, FLOPs, and what it is called."""
+"""Profile a network: its name, description, number of parameters and FLOPs."""
 
 from __future__ import annotations
 
@@ -86,21 +86,16 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def count_flops(config: STResNetConfig, steps: int, side_px: int) -> int:
+def flops_of(net: STResNet, steps: int, side_px: int) -> int:
     """Return the FLOPs of one forward pass over one clip, counted from shapes alone.
 
     Two for every multiply-add of convolutions and classifiers; batch norm, ReLU, pools and sums are not counted.
 
     Args:
-        config: the network.
+        net: the network, on the meta device; unusable afterwards.
         steps: T.
         side_px: height and width of the clip.
     """
-    return flops_of(on_meta(config), steps, side_px)
-
-
-def flops_of(net: STResNet, steps: int, side_px: int) -> int:
-    """Return the same for a network on the meta device, which is unusable afterwards."""
     for module in list(net.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):  # not counted, yet half of the time
@@ -113,7 +108,7 @@ def flops_of(net: STResNet, steps: int, side_px: int) -> int:
 
 
 def on_meta(config: STResNetConfig) -> STResNet:
-    """Return a network on the meta device: shapes without numbers."""
+    """Return a network on the meta device, whose weights have shapes but no values."""
     with torch.device("meta"), _NoDraws():
         return STResNet(config).eval()
 

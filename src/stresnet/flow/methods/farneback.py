@@ -26,7 +26,7 @@ METHOD = FlowMethod(
     name="farneback",
     summary="polynomial expansion",
     presets={
-        # The values of OpenCV's own example, with a Gaussian window.
+        # The values of OpenCV's example, with a Gaussian window.
         "default": {
             "pyramid_scale": 0.5,
             "levels": 5,

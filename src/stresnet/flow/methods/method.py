@@ -1,4 +1,4 @@
-"""What a flow method is: its parameters, what it reads and how it is loaded."""
+"""The description of a flow method: its parameters, its input and how it is loaded."""
 
 from __future__ import annotations
 

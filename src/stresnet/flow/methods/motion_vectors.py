@@ -1,7 +1,7 @@
 """The motion vectors that a video was coded with, as flow: coarse, at almost the speed of decoding.
 
-An encoder looks for what is cheap to code, not for motion: on plain surfaces its vectors are arbitrary. A vector stands
-for 8 to 16 pixels. Blocks coded without reference (new content, key frames) have none.
+An encoder searches for the cheapest prediction, not for the true motion: on plain surfaces its vectors are arbitrary. A
+vector stands for 8 to 16 pixels. Blocks coded without reference (new content, key frames) have none.
 """
 
 from __future__ import annotations

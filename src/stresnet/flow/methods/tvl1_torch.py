@@ -98,7 +98,7 @@ def _each_in_a_thread(compute: Callable[[slice], None], parts: list[slice]) -> N
 class _OneThreadEach:
     """A context in which torch's operations use one thread each, for any number of threads that enter it.
 
-    When the last one leaves, the number of threads is as it was before the first entered.
+    The last one to leave restores the number of threads that the first one found.
     """
 
     def __init__(self) -> None:
@@ -133,7 +133,7 @@ def _flow_of_pairs(previous: Tensor, following: Tensor, params: TVL1Parameters, 
             flow = _resized(flow, list(first.shape[1:]), ratios) * (1 / params.scale_step)
         together = max(1, _TOGETHER_PX[previous.device.type] // first[0].numel())
         if params.epsilon > 0:
-            together = 1  # each pair stops on its own
+            together = 1  # each pair stops independently of the others
         parts = [slice(at, at + together) for at in range(0, len(flow), together)]
         flow = torch.cat([flow_of_scale(first[part], second[part], flow[part], params, step) for part in parts])
     return flow

@@ -21,7 +21,7 @@ def flow_to_rgb(flow: NDArray[np.float32], max_px: float) -> NDArray[np.uint8]:
 
     Args:
         flow: (2, H, W), pixels per frame.
-        max_px: speed shown fully saturated, above 0; higher speeds look the same.
+        max_px: speed shown fully saturated, above 0; higher speeds have the same colour.
 
     Raises:
         ValueError: the flow has another shape, or `max_px` is not above 0.

@@ -223,7 +223,7 @@ def _require_writable(target: Path, video: Path, format_: str) -> None:
     """Raise unless the output can be written, before the work starts.
 
     Raises:
-        FlowFileError: the folder does not exist or is read-only, or something that must stay has the output's name.
+        FlowFileError: the folder does not exist or is read-only, or the output would replace the video or a folder.
     """
     folder = target.absolute().parent
     if not folder.is_dir():
@@ -233,7 +233,7 @@ def _require_writable(target: Path, video: Path, format_: str) -> None:
     if not target.exists():
         return
     if os.path.samefile(target, video):
-        raise FlowFileError(f"{target}: is the video itself; choose another name")
+        raise FlowFileError(f"{target}: is the input video; choose another name")
     if format_ == "/" and not (target.is_dir() and not any(target.iterdir())):
         raise FlowFileError(f"{target}: expected a new or an empty folder; choose another name")
     if format_ != "/" and target.is_dir():

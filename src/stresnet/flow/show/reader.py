@@ -61,7 +61,7 @@ class FlowStep:
 
 
 class FlowReader:
-    """Iterates over the steps of a video segment, once, and holds what was found afterwards.
+    """Iterable over the steps of a video segment, which collects statistics; to be iterated once.
 
     Attributes:
         video: the video file.
@@ -72,7 +72,7 @@ class FlowReader:
         times_sec: times of the frames so far, seconds since the video's first frame.
         size: height and width of the flow, pixels.
         largest_sec: time of the step with the largest mean speed so far; NaN if no vector is known.
-        truncated: whether part of what was read could not be decoded.
+        truncated: whether part of the frames read could not be decoded.
 
     Raises:
         VideoError: the video cannot be opened; on iteration, the segment has fewer than two frames.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stresnet.flow.codec import clipped_share
 
 TOO_MUCH_CLIPPED = 0.05
-"""Share of clipped vectors above which a note is worth showing."""
+"""Share of clipped vectors above which the user is advised to change the bound or the size."""
 
 _BINS_PER_PX = 256
 _BINS = 1024 * _BINS_PER_PX  # higher speeds count as 1024 px per frame, about the width of a video
