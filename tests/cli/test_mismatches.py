@@ -131,7 +131,15 @@ def test_damaged_models(
         ("evaluate", cut, store.root): "is not a model, or is truncated",
         ("evaluate", copy, store.root): f"{copy / 'motion' / 'model.safetensors'} is not a model, or is truncated",
         ("train", store.root, new, "--recipe", recipe, "--init", f"motion={cut}", "--stage", "motion"): "is truncated",
-        ("train", store.root, new, "--recipe", recipe, "--init", f"motion={tmp_path / 'no'}"): "no weights at",
+        (
+            "train",
+            store.root,
+            new,
+            "--recipe",
+            recipe,
+            "--init",
+            f"motion={tmp_path / 'no'}",
+        ): "does not exist: give --init an existing file",
     }
     for arguments, expected in lines.items():
         code, out, err = command(*arguments)
@@ -147,7 +155,7 @@ def test_invalid_recipes(command: Command, store: Store, tmp_path: Path) -> None
     (tmp_path / "no.yaml").write_text("stages: [")
     (tmp_path / "field.yaml").write_text(yaml.safe_dump({**VALUES, "widht": 1}))
     cases: dict[tuple[object, ...], str] = {
-        ("--recipe", "huge"): "no recipe 'huge': give one of ",
+        ("--recipe", "huge"): "unknown recipe 'huge': give one of ",
         ("--recipe", tmp_path / "none.yaml"): "cannot be read: No such file or directory",
         ("--recipe", tmp_path / "no.yaml"): "is not valid YAML",
         ("--recipe", tmp_path / "field.yaml"): "field.yaml: widht: no such field; did you mean network.width?",

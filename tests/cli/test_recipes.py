@@ -58,7 +58,9 @@ def test_show_groups_stages_with_the_same_value(command: Command) -> None:
     assert "optimisation.batch_videos = 8  (required)" in lines
 
 
-@pytest.mark.parametrize(("name", "words"), [("huge", "no recipe 'huge': give one of"), ("no.yaml", "cannot be read")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("huge", "unknown recipe 'huge': give one of"), ("no.yaml", "cannot be read")]
+)
 def test_show_unknown_recipes(command: Command, name: str, words: str) -> None:
     code, out, err = command("recipes", "show", name)
     assert (code, out) == (1, "")

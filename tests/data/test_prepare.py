@@ -239,7 +239,7 @@ def test_a_video_that_crashes_its_worker(source: Path, jpegs: Path, tmp_path: Pa
     assert run.returncode == 0, errors
     store = Store.open(tmp_path / "store")
     reasons = {e.record.id: e.reason for e in store.entries if e.reason}
-    died = [record_id for record_id, reason in reasons.items() if "the process reading it died" in reason]
+    died = [record_id for record_id, reason in reasons.items() if "its worker process died twice" in reason]
     assert died == [name for name in GOOD if "2" in name]
     assert len(store.select()) == 6
     assert half_written(store.root) == []

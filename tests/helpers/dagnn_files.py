@@ -104,12 +104,12 @@ def resnet(depth: int, base: int, classes: int, *, channels: int = 3, seed: int 
     pool = {"method": "max", "poolSize": [3, 3], "opts": ["cuDNN"]}
     x = build.add("pool1", "Pooling", [x], "pool1", filter_block([0, 1, 0, 1], [2, 2], **pool))
     width = base
-    for stage in (2, 3, 4, 5):
-        inner, square = base * 2 ** (stage - 2), 1.0
-        for index, name in enumerate(unit_names(depth, stage)):
-            gain = 0.9 if index < 2 else 0.4  # the units that links and time enter must weigh
-            stride = 2 if index == 0 and stage > 2 else 1
-            x = build.unit(f"{stage}{name}", x, width, inner, stride=stride, square=square, gain=gain)
+    for layer in (2, 3, 4, 5):
+        inner, square = base * 2 ** (layer - 2), 1.0
+        for index, name in enumerate(unit_names(depth, layer)):
+            gain = 0.9 if index < 2 else 0.4  # units with links and temporal convolutions must matter
+            stride = 2 if index == 0 and layer > 2 else 1
+            x = build.unit(f"{layer}{name}", x, width, inner, stride=stride, square=square, gain=gain)
             width, square = 4 * inner, (1.0 if index == 0 else square) + gain**2
     pool = {"method": "avg", "poolSize": [7, 7], "opts": ["cuDNN"]}
     x = build.add("pool5", "Pooling", [x], "pool5", filter_block([0] * 4, [1, 1], **pool))

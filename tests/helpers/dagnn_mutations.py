@@ -30,11 +30,11 @@ class Mutation:
     """A change to a net.
 
     Attributes:
-        base: which net is changed.
-        change: does it, in place.
-        must_follow: there is no reason to refuse it: only numbers change, or nothing that is computed.
-        must_refuse: no network of ours computes it, and what the interpreter makes of it is beside the point.
-        shows: whether the logits change.
+        base: the net to change.
+        change: changes the net in place.
+        must_follow: the reader must accept it, because only numbers change, or nothing that affects the logits.
+        must_refuse: the reader must reject it, because no STResNet computes it.
+        shows: whether the logits change in the interpreter.
     """
 
     base: str
@@ -234,11 +234,11 @@ def one_softmax(net: Net) -> None:
 
 
 MUTATIONS: dict[str, Mutation] = {
-    # only numbers: there is no reason to refuse
+    # only numbers change: these must be accepted
     "two taps swapped": numbers(value(TIME, lambda w: w[:, [0, 2, 1]])),
     "time reversed": numbers(reverse_time),
     "injected taps reversed": numbers(reverse_time, MUL),
-    "no look at other frames": numbers(middle_tap_only),
+    "outer taps zero": numbers(middle_tap_only),
     "a 3×3 transposed": numbers(value(FILTER3, lambda w: w.transpose(1, 0, 2, 3))),
     "a 3×3 turned by 180°": numbers(value(FILTER3, lambda w: w[::-1, ::-1])),
     "in and out of a 3×3 transposed": numbers(value(FILTER3, lambda w: w.transpose(0, 1, 3, 2))),
@@ -252,18 +252,18 @@ MUTATIONS: dict[str, Mutation] = {
     "parameters shared": Mutation(STAR, share("res3b_branch2b_spatial", "res3b_branch2b_temporal")),
     "a link's factors": numbers(value("res3a_relu_spatial_scale_f", lambda f: -3 * f), SCALED),
     "a pool over time of stride 1": numbers(pools(stride=[1, 1])),
-    # nothing that is computed
+    # nothing that affects the logits changes
     "layers shuffled": nothing(shuffle),
     "injected layers shuffled": nothing(shuffle, MUL),
     "variables renamed": nothing(rename_variables),
     "an unused parameter": Mutation(STAR, lambda net: net.params.update(unused=np.ones((3, 2))), shows=False),
-    "epsilon, which the deviations hold already": nothing(block("bn3b_branch2b_spatial", epsilon=0.1)),
+    "epsilon, which the deviations include": nothing(block("bn3b_branch2b_spatial", epsilon=0.1)),
     "a link's inputs exchanged": nothing(reads(LINK, "res3a_spatial", "res3ax_temporal")),
     # batch norms
     "a negative deviation": Mutation(STAR, value(MOMENTS, lambda m: m * [1, -1])),
     "deviations below the root of epsilon": Mutation(STAR, value(MOMENTS, lambda m: m * [1e-3, 1e-3])),
     "a deviation of zero": Mutation(STAR, value(MOMENTS, lambda m: m * [1, 0]), must_refuse=True),
-    "a number that is none": Mutation(STAR, value(FILTER3, lambda w: w * np.nan), must_refuse=True),
+    "a NaN": Mutation(STAR, value(FILTER3, lambda w: w * np.nan), must_refuse=True),
     "a norm left out": Mutation(STAR, without("bn3b_branch2b_spatial")),
     # strides, pads, windows
     "the stride in one unit's 3×3": Mutation(
@@ -330,7 +330,7 @@ MUTATIONS: dict[str, Mutation] = {
             reads("res3b_branch2c_spatial", "res3b_branch2bxxx_spatial"),
         ),
     ),
-    "time injected in three stages": Mutation(MUL, without(INJECTED)),
+    "time injected in three layers": Mutation(MUL, without(INJECTED)),
     "time injected with a norm": Mutation(MUL, after(INJECTED, "BatchNorm", {}, [[1.3]] * 16, [[0.2]] * 16, MEANS)),
     "averages over time": Mutation(STAR, block("res5b_relu_pool_spatial", method="avg")),
     "averages over time in both streams": Mutation(STAR, pools(method="avg")),
@@ -341,6 +341,6 @@ MUTATIONS: dict[str, Mutation] = {
     "a pool over time twice": Mutation(STAR, after("res5b_relu_pool_spatial", "PoolTime", PAIRS)),
     # other networks
     "one softmax for both streams": Mutation(STAR, one_softmax, must_refuse=True),
-    "a layer of a type we do not know": Mutation(STAR, after("pool1_spatial", "LRN", {}), must_refuse=True),
+    "a layer of an unknown type": Mutation(STAR, after("pool1_spatial", "LRN", {}), must_refuse=True),
     "a parameter missing": Mutation(STAR, lambda net: net.params.__delitem__(FILTER3), must_refuse=True),
 }

@@ -1,8 +1,8 @@
 """An interpreter of MatConvNet DagNN files that is independent of the library.
 
 It runs whatever graph a file holds, layer by layer, with the arithmetic of the MATLAB classes (vlfeat/matconvnet and
-the fork feichtenhofer/matconvnet, which has ConvTime, PoolTime and Mul). Names play no part: a layer runs as soon as
-its input variables are there.
+the fork feichtenhofer/matconvnet, which has ConvTime, PoolTime and Mul). Names have no effect: a layer runs as soon as
+its input variables exist.
 
 Activations are (N,C,H,W) with N = B·T, the T frames of a clip adjacent; MATLAB's order is (H,W,C,N). Test mode.
 """
@@ -108,7 +108,7 @@ def run(
         keep: keep every variable, rather than drop those that were read.
 
     Raises:
-        ValueError: if a variable is written twice, or layers are left that can never run.
+        ValueError: if a variable is written twice, or some layers can never run.
     """
     waiting = [layer for layer in net.layers if layer.type not in NOT_RUN]
     if twice := [v for v, n in Counter(v for layer in waiting for v in layer.outputs).items() if n > 1]:

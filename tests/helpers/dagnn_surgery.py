@@ -1,7 +1,7 @@
 """The authors' changes to MatConvNet networks, step by step as in their scripts (feichtenhofer/st-resnet).
 
 cnn_ucf101_{spatial,temporal}.m make a stream of an ImageNet network, STResNet_stage1.m and STMulNet.m fuse two of
-them, STResNet_stage2.m adds the pooling over time. Oddities of names and of order are the scripts' own.
+them, STResNet_stage2.m adds the pooling over time. Oddities of names and order are those of the scripts.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def fuse(
         op: what a link does.
         into: the stream that links enter.
         both: whether links enter the other as well.
-        scale: about what factors a Scale layer puts on each link, or None.
-        before_relu: what the scripts do, perhaps unmeant, where links enter the temporal stream: the link stands in
-            front of the ReLU, so that the shortcut sees it too. Otherwise as for the spatial stream.
+        scale: mean factor of the Scale layer on each link, or None for no such layer.
+        before_relu: whether links into the temporal stream precede the ReLU, as in the scripts, perhaps by mistake, so
+            that the shortcut reads them too.
     """
     a, b = suffixed(a, "spatial"), suffixed(b, "temporal")
     net = Net(a.layers + b.layers, a.params | b.params, b.meta)
@@ -74,8 +74,8 @@ def fuse(
     net.meta["normalization"]["averageImage"] = np.concatenate(average, 2).astype(np.float32)
     other: Side = "temporal" if into == "spatial" else "spatial"
     for end, start in [(into, other), (other, into)][: 2 if both else 1]:
-        for stage in (2, 3, 4, 5):
-            link(net, f"res{stage}a", end, start, op, scale, before_relu and end == "temporal")
+        for number in (2, 3, 4, 5):
+            link(net, f"res{number}a", end, start, op, scale, before_relu and end == "temporal")
     next(layer for layer in net.layers if "temporal" in layer.name).inputs = ["input_flow"]
     rename_var(net, "input_spatial", "input")
     return net

@@ -23,12 +23,12 @@ def f(x: Tensor) -> Tensor:
     return x.clamp(min=0)
 
 
-def added(own: Tensor, other: Tensor, stage: int) -> tuple[Tensor, Tensor]:
-    return own + f(other), f(own)
+def added(x: Tensor, other: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    return x + f(other), f(x)
 
 
-def multiplied(own: Tensor, other: Tensor, stage: int) -> tuple[Tensor, Tensor]:
-    return own * f(other), f(own)
+def multiplied(x: Tensor, other: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    return x * f(other), f(x)
 
 
 def norm(s: State, name: str, x: Tensor) -> Tensor:
@@ -83,25 +83,25 @@ def forward(
     Args:
         s: weights by name.
         clips: inputs by stream.
-        units: of each stage, in the deeper stream.
-        mixes: what links make of two sums, by the stream they enter.
-        linked_units: where they do.
+        units: number of units of each layer, in the deeper stream.
+        mixes: the links, by the stream they enter.
+        linked_units: indices of the units that links enter.
         caffe: whether the strides are in the first 1×1.
     """
     x = {stream: stem(s, stream, clip.transpose(0, 1), caffe) for stream, clip in clips.items()}
     sums: dict[str, Tensor] = {}
-    for stage, count in enumerate(units):
+    for layer, count in enumerate(units):
         for index in range(count):
             reads = {stream: (x[stream], x[stream]) for stream in x}
             for stream, mix in mixes.items():
                 other = "motion" if stream == "appearance" else "appearance"
                 if index in linked_units and sums:
-                    reads[stream] = mix(sums[stream], sums[other], stage)
-            stride = 2 if stage > 0 and index == 0 else 1
+                    reads[stream] = mix(sums[stream], sums[other], layer)
+            stride = 2 if layer > 0 and index == 0 else 1
             for stream, (branch, shortcut) in reads.items():
-                if f"{stream}.layer{stage + 1}.{index}.conv1.weight" not in s:
+                if f"{stream}.layer{layer + 1}.{index}.conv1.weight" not in s:
                     continue  # the other stream is deeper
-                sums[stream] = unit(s, f"{stream}.layer{stage + 1}.{index}", branch, shortcut, stride, caffe)
+                sums[stream] = unit(s, f"{stream}.layer{layer + 1}.{index}", branch, shortcut, stride, caffe)
             x = {stream: f(sums[stream]) for stream in x}
     return {stream: y.mean((2, 3)) @ s[f"{stream}.fc.weight"].T + s[f"{stream}.fc.bias"] for stream, y in x.items()}
 

@@ -1,4 +1,4 @@
-"""The numbers that no change of structure may move: logits, losses, stored pictures, converted weights.
+"""Reference numbers that refactoring must not change: logits, losses, stored pictures, converted weights.
 
 They are recorded in `golden.json` together with the machine that computed them. On that kind of machine they must come
 out bit for bit; elsewhere, where other vector instructions sum in another order, to a tolerance.
@@ -54,7 +54,7 @@ RELEASED = {
 
 
 def machine() -> dict[str, str]:
-    """What the last bits depend on."""
+    """Return the hardware and libraries on which the last bits depend."""
     cpu = next((line for line in _cpuinfo() if line.startswith("flags")), "")
     return {
         "processor": platform.machine(),
@@ -74,7 +74,7 @@ def _cpuinfo() -> list[str]:
 
 
 def logits() -> dict[str, list[float]]:
-    """The logits of each kind of network on one clip, both streams one after the other."""
+    """Return the logits of each kind of network on one batch, appearance before motion."""
     found = {}
     for name, fields in NETWORKS.items():
         torch.manual_seed(0)
@@ -135,7 +135,7 @@ def _optimisation(o: Optimisation) -> dict[str, Any]:
 
 
 def pictures(store: Store) -> dict[str, dict[str, Any]]:
-    """A digest and the mean level of the frames and flow of each prepared video."""
+    """Return a digest and the mean level of the frames and flow of each prepared video."""
     found = {}
     for entry in store.select():
         video = store.video(entry.record.id)
@@ -150,7 +150,7 @@ def pictures(store: Store) -> dict[str, dict[str, Any]]:
 
 
 def conversions(folder: Path) -> dict[str, str]:
-    """A digest of the weights that each file in the released format becomes; no arithmetic but σ² − ε is in it."""
+    """Return a digest of the weights converted from each file in the released format; the only arithmetic is σ² − ε."""
     return {
         name: _digest_state(read_matconvnet(files.write(folder / f"{name[:6]}.mat", make())).weights)
         for name, make in RELEASED.items()
@@ -162,7 +162,7 @@ def _streams() -> tuple[Any, Any]:
 
 
 def _image_weights(path: Path) -> Path:
-    """A narrow ResNet-50 "trained on images", with torchvision's names."""
+    """Write random weights of a narrow ResNet-50 under torchvision's names."""
     torch.manual_seed(2)
     single = STResNetConfig(num_classes=4, width=0.0625, streams=("appearance",), link=None, temporal=None)
     state = STResNet(single).state_dict()
@@ -208,7 +208,7 @@ def load() -> dict[str, Any]:
 
 
 def demo(folder: Path) -> dict[str, float]:
-    """The demo's table: top-1 accuracy of each row, in single precision. Takes minutes."""
+    """Return the demo's table: top-1 accuracy of each row, in single precision. Takes minutes."""
     with Bar() as bar:
         evaluation = run_demo(folder, bar, ["precision=32-true"])
     return {row.table.name: top_k_accuracy(row.table, 1).value for row in evaluation.rows}

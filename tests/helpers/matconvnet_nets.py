@@ -33,7 +33,7 @@ CONFIGS: dict[str, STResNetConfig] = {
     ),
     "scaled both ways": STResNetConfig(**TINY, link_direction="both", link_scale=0.3),
     "scaled product": STResNetConfig(**TINY, link="multiply", link_scale=0.1, link_direction="appearance_to_motion"),
-    "some stages": STResNetConfig(**TINY, temporal_layers=(2, 5), motion_temporal_layers=(3,)),
+    "some layers": STResNetConfig(**TINY, temporal_layers=(2, 5), motion_temporal_layers=(3,)),
     "one stream over time": STResNetConfig(**TINY, motion_temporal_layers=()),
     "two streams": STResNetConfig(**TINY, link=None, temporal=None, flow_stack=5, dropout=0.3, motion_dropout=0.0),
     "torchvision": STResNetConfig(**{**TINY, "layout": "torchvision"}),
@@ -105,7 +105,7 @@ def _structs(records: Sequence[dict[str, Any]]) -> NDArray[Any]:
 
 
 def _matlab(value: Any) -> Any:
-    """Return a value as SciPy must be given it to write a struct, a cell, a string or numbers."""
+    """Convert a value to the form in which SciPy writes a struct, a cell, a string or numbers."""
     if isinstance(value, dict):
         return {key: _matlab(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)) and (not value or isinstance(value[0], str)):
@@ -139,10 +139,10 @@ def change(net: DagNN, name: str, **fields: Any) -> None:
 
 
 def insert(net: DagNN, layer: Layer, *, between: str = "") -> None:
-    """Add a layer; one `between` is read by all that read that variable before."""
+    """Add a layer; with `between`, the readers of that variable read the new layer instead."""
     if between:
         net.layers[:] = [
-            replace(one, inputs=tuple(layer.outputs[0] if name == between else name for name in one.inputs))
-            for one in net.layers
+            replace(old, inputs=tuple(layer.outputs[0] if name == between else name for name in old.inputs))
+            for old in net.layers
         ]
     net.layers.append(layer)

@@ -30,10 +30,10 @@ def resnet_shapes(
     if conv1_bias:
         shapes["conv1.bias"] = (base,)
     before = base
-    for stage, count in enumerate(units):
-        inner = base << stage
+    for layer, count in enumerate(units):
+        inner = base << layer
         for unit in range(count):
-            name = f"layer{stage + 1}.{unit}"
+            name = f"layer{layer + 1}.{unit}"
             end = (taps, 1) if unit == 1 else (1, 1)
             shapes[f"{name}.conv1.weight"] = (inner, before, *end)
             shapes[f"{name}.conv2.weight"] = (inner, inner, 3, 3)

@@ -1,4 +1,4 @@
-"""What several tests of training share."""
+"""Helpers for tests of training."""
 
 from __future__ import annotations
 
@@ -62,5 +62,5 @@ def with_validation(store: Store) -> Store:
 
 
 def forbid_training(activity: str, done: int, total: int, detail: str = "") -> None:
-    """A `Progress` for trainings that must not begin."""
+    """Fail the test: a `Progress` for runs that must not start training."""
     raise AssertionError(f"{activity}: {done}/{total}")

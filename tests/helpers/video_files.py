@@ -1,4 +1,4 @@
-"""Video files encoded with PyAV directly, so that reading does not depend on our own writer."""
+"""Video files encoded with PyAV directly, so that reading does not depend on `write_video`."""
 
 from __future__ import annotations
 

@@ -47,14 +47,14 @@ def test_unlinked_network_is_two_networks() -> None:
 WRONG: dict[str, tuple[dict[str, Mix], tuple[int, ...]]] = {
     "no link": ({}, (1,)),
     "branch reads the appearance sum after its ReLU": (
-        {"appearance": lambda a, m, stage: (f(a) + f(m), f(a))},
+        {"appearance": lambda a, m, layer: (f(a) + f(m), f(a))},
         (1,),
     ),
-    "motion sum not rectified": ({"appearance": lambda a, m, stage: (a + m, f(a))}, (1,)),
-    "a ReLU on the sum of both": ({"appearance": lambda a, m, stage: (f(a + f(m)), f(a))}, (1,)),
-    "shortcut linked too": ({"appearance": lambda a, m, stage: (a + f(m), f(a) + f(m))}, (1,)),
-    "shortcut linked instead": ({"appearance": lambda a, m, stage: (f(a), f(a) + f(m))}, (1,)),
-    "shortcut not rectified": ({"appearance": lambda a, m, stage: (a + f(m), a)}, (1,)),
+    "motion sum not rectified": ({"appearance": lambda a, m, layer: (a + m, f(a))}, (1,)),
+    "a ReLU on the sum of both": ({"appearance": lambda a, m, layer: (f(a + f(m)), f(a))}, (1,)),
+    "shortcut linked too": ({"appearance": lambda a, m, layer: (a + f(m), f(a) + f(m))}, (1,)),
+    "shortcut linked instead": ({"appearance": lambda a, m, layer: (f(a), f(a) + f(m))}, (1,)),
+    "shortcut not rectified": ({"appearance": lambda a, m, layer: (a + f(m), a)}, (1,)),
     "product for sum": ({"appearance": multiplied}, (1,)),
     "in the first unit": ({"appearance": added}, (0,)),
     "in every unit but the first": ({"appearance": added}, (1, 2, 3, 4, 5)),
@@ -90,15 +90,15 @@ def test_learned_scale_acts_on_the_incoming_stream_by_channel(link: str) -> None
     fresh = STResNet(config(link=link, link_scale=0.1))
     scales = {k: v for k, v in fresh.state_dict().items() if k.startswith("links.")}
     assert {k: v.shape[0] for k, v in scales.items()} == {
-        f"links.appearance.{stage}.scale": 16 * 2**stage for stage in range(4)
+        f"links.appearance.{layer}.scale": 16 * 2**layer for layer in range(4)
     }
     assert all((v == 0.1).all() for v in scales.values())
     net = randomized(fresh)
     scale = [net.state_dict()[name] for name in scales]
 
-    def scaled(own: Tensor, other: Tensor, stage: int) -> tuple[Tensor, Tensor]:
-        entering = f(other) * scale[stage].reshape(-1, 1, 1)
-        return (own + entering if link == "add" else own * entering), f(own)
+    def scaled(x: Tensor, other: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        entering = f(other) * scale[layer].reshape(-1, 1, 1)
+        return (x + entering if link == "add" else x * entering), f(x)
 
     assert max(largest_difference(net, {"appearance": scaled}).values()) < 1e-9
     assert largest_difference(net, {"appearance": added})["appearance"] > 1e-3
@@ -109,8 +109,8 @@ def test_learned_scale_acts_on_the_incoming_stream_by_channel(link: str) -> None
 
 def silence(net: STResNet) -> None:
     """Make every motion sum that a link reads negative, so that its ReLU passes nothing."""
-    for stage in map(net.motion.layer, LAYERS):
-        for norm in (stage[0].bn3, stage[0].downsample[1]):
+    for layer in map(net.motion.layer, LAYERS):
+        for norm in (layer[0].bn3, layer[0].downsample[1]):
             norm.weight.data.zero_()
             norm.bias.data.fill_(-1)
 
@@ -118,7 +118,7 @@ def silence(net: STResNet) -> None:
 def test_silent_motion_leaves_the_appearance_sum_alone() -> None:
     net = randomized(STResNet(config()))
     silence(net)
-    alone: dict[str, Mix] = {"appearance": lambda a, m, stage: (a, f(a))}
+    alone: dict[str, Mix] = {"appearance": lambda a, m, layer: (a, f(a))}
     assert largest_difference(net, alone)["appearance"] < 1e-9
     rgb, flow = clips_of()
     with torch.no_grad():
@@ -128,8 +128,8 @@ def test_silent_motion_leaves_the_appearance_sum_alone() -> None:
 def test_silent_motion_and_positive_sums_are_independent_streams() -> None:
     linked = randomized(STResNet(config()))
     silence(linked)
-    for stage in map(linked.appearance.layer, LAYERS):
-        for norm in (stage[0].bn3, stage[0].downsample[1]):
+    for layer in map(linked.appearance.layer, LAYERS):
+        for norm in (layer[0].bn3, layer[0].downsample[1]):
             norm.running_var.fill_(1e6)
             norm.bias.data.fill_(5)  # every sum that a linked branch reads is above 0, where f(x) = x
     apart = STResNet(config(link=None)).double().eval()
@@ -213,10 +213,10 @@ def test_the_formula_detects_a_wrong_injection() -> None:
 
 def test_only_second_units_have_injected_convolutions() -> None:
     names = {k.rsplit(".", 2)[0] for k in mulnet().state_dict() if ".temporal." in k}
-    assert names == {f"{stream}.layer{stage}.1" for stream in STREAMS for stage in (1, 2, 3, 4)}
+    assert names == {f"{stream}.layer{layer}.1" for stream in STREAMS for layer in (1, 2, 3, 4)}
     assert not [k for k, v in mulnet().state_dict().items() if v.shape[2:] == (3, 1) and ".temporal." not in k]
     some = {k.rsplit(".", 2)[0] for k in mulnet(motion_temporal_layers=(2, 5)).state_dict() if ".temporal." in k}
-    assert some == {*(f"appearance.layer{stage}.1" for stage in (1, 2, 3, 4)), "motion.layer1.1", "motion.layer4.1"}
+    assert some == {*(f"appearance.layer{layer}.1" for layer in (1, 2, 3, 4)), "motion.layer1.1", "motion.layer4.1"}
 
 
 @pytest.mark.parametrize(
@@ -240,8 +240,8 @@ def test_identity_injection_changes_nothing_until_trained() -> None:
     transfer_weights(net, [plain.state_dict()])
     clips = clips_of()
     with torch.no_grad():
-        for own, theirs in zip(net(*clips), plain(*clips), strict=True):
-            assert torch.equal(own, theirs)
+        for injected, without in zip(net(*clips), plain(*clips), strict=True):
+            assert torch.equal(injected, without)
 
 
 # Reach and gradients
@@ -252,8 +252,8 @@ def test_identity_injection_changes_nothing_until_trained() -> None:
 def test_temporal_reach(temporal: str | None, stream: int) -> None:
     net = randomized(STResNet(config(temporal=temporal)))
     kept: list[Tensor] = []
-    for stage in map(net.appearance.layer, LAYERS):
-        stage[-1].register_forward_hook(lambda module, inputs, output: kept.append(output))
+    for layer in map(net.appearance.layer, LAYERS):
+        layer[-1].register_forward_hook(lambda module, inputs, output: kept.append(output))
     steps, middle = 25, 12
     inputs = clips_of(steps=steps)
     changed = [x.clone() for x in inputs]
@@ -279,11 +279,11 @@ def gradients(net: STResNet, stream: str) -> set[str]:
 def test_gradients_reach_both_streams_through_the_links() -> None:
     net = randomized(STResNet(config()))
     appearance = gradients(net, "appearance")
-    own = {name for name, _ in net.named_parameters() if name.startswith("appearance.")}
+    appearance_weights = {name for name, _ in net.named_parameters() if name.startswith("appearance.")}
     motion = {name for name, _ in net.named_parameters() if name.startswith("motion.")}
     # all of motion except what follows the last link: the later units of conv5_x and the classifier
     after = {n for n in motion if n.startswith(("motion.layer4.1.", "motion.layer4.2.", "motion.fc."))}
-    assert appearance == own | (motion - after)
+    assert appearance == appearance_weights | (motion - after)
     assert gradients(net, "motion") == motion
 
 

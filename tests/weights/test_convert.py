@@ -146,9 +146,11 @@ def test_image_networks_become_a_start_that_trains(tmp_path: Path, store: Store,
         4,
     )
     assert config.layout == ("caffe" if ending == "mat" else "torchvision")
-    own = start.model.state_dict()
-    assert torch.allclose(own["motion.conv1.weight"][:, 7], own["appearance.conv1.weight"].mean(1), atol=1e-6)
-    assert own["appearance.fc.weight"].std().item() == pytest.approx(0.01, rel=0.3)
+    start_weights = start.model.state_dict()
+    assert torch.allclose(
+        start_weights["motion.conv1.weight"][:, 7], start_weights["appearance.conv1.weight"].mean(1), atol=1e-6
+    )
+    assert start_weights["appearance.fc.weight"].std().item() == pytest.approx(0.01, rel=0.3)
     assert any("mean over R, G, B" in line for line in report.lines)
     assert any("ignored: fc" in line for line in report.lines)
 
@@ -197,7 +199,7 @@ def test_start_needs_classes(tmp_path: Path, classes: str) -> None:
 
 def test_unconvertible_files(tmp_path: Path, released: Path) -> None:
     out = tmp_path / "o.safetensors"
-    assert "no weights at" in convert_error(tmp_path / "none.mat", out)
+    assert "expected a .mat, .pth or .safetensors file, found nothing" in convert_error(tmp_path / "none.mat", out)
     assert "must end in .safetensors" in convert_error(released, tmp_path / "o.onnx")
     basic = {"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.conv1.weight": torch.zeros(64, 64, 3, 3)}
     torch.save(basic, tmp_path / "resnet18.pth")

@@ -550,10 +550,10 @@ def test_class_names_cannot_break_the_card() -> None:
 
 
 def test_card_has_the_scores_of_an_evaluation(run: Run, store: Store, tmp_path: Path) -> None:
-    own = tmp_path / "run"
-    shutil.copytree(run.folder, own)
-    evaluate(own, store, tmp_path / "report", examples=1)
-    recognizer = Recognizer(own / "model.safetensors")
+    copy = tmp_path / "run"
+    shutil.copytree(run.folder, copy)
+    evaluate(copy, store, tmp_path / "report", examples=1)
+    recognizer = Recognizer(copy / "model.safetensors")
     (score,) = recognizer.checkpoint.scores
     assert score["store"] == "Vidéos à moi [1]"
     card = model_card(recognizer.checkpoint)

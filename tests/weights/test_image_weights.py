@@ -112,7 +112,7 @@ def test_pickled_code_does_not_run(tmp_path: Path) -> None:
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     net = network()
-    assert "no weights at" in error_of(load_image_weights, net, tmp_path / "none.pth")
+    assert "none.pth does not exist" in error_of(load_image_weights, net, tmp_path / "none.pth")
     for ending in ("pth", "safetensors"):
         noise = tmp_path / f"noise.{ending}"
         noise.write_bytes(b"no weights at all" * 100)

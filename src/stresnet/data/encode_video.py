@@ -1,4 +1,4 @@
-"""Video files to prepared videos, frame by frame; a few frames are held, however long the video is.
+"""Encode video files as prepared videos, frame by frame; memory holds a few frames, however long the video is.
 
 Training, evaluation and prediction all read what :func:`encode_video` writes, so a number never depends on whether a
 video was prepared in advance.
@@ -79,7 +79,7 @@ def encode_video(
 def temporary_video(
     record_id: str, path: str | os.PathLike[str], spec: StoreSpec, progress: Progress | None = None
 ) -> PreparedVideo:
-    """Return a video as a prepared video in a temporary file that disappears with it; arguments as `encode_video`.
+    """Prepare a video in a temporary file, which is deleted with the returned object; arguments as `encode_video`.
 
     Raises:
         VideoError: as `encode_video`.
@@ -90,7 +90,7 @@ def temporary_video(
 
 @contextmanager
 def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Raise an OSError as a VideoError; otherwise it would be mistaken for a failure to write."""
+    """Raise a VideoError for an OSError, which would be mistaken for a failure to write."""
     try:
         yield
     except OSError as error:

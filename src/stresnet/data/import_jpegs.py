@@ -1,4 +1,4 @@
-"""Importing frames and flow that were extracted elsewhere: the bytes of the JPEG files are stored unchanged."""
+"""Import frames and flow that were extracted elsewhere; the bytes of the JPEG files are stored unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import simplejpeg
 
-from stresnet.data.jpeg_folders import find_pictures, name_of
+from stresnet.data.jpeg_folders import Pictures, find_pictures, name_of
 from stresnet.data.prepared_video import MIN_FRAMES, PreparedVideoMetadata, StoreSpec
 from stresnet.data.prepared_video_writer import PreparedVideoWriter
 from stresnet.errors import VideoError
@@ -60,15 +60,8 @@ def import_jpegs(
     if count < MIN_FRAMES:
         raise VideoError(f"{folder}: {count} frames found; at least {MIN_FRAMES} needed")
     source_bytes, source_mtime_ns = pictures.stamp()
-    reader = _JpegReader(folder, spec.flow.short_side)
     writer = PreparedVideoWriter(sink, spec, imported=True)
-    for index, path in enumerate(pictures.frames):
-        row: list[bytes | None] = [reader.read(path, gray=False)]
-        if spec.flow_stored:
-            step = [paths[index] for paths in (pictures.u, pictures.v)] if index < count - 1 else []
-            row += [reader.read(field, gray=True) for field in step] or [None, None]
-        writer.append(index / FALLBACK_FPS, *row)
-    height, width = reader.size
+    height, width = _write_rows(writer, pictures, spec)
     return writer.finish(
         PreparedVideoMetadata(
             id=record_id,
@@ -85,6 +78,18 @@ def import_jpegs(
             imported=True,
         )
     )
+
+
+def _write_rows(writer: PreparedVideoWriter, pictures: Pictures, spec: StoreSpec) -> tuple[int, int]:
+    """Write all rows and return the (height, width) of the pictures."""
+    reader = _JpegReader(pictures.folder, spec.flow.short_side)
+    for index, path in enumerate(pictures.frames):
+        row: list[bytes | None] = [reader.read(path, gray=False)]
+        if spec.flow_stored:
+            step = [paths[index] for paths in (pictures.u, pictures.v)] if index < len(pictures.frames) - 1 else []
+            row += [reader.read(field, gray=True) for field in step] or [None, None]
+        writer.append(index / FALLBACK_FPS, *row)
+    return reader.size
 
 
 class _JpegReader:

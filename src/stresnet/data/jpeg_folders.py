@@ -1,4 +1,4 @@
-"""Folders of frames and flow that were extracted elsewhere, and where each video's files are in them.
+"""Find the files of each video in folders of frames and flow that were extracted elsewhere.
 
     ROOT/jpegs_256/VIDEO/frame000001.jpg, ROOT/u/VIDEO/frame000001.jpg, ROOT/v/VIDEO/frame000001.jpg
     ROOT/rgb/VIDEO/img_00001.jpg, ROOT/flow/VIDEO/flow_x_00001.jpg, ROOT/flow/VIDEO/flow_y_00001.jpg
@@ -85,9 +85,9 @@ def find_pictures(folder: str | os.PathLike[str], *, flow: bool) -> Pictures:
     at_u, at_v = _flow_folders(here)
     plain_names = () if at_u == at_v else _FRAME_NAMES
     u, v = _Series(here, at_u, _U_NAMES + plain_names), _Series(here, at_v, _V_NAMES + plain_names)
-    for one, other in ((u, v), (v, u)):
-        for number in sorted(one.names.keys() - other.names.keys())[:1]:
-            raise VideoError(f"{folder}: {one.name(number)} exists, {other.name(number)} is missing")
+    for present, absent in ((u, v), (v, u)):
+        for number in sorted(present.names.keys() - absent.names.keys())[:1]:
+            raise VideoError(f"{folder}: {present.name(number)} exists, {absent.name(number)} is missing")
     if u.first != frames.first:
         raise VideoError(f"{folder}: expected flow numbered from {frames.first}, like the frames, found {u.first}")
     fields, steps = u.paths(), len(pictures.frames) - 1

@@ -1,4 +1,4 @@
-"""Preparing a store from a catalog of videos: in parallel, and resumable.
+"""Prepare a store from a catalog of videos, in parallel and resumably.
 
 Each prepared video is written atomically, and the index last. After an interruption, the same call resumes: a prepared
 video is kept if it was made from the same file (size and modification time) in the same way. No module imported here
@@ -285,7 +285,7 @@ def _prepare_one(root: Path, record: VideoRecord, spec: StoreSpec, from_jpegs: b
 def _crashed_entry(record: VideoRecord) -> StoreEntry:
     return StoreEntry(
         record,
-        reason="the process reading it died, twice: the file crashes the decoder or needs more memory than there is",
+        reason="its worker process died twice: the file crashes the decoder, or needs more memory than is available",
     )
 
 

@@ -1,4 +1,4 @@
-"""Writing prepared videos row by row; one record batch of JPEGs is held, however long the video is."""
+"""Write prepared videos row by row; memory holds one record batch of JPEGs, however long the video is."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class PreparedVideoWriter:
 
 
 def write_prepared_video(path: Path, encode: Encode) -> PreparedVideoMetadata:
-    """Write a prepared video to ``path``; a failure leaves ``path`` as it was.
+    """Write a prepared video to ``path``; a failure leaves ``path`` unchanged.
 
     Args:
         path: the file; missing parent folders are created.
@@ -115,7 +115,7 @@ def write_prepared_video(path: Path, encode: Encode) -> PreparedVideoMetadata:
 
 
 def write_temporary(encode: Encode) -> PreparedVideo:
-    """Return a prepared video in a temporary file that disappears with it.
+    """Encode a prepared video into a temporary file, which is deleted with the returned object.
 
     On POSIX the file has no name, so it does not outlive the process, however that ends.
 

@@ -115,18 +115,19 @@ def corner_crop(height: int, width: int, crop_px: int, mirror: bool, rng: np.ran
     """
     sizes = [round(crop_px * size / 224) for size in (256, 224, 192, 168)]
     h, w = (min(int(rng.choice(sizes)), side) for side in (height, width))
-    free_h, free_w = height - h, width - w
-    place = int(rng.integers(5))
-    top, left = [(0, 0), (0, free_w), (free_h, 0), (free_h, free_w), (free_h // 2, free_w // 2)][place]
+    top, left = _corners_and_center(height - h, width - w)[int(rng.integers(5))]
     return Crop(top, left, h, w, mirror and bool(rng.integers(2)))
 
 
 def corner_and_center_crops(height: int, width: int, crop_px: int) -> Sequence[Crop]:
     """Return the five test crops of crop_px² px: four corners and the centre. Ten-crop testing adds their mirrors."""
     h, w = min(crop_px, height), min(crop_px, width)
-    free_h, free_w = height - h, width - w
-    places = [(0, 0), (0, free_w), (free_h, 0), (free_h, free_w), (free_h // 2, free_w // 2)]
-    return [Crop(top, left, h, w) for top, left in places]
+    return [Crop(top, left, h, w) for top, left in _corners_and_center(height - h, width - w)]
+
+
+def _corners_and_center(free_h: int, free_w: int) -> list[tuple[int, int]]:
+    """Return the (top, left) of a crop at the four corners and the centre, given the free range in px."""
+    return [(0, 0), (0, free_w), (free_h, 0), (free_h, free_w), (free_h // 2, free_w // 2)]
 
 
 def whole_frame(height: int, width: int, crop_px: int) -> Crop:

@@ -1,6 +1,6 @@
 """Prepared stores: the videos of a source with their frames and flow, and an index of them.
 
-STORE/store.json          what all videos share: how they were prepared, the source's name and its class names
+STORE/store.json          how all videos were prepared, the name of the source and its class names
 STORE/index.parquet       one row per video of the source, with the reason if it is not usable; written last
 STORE/videos/<id>.arrow   the prepared videos, see :mod:`stresnet.data.prepared_video`
 """
@@ -118,7 +118,7 @@ class Store:
         """
         entry = self._by_id.get(record_id)
         if entry is None:
-            raise StoreError(f"{self.root}: has no video {record_id}")
+            raise StoreError(f"{self.root}: has no video {record_id}; choose one of its index")
         if entry.reason:
             raise StoreError(f"{self.root}: {record_id} could not be prepared ({entry.reason})")
         return PreparedVideo.open(video_path(self.root, record_id))

@@ -184,7 +184,7 @@ def video_seed(seed: int, label: int, number: int) -> int:
 
 
 def _claim(folder: Path, spec: SyntheticSpec, seed: int) -> None:
-    """Mark a folder as having this data set, or raise if it has another or something else."""
+    """Mark a folder as having this data set; raise if it has another data set or other files."""
     wanted = json.dumps({"seed": seed, **asdict(spec)}, indent=1, sort_keys=True)
     mark, partial = folder / "synthetic.json", folder / "synthetic.json.part"
     try:
@@ -202,7 +202,7 @@ def _claim(folder: Path, spec: SyntheticSpec, seed: int) -> None:
 
 
 def _tints(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """Return what is added to gray in the red and the blue window, (3,) each; it does not change the gray value."""
+    """Return the tints added to gray in the red and the blue window, (3,) each; they do not change the gray value."""
     strength = rng.uniform(0.8, 1.0, size=2)
     tints = []
     for channel, excess in ((0, 98.0 * strength[0]), (2, 102.0 * strength[1])):

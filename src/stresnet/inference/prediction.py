@@ -48,7 +48,7 @@ class Prediction:
         probability: its softmax probability from the fused logits, 0 to 1; not calibrated.
         top: the most likely classes with their probabilities, best first.
         scores: the logits, in the order of the classes.
-        frames: number of decoded frames, all of which were used.
+        frames: number of decoded frames.
         truncated: whether some frames could not be decoded, because the file is cut short or damaged.
     """
 

@@ -1,4 +1,4 @@
-"""Change what most users want to change in a recipe: the length of training, its rates and its batch size."""
+"""Adjust the most common settings of a recipe: the length of training, its learning rates and its batch size."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def adjust(
     """
     chosen = recipe.stages if stage is None else (recipe.stage(stage),)
     changed = {}
-    for one in chosen:
-        optimisation = one.optimisation
+    for old in chosen:
+        optimisation = old.optimisation
         if epochs is not None:
-            optimisation = optimisation.replace(schedule=_of_length(optimisation.schedule, epochs, one.name))
+            optimisation = optimisation.replace(schedule=_of_length(optimisation.schedule, epochs, old.name))
         if lr is not None:
             optimisation = optimisation.replace(schedule=_starting_at(optimisation.schedule, lr))
         if batch_videos is not None:
             optimisation = _with_batch(optimisation, batch_videos)
-        changed[one.name] = one.replace(optimisation=optimisation)
-    return recipe.replace(stages=tuple(changed.get(one.name, one) for one in recipe.stages))
+        changed[old.name] = old.replace(optimisation=optimisation)
+    return recipe.replace(stages=tuple(changed.get(old.name, old) for old in recipe.stages))
 
 
 def _of_length(schedule: tuple[Phase, ...], epochs: float, stage: str) -> tuple[Phase, ...]:

@@ -1,4 +1,4 @@
-"""Recipes from YAML: packaged ones and files, changes to their fields, and errors that name the field."""
+"""Load recipes from packaged or other YAML files, apply changes to their fields, and name the field in errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def load_recipe(name_or_file: str | Path, changes: Sequence[str] = ()) -> Recipe
 
 
 def parse_recipe(values: Any, source: str) -> Recipe:
-    """Return the recipe in plain values, such as a checkpoint or the folder of a run holds.
+    """Return the recipe in plain values, such as those in a checkpoint or in the folder of a run.
 
     Args:
         values: a mapping of the recipe's fields.
@@ -82,7 +82,7 @@ def _read(name_or_file: str | Path) -> dict[str, Any]:
     if path.suffix not in (".yaml", ".yml"):
         if str(name_or_file) not in packaged_recipes():
             raise RecipeError(
-                f"no recipe {str(name_or_file)!r}: give one of {', '.join(packaged_recipes())}, or a .yaml file"
+                f"unknown recipe {str(name_or_file)!r}: give one of {', '.join(packaged_recipes())}, or a .yaml file"
             )
         text = (resources.files(__package__) / f"{name_or_file}.yaml").read_text("utf-8")
     else:
@@ -131,7 +131,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
 
 
 def _unknown(path: list[str], known: list[str], prefix: str, text: str) -> str | None:
-    """Return what is wrong with a path within a stage or recipe, and the path that was probably meant."""
+    """Return why a path within a stage or recipe is unknown, with a suggestion; None if it is known."""
     section, field = (path[0] if len(path) > 1 else ""), path[-1]
     if len(path) == 1 and field in known:
         return None

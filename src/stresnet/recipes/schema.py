@@ -1,4 +1,4 @@
-"""The schema of recipes: training as data. A recipe is a list of stages, each of which passes its weights on."""
+"""The schema of recipes: training as data. A recipe is a list of stages; later ones start from earlier weights."""
 
 from __future__ import annotations
 
@@ -173,11 +173,11 @@ class Recipe(Description):
 
 
 def _with_defaults(stage: Any, defaults: dict[str, dict[str, Any]]) -> Any:
-    """Return a stage's values with the recipe's defaults under its own."""
+    """Return a stage's values, completed by the defaults of the recipe."""
     if not isinstance(stage, dict):
         return stage
     merged = {
-        name: {**fields, **own} for name, fields in defaults.items() if isinstance(own := stage.get(name, {}), dict)
+        name: {**fields, **given} for name, fields in defaults.items() if isinstance(given := stage.get(name, {}), dict)
     }
     return {**stage, **merged}
 
@@ -197,7 +197,7 @@ def _check_sources(stage: Stage, sources: list[Stage]) -> None:
 
 
 def _differences(stream: Stream, network: Architecture, source: Architecture) -> list[tuple[str, Any, Any]]:
-    """Return the fields that keep a stream's weights from passing to another network: name, its value, the source's."""
+    """Return the fields in which a network does not fit a stream's weights: name, its value, the source's value."""
     fields: list[tuple[str, Any, Any]] = [
         (f"{stream} depth", network.depth_of(stream), source.depth_of(stream)),
         ("width", network.width, source.width),

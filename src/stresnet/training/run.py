@@ -110,7 +110,7 @@ def _data_file(run: Run) -> Path:
 
 
 def _is_started(folder: Path) -> bool:
-    """Return whether the folder holds a run of which some stage has been trained, if only in part."""
+    """Return whether the folder holds a run in which a stage has been trained, at least in part."""
     if not (folder / "recipe.yaml").is_file():
         return False
     return any((folder / stage.name).exists() for stage in Run.open(folder).recipe.stages)
@@ -135,7 +135,7 @@ def _require_same(run: Run, data: dict[str, Any]) -> None:
 
 
 def _fingerprint(store: Store, test_groups: tuple[str, ...]) -> dict[str, Any]:
-    """Return what identifies a run's data. If it changed, a stage might train on videos another is tested on."""
+    """Return values that identify a run's data. If they changed, stages could train on videos held out from others."""
     videos = sorted((e.record.id, e.record.label) for e in store.select("train"))
     return {
         "classes": list(store.classes),

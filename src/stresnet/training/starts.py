@@ -40,11 +40,11 @@ class StartingWeights:
         self._check_files(stages)
         self._check_sources(stages)
         for stage in stages:  # load the files now: finding a mismatch after the earlier stages would cost days
-            if not self._is_begun(stage) and (stage.name in self.files or IMAGENET in stage.starts_from):
+            if not self._is_started(stage) and (stage.name in self.files or IMAGENET in stage.starts_from):
                 self.load(stage)
 
     def new_network(self, stage: Stage) -> tuple[STResNet, Preprocessing]:
-        """Return the network of a stage with random weights, and the preprocessing for such."""
+        """Return the network of a stage with random weights, and the default preprocessing of its layout."""
         model = STResNet(stage.network.with_classes(len(self.store.classes)))
         clips = stage.clips
         return model, Preprocessing.of_layout(stage.network.layout, crop_px=clips.crop_px, mirror=clips.mirror)
@@ -116,13 +116,13 @@ class StartingWeights:
                     "--set STAGE.starts_from=[imagenet] or --init STAGE=FILE"
                 )
             if not file.is_file():
-                raise CheckpointError(f"no weights at {file}: give --init an existing file")
+                raise CheckpointError(f"{file} does not exist: give --init an existing file")
 
     def _check_sources(self, stages: Sequence[Stage]) -> None:
-        """Raise unless what each stage starts from is given, trained already, or to be trained before it."""
+        """Raise unless the sources of each stage are given, already trained, or trained before it."""
         trained = {s.name for s in self.run.finished()}
         for stage in stages:
-            if stage.name not in self.files and not self._is_begun(stage):
+            if stage.name not in self.files and not self._is_started(stage):
                 for source in stage.starts_from:
                     self._check_source(stage, source, trained)
             trained.add(stage.name)
@@ -136,6 +136,6 @@ class StartingWeights:
         if source != IMAGENET and source not in trained:
             raise RecipeError(f"stage {stage.name} starts from {source}, which is not trained: train it first")
 
-    def _is_begun(self, stage: Stage) -> bool:
-        """Return whether a stage is trained, if only in part, so that it does not start again."""
+    def _is_started(self, stage: Stage) -> bool:
+        """Return whether a stage has been trained, at least in part, so that it needs no starting weights."""
         return self.run.model_file(stage.name).is_file() or self.run.resume_file(stage.name).is_file()

@@ -81,7 +81,7 @@ def check_devices(recipe: Recipe, devices: int) -> None:
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else devices
     if not 1 <= devices <= available:
-        raise RecipeError(f"--devices {devices}: only {available} available")
+        raise RecipeError(f"--devices {devices}: expected 1 to {available}, the number available")
     for stage in recipe.stages:
         batch, sub_batch = stage.optimisation.batch_videos, stage.optimisation.sub_batch_videos
         if batch % (sub_batch * devices):
@@ -102,7 +102,7 @@ def emulates_bf16(stage: Stage) -> bool:
 class _AtomicCheckpoints(TorchCheckpointIO):
     """Checkpoints that replace the previous one only when written completely, with errors that name the file.
 
-    Lightning's own ignores missing permissions, and moves the file across file systems.
+    Lightning's implementation ignores missing permissions, and moves the file across file systems.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -161,7 +161,7 @@ class _ReportProgress(Callback):
 
 
 class _KeepSigtermHandler(Callback):
-    """Keeps the program's own handler of SIGTERM, if it has one.
+    """Restores the program's handler of SIGTERM, if it has one.
 
     Lightning's handler waits for the end of a batch. With several devices it may wait forever, because they exchange
     the signal in the middle of other messages.
@@ -211,7 +211,7 @@ def quiet_lightning() -> Iterator[None]:
 
 @contextmanager
 def single_threaded_opencv() -> Iterator[None]:
-    """Limit OpenCV to one thread in loader processes, of which there are as many as cores.
+    """Limit OpenCV to one thread in loader processes, as there are as many of them as cores.
 
     Set before they start: changing it in a forked process can hang OpenCV.
     """

@@ -65,7 +65,7 @@ def convert(source: str | Path, out: str | Path, *, classes: str = "") -> Conver
     require_possible(out, classes)
     if not source.is_file():
         found = "a folder" if source.is_dir() else "nothing"
-        raise CheckpointError(f"no weights at {source}: expected a .mat, .pth or .safetensors file, found {found}")
+        raise CheckpointError(f"{source}: expected a .mat, .pth or .safetensors file, found {found}")
     if is_checkpoint(source):
         raise CheckpointError(f"{source} is already a stresnet checkpoint: use it directly")
     if not has_ending(source, ".mat"):

@@ -26,7 +26,7 @@ def normalized(sha256: str) -> str:
 def in_name(name: str) -> str:
     """Return the digest prefix in a file's name, such as 0676ba61 in resnet50-0676ba61.pth, or "".
 
-    Digits without a letter are taken for a date or a number; one true prefix in forty looks like that.
+    Digits without a letter are taken for a date or a number; about one true prefix in forty has no letter.
     """
     found = re.search(r"-([0-9a-f]{8,64})(\.[A-Za-z]\w*)+$", name)
     return found[1] if found and not found[1].isdigit() else ""

@@ -71,7 +71,7 @@ def cached(url: str) -> Path | None:
 
 
 def _place(url: str) -> Path:
-    """Return where the file of a URL is kept: under its own name, in a folder of its own."""
+    """Return the place of a URL's file in the cache: its name, in a folder named after a digest of the URL."""
     url = url.partition("#")[0]
     name = unquote(url.partition("://")[2].partition("?")[0].partition("/")[2]).rstrip("/").rpartition("/")[2]
     name = "".join(c if c.isprintable() and c not in '\\/:*?"<>|' else "_" for c in name)[-150:].lstrip(".")
@@ -97,7 +97,7 @@ def _fetch_url(url: str, progress: Progress | None) -> Path:
 
 
 def _download(url: str, target: Path, progress: Progress | None) -> None:
-    """Download a file, retrying while bytes arrive; an interrupted download is kept for the next call."""
+    """Download a file, retrying while bytes arrive; an interrupted download is kept and resumed by the next call."""
     failures, most = 0, 0
     while failures <= RETRIES:
         if failures:

@@ -30,7 +30,7 @@ LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
 def checkpoint_file(model: Path) -> Path:
-    """Return the checkpoint file of a run folder or of a folder that `save_folder` wrote; a file is returned as it is.
+    """Return the checkpoint file of a run folder or of a folder that `save_folder` wrote; a file is returned unchanged.
 
     Raises:
         CheckpointError: the folder has no checkpoint.

@@ -57,7 +57,7 @@ def read_image_weights(path: str | Path) -> ImageWeights:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"no weights at {path}: expected a ResNet's .pth, .safetensors or .mat file")
+        raise CheckpointError(f"{path} does not exist: expected a ResNet's .pth, .safetensors or .mat file")
     preprocessing = None
     if has_ending(path, ".mat"):
         from stresnet.weights.matconvnet import read_matconvnet

@@ -1,4 +1,4 @@
-"""Write the model card of a checkpoint: what it is, how it was trained and tested, and its limits."""
+"""Write the model card of a checkpoint: its network, training, scores and limits."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Release(BaseModel):
         classes: number of classes.
         urls: candidate URLs, tried in turn.
         sha256: published digest, or a prefix of it; "" if there is none.
-        md5: published MD5 digests, any of which is accepted; mostly none.
+        md5: published MD5 digests, each accepted; mostly none.
         megabytes: size in 10^6 bytes; None if unknown.
         source: where these facts are from.
         top1: published top-1 accuracy in %; None if unpublished.
@@ -153,7 +153,7 @@ def release(name: str) -> Release:
 
 
 def get_released(name: str, *, mirrors: Sequence[str] = (), sha256: str = "", progress: Progress | None = None) -> Path:
-    """Return the local copy of a released file, downloading it unless it is here.
+    """Return the local copy of a released file, downloading it unless it is cached.
 
     Tried in turn: the cache, the given mirrors, those in $STRESNET_MIRRORS (separated by commas), the published URLs.
 

@@ -236,8 +236,8 @@ def test_missing_bias_is_zero(listed: bool) -> None:
 
 def test_scale_without_bias_is_read() -> None:
     net = a_net("scaled both ways")
-    for stage in (2, 3, 4, 5):
-        name = f"res{stage}a_relu_spatial_scale"
+    for layer in (2, 3, 4, 5):
+        name = f"res{layer}a_relu_spatial_scale"
         change(net, name, hasBias=False, params=(f"{name}_f",))
         del net.params[f"{name}_b"]
     net.params["res2a_relu_temporal_scale_b"] = np.zeros((1, 1), np.float32)

@@ -64,12 +64,12 @@ def hanging(kind: str, *inputs: str, name: str = "extra", **block: Any) -> Chang
     return lambda net: insert(net, Layer(name, f"dagnn.{kind}", inputs, (name,), (), block))
 
 
-def unlinked(stage: int) -> Change:
+def unlinked(number: int) -> Change:
     """Remove a link: the second unit's branch reads what its shortcut reads."""
 
     def mutate(net: DagNN) -> None:
-        del net.layers[the(net, f"res{stage}a_relu_spatial_sum")]
-        change(net, f"res{stage}b_branch2a_spatial", inputs=(f"res{stage}a_relu_spatial",))
+        del net.layers[the(net, f"res{number}a_relu_spatial_sum")]
+        change(net, f"res{number}b_branch2a_spatial", inputs=(f"res{number}a_relu_spatial",))
 
     return mutate
 
@@ -235,12 +235,12 @@ INVALID: dict[str, tuple[str, Change, str]] = {
         changed("res5b_relu_pool_spatial", stride=1.0),
         "temporal pools .* differ",
     ),
-    "links in some stages": (
+    "links in some layers": (
         "st-resnet",
         both(unlinked(3), unlinked(5)),
         r"links in conv2_x, conv4_x \(res2a_relu_spatial_sum, res4a_relu_spatial_sum\): expected",
     ),
-    "two links in a stage": (
+    "two links in a layer": (
         "st-resnet",
         hanging("Sum", "res3a_relu_temporal", "res3a_spatial"),
         r"links in conv2_x, conv3_x, conv3_x, conv4_x, conv5_x .*extra",
@@ -252,7 +252,7 @@ INVALID: dict[str, tuple[str, Change, str]] = {
         rf"expected {SUM} \(dagnn\.Sum of res3a_relu_temporal and res3a_spatial\), found .*{SUM} \(dagnn\.Sum of "
         r"res3b_relu_temporal and res3a_spatial\)",
     ),
-    "a link from another stage": (
+    "a link from another layer": (
         "st-resnet",
         changed(SUM, inputs=("res2a_relu_temporal", "res3a_spatial")),
         rf"expected {SUM}.*found {SUM}",
@@ -490,11 +490,11 @@ def test_changed_inputs_raise(name: str) -> None:
     rng = np.random.default_rng(0)
     outputs = [one.outputs[0] for one in a_net(name).layers if one.type != "dagnn.Loss"]
     for layer in layers_of(name):
-        own = a_net(name).layers[the(a_net(name), layer)]
-        for index in range(len(own.inputs)):
-            for other in rng.choice([n for n in outputs if n not in own.inputs], 2, replace=False):
+        original = a_net(name).layers[the(a_net(name), layer)]
+        for index in range(len(original.inputs)):
+            for other in rng.choice([n for n in outputs if n not in original.inputs], 2, replace=False):
                 net = a_net(name)
-                inputs = (*own.inputs[:index], str(other), *own.inputs[index + 1 :])
+                inputs = (*original.inputs[:index], str(other), *original.inputs[index + 1 :])
                 change(net, layer, inputs=inputs)
                 assert read_error(net), (layer, inputs)
 
@@ -511,10 +511,10 @@ def others(value: Any) -> list[Any]:
 @EACH
 def test_changed_properties_raise(name: str) -> None:
     for layer in layers_of(name):
-        own = a_net(name).layers[the(a_net(name), layer)]
-        for key, default in PROPERTIES.get(own.type, {}).items():
-            for other in others(own.block.get(key, default)):
-                if other is False or key == "rate" or (own.type, key) == ("dagnn.PoolTime", "stride"):
+        original = a_net(name).layers[the(a_net(name), layer)]
+        for key, default in PROPERTIES.get(original.type, {}).items():
+            for other in others(original.block.get(key, default)):
+                if other is False or key == "rate" or (original.type, key) == ("dagnn.PoolTime", "stride"):
                     continue  # other valid configs
                 net = a_net(name)
                 change(net, layer, **{key: other})

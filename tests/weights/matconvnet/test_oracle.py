@@ -181,8 +181,8 @@ def test_surgery_puts_time_where_the_scripts_find_their_names() -> None:
     assert len(times(shallow)) == 16
     mixed = surgery.st_mulnet(surgery.appearance(50, 2, 5), surgery.motion(152, 2, 5))
     assert times(mixed) == [
-        *(f"res{stage}b_branch2b_relu_spatial_Time" for stage in (2, 3, 4, 5)),
-        *(f"res{stage}b_branch2b_relu_temporal_Time" for stage in (2, 5)),
+        *(f"res{layer}b_branch2b_relu_spatial_Time" for layer in (2, 3, 4, 5)),
+        *(f"res{layer}b_branch2b_relu_temporal_Time" for layer in (2, 5)),
     ]
 
 

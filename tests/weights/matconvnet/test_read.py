@@ -100,7 +100,7 @@ def test_reads_layers_in_any_order_under_any_names(name: str) -> None:
 
 
 def test_unit_names() -> None:
-    names = {depth: [unit_name(depth, stage, index) for stage, index in ((0, 1), (1, 1), (2, 5), (3, 2))]
+    names = {depth: [unit_name(depth, layer, index) for layer, index in ((0, 1), (1, 1), (2, 5), (3, 2))]
              for depth in (50, 101, 152)}  # fmt: skip
     assert names == {50: ["2b", "3b", "4f", "5c"], 101: ["2b", "3b1", "4b5", "5c"], 152: ["2b", "3b1", "4b5", "5c"]}
 

@@ -1,6 +1,6 @@
-"""What data sets with official lists have in common.
+"""Code shared by the data sets with official lists.
 
-The lists decide: every video they name becomes a record, whether or not it is on disk. Missing videos are noted in
+Every video that a list names becomes a record, whether or not it is on disk. Missing videos are noted in
 the catalog and recorded as failed, by name, when the store is prepared.
 """
 

@@ -44,7 +44,7 @@ class _Facts:
 
 
 def infer_config(net: DagNN, order: list[Layer]) -> STResNetConfig:
-    """Return the config of the only STResNet that a net can be.
+    """Return the config of the STResNet that matches a net.
 
     Args:
         net: the net, for the shapes of its parameters.
@@ -75,20 +75,25 @@ def infer_config(net: DagNN, order: list[Layer]) -> STResNetConfig:
     if motion is not None:
         values["flow_stack"] = motion.in_channels // 2
     if motion is not None and len(streams) == 2:
-        # set only if the streams differ
-        values["motion_depth"] = _depth(motion) if _depth(motion) != values["depth"] else None
-        values["motion_dropout"] = _dropout(motion) if _dropout(motion) != values["dropout"] else None
-        values["motion_temporal_layers"] = (
-            _temporal_layers(motion) if kinds and _temporal_layers(motion) != _temporal_layers(main) else None
-        )
+        values |= _motion_differences(main, motion, temporal=bool(kinds))
     try:
         return STResNetConfig(**values)
     except ValidationError as error:
         raise CheckpointError(f"no STResNet has such a config: {explain(error)}") from None
 
 
+def _motion_differences(main: _Facts, motion: _Facts, *, temporal: bool) -> dict[str, Any]:
+    """Return the config fields of the motion stream, None where they equal those of the appearance stream."""
+    depth, dropout, layers = _depth(motion), _dropout(motion), _temporal_layers(motion)
+    return {
+        "motion_depth": depth if depth != _depth(main) else None,
+        "motion_dropout": dropout if dropout != _dropout(main) else None,
+        "motion_temporal_layers": layers if temporal and layers != _temporal_layers(main) else None,
+    }
+
+
 class _Survey:
-    """Follow each stream from its conv1 and collect its properties."""
+    """The properties of each stream, collected by following it from its conv1."""
 
     def __init__(self, net: DagNN, order: list[Layer]) -> None:
         self.net = net
@@ -101,9 +106,9 @@ class _Survey:
         self.channels: dict[str, int] = {}
         self.facts: dict[Stream, _Facts] = {}
         for layer in order:
-            self._see(layer)
+            self._visit(layer)
 
-    def _see(self, layer: Layer) -> None:
+    def _visit(self, layer: Layer) -> None:
         shape = self._filter(layer)
         if layer.inputs and not any(name in self.producer for name in layer.inputs):
             self._open_stream(layer, shape)

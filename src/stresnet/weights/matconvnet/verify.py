@@ -47,7 +47,7 @@ def verify(graph: Graph, layers: list[Layer], params: Mapping[str, NDArray[Any]]
     """
     walk = _Walk(graph, layers, params)
     for layer in graph.layers:
-        walk.step(layer)
+        walk.match(layer)
     walk.finish()
     return walk.names, walk.notes
 
@@ -67,7 +67,7 @@ class _Walk:
             for name in dict.fromkeys(layer.inputs):
                 self.readers[name] = [*self.readers.get(name, []), layer]
 
-    def step(self, layer: Layer) -> None:
+    def match(self, layer: Layer) -> None:
         """Find the layer of the file that corresponds to `layer`."""
         other = self._find(layer)
         del self.left[other.name]
