@@ -89,7 +89,7 @@ def test_official_lists(tmp_path: Path, nested: bool) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two good videos and one without v."""
+    """Return two good videos and one without v."""
     for seed, name in enumerate(("jump/a", "wave/b", "wave/c")):
         write_jpegs(tmp_path / "source", name, "authors", seed=seed)
     shutil.rmtree(tmp_path / "source" / "v" / "wave" / "c")
@@ -147,7 +147,7 @@ def test_on_the_command_line(command: Command, root: Path, tmp_path: Path) -> No
 
 
 def test_sign_and_scale_are_those_of_common_extractors(tmp_path: Path) -> None:
-    """denseflow stores 255 (v + bound) / (2 bound) of OpenCV's flow, x to the right and y down."""
+    """denseflow stores OpenCV's flow as 255 (v + bound) / (2 bound), x to the right and y down."""
     frames = moving(3, -2, 64, 96, count=12)
     for k, frame in enumerate(frames, 1):
         (tmp_path / f"img_{k:05}.jpg").write_bytes(simplejpeg.encode_jpeg(frame, 95, "RGB", "444"))
@@ -166,7 +166,7 @@ def test_sign_and_scale_are_those_of_common_extractors(tmp_path: Path) -> None:
 
 
 def test_real_pictures(shared: Path, tmp_path: Path) -> None:
-    """Pictures extracted by others with bound 20, repeated because eleven are needed.
+    """Import pictures extracted elsewhere with bound 20, repeated because eleven are needed.
 
     Their frames and flow do not belong together, so sign and scale cannot be checked.
     """

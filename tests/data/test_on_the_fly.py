@@ -34,7 +34,7 @@ FRAMES_ONLY = replace(SPEC, flow_stored=False)
 
 @pytest.fixture(scope="module")
 def frames_only(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The generated videos in a store without flow; read-only."""
+    """Return a store of the generated videos without flow; read-only."""
     return prepared(read_catalog(videos), tmp_path_factory.mktemp("frames only") / "store", FRAMES_ONLY)
 
 
@@ -74,7 +74,7 @@ def test_flow_is_that_of_the_stored_frames(videos: Path, spec: FlowSpec) -> None
 @pytest.mark.parametrize("preset", ["ultrafast", "fast", "medium"])
 @pytest.mark.parametrize("size", [(32, 43), (43, 32), (64, 86), (48, 32)])
 def test_flow_of_small_frames_does_not_depend_on_earlier_calls(size: tuple[int, int], preset: str) -> None:
-    """OpenCV's DIS changes its settings for small frames, and would keep them."""
+    """OpenCV's DIS changes its settings on small frames and would keep them for later ones."""
     texture = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8).repeat(4, 0).repeat(4, 1)
     frames = np.stack([texture[t : t + size[0], 2 * t : 2 * t + size[1]] for t in range(5)])
     spec = FlowSpec(preset=preset, short_side=32)

@@ -39,7 +39,7 @@ GOOD = [f"{label}/Vidéo {n} & [{label}].mp4" for label in ("jump", "wave") for 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight good videos in two classes; a third class with one too short, one that is not a video and one empty."""
+    """Return eight good videos in two classes, and a third class with a short, an invalid and an empty file."""
     root = tmp_path_factory.mktemp("source") / "Quelle mit Leerzeichen"
     for seed, name in enumerate([*GOOD, "bad/short.mp4"]):
         rng = np.random.default_rng(seed)
@@ -67,7 +67,7 @@ def prepared(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 @pytest.fixture
 def copy(prepared: tuple[Path, PrepareSummary, list[Report]], tmp_path: Path) -> Path:
-    """A copy of the prepared store that a test may change."""
+    """Return a copy of the prepared store that a test may change."""
     shutil.copytree(prepared[0], tmp_path / "copy")
     return tmp_path / "copy"
 
@@ -169,7 +169,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def jpegs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same eight good videos by name, and two bad ones, as folders of JPEGs."""
+    """Return folders of JPEGs: eight good videos under the same names, and two bad ones."""
     root = tmp_path_factory.mktemp("jpegs")
     for seed, name in enumerate([*GOOD, "bad/gap", "bad/no flow", "bad/none"]):
         folder = write_jpegs(root, name, "two roots", fields=0 if "flow" in name else 13, seed=seed)

@@ -72,7 +72,7 @@ def test_flow_does_not_depend_on_threads_or_on_earlier_pairs(spec: FlowSpec) -> 
 
 @pytest.mark.parametrize("spec", PICTURE_SPECS, ids=name)
 def test_methods_use_the_parameters_of_their_preset(spec: FlowSpec) -> None:
-    """Compare with OpenCV, or our TV-L1 in PyTorch, called directly with its own presets and defaults."""
+    """Compare with direct calls of OpenCV and of TV-L1 in PyTorch, with their presets and defaults."""
     first, second = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in moving(3, -2))
     if spec.method == "dis":
         preset = getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{spec.preset.upper()}")

@@ -58,7 +58,7 @@ def test_a_parameter_of_the_preset_changes_the_digest(monkeypatch: pytest.Monkey
     ],
 )
 def test_digests_are_those_of_existing_stores(spec: FlowSpec, digest: str) -> None:
-    """Prepared stores and checkpoints hold the digest. If it changed, they could not be used any more."""
+    """Prepared stores and checkpoints hold the digest. A change would make them unusable."""
     assert spec.digest() == digest
     assert FlowSpec(bound_px=20).digest() == FlowSpec(bound_px=20.0).digest()
 

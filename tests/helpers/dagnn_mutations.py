@@ -32,24 +32,24 @@ class Mutation:
     Attributes:
         base: the net to change.
         change: changes the net in place.
-        must_follow: the reader must accept it, because only numbers change, or nothing that affects the logits.
-        must_refuse: the reader must reject it, because no STResNet computes it.
+        must_be_converted: the reader must accept it, because only numbers change, or nothing that affects the logits.
+        must_be_rejected: the reader must reject it, because no STResNet computes it.
         shows: whether the logits change in the interpreter.
     """
 
     base: str
     change: Change
-    must_follow: bool = False
-    must_refuse: bool = False
+    must_be_converted: bool = False
+    must_be_rejected: bool = False
     shows: bool = True
 
 
 def numbers(change: Change, base: str = STAR) -> Mutation:
-    return Mutation(base, change, must_follow=True)
+    return Mutation(base, change, must_be_converted=True)
 
 
 def nothing(change: Change, base: str = STAR) -> Mutation:
-    return Mutation(base, change, must_follow=True, shows=False)
+    return Mutation(base, change, must_be_converted=True, shows=False)
 
 
 def value(name: str, change: Callable[[Array], Any]) -> Change:
@@ -262,8 +262,8 @@ MUTATIONS: dict[str, Mutation] = {
     # batch norms
     "a negative deviation": Mutation(STAR, value(MOMENTS, lambda m: m * [1, -1])),
     "deviations below the root of epsilon": Mutation(STAR, value(MOMENTS, lambda m: m * [1e-3, 1e-3])),
-    "a deviation of zero": Mutation(STAR, value(MOMENTS, lambda m: m * [1, 0]), must_refuse=True),
-    "a NaN": Mutation(STAR, value(FILTER3, lambda w: w * np.nan), must_refuse=True),
+    "a deviation of zero": Mutation(STAR, value(MOMENTS, lambda m: m * [1, 0]), must_be_rejected=True),
+    "a NaN": Mutation(STAR, value(FILTER3, lambda w: w * np.nan), must_be_rejected=True),
     "a norm left out": Mutation(STAR, without("bn3b_branch2b_spatial")),
     # strides, pads, windows
     "the stride in one unit's 3×3": Mutation(
@@ -340,7 +340,7 @@ MUTATIONS: dict[str, Mutation] = {
     "a pool over time after that over space": Mutation(STAR, pool_after_pool5),
     "a pool over time twice": Mutation(STAR, after("res5b_relu_pool_spatial", "PoolTime", PAIRS)),
     # other networks
-    "one softmax for both streams": Mutation(STAR, one_softmax, must_refuse=True),
-    "a layer of an unknown type": Mutation(STAR, after("pool1_spatial", "LRN", {}), must_refuse=True),
-    "a parameter missing": Mutation(STAR, lambda net: net.params.__delitem__(FILTER3), must_refuse=True),
+    "one softmax for both streams": Mutation(STAR, one_softmax, must_be_rejected=True),
+    "a layer of an unknown type": Mutation(STAR, after("pool1_spatial", "LRN", {}), must_be_rejected=True),
+    "a parameter missing": Mutation(STAR, lambda net: net.params.__delitem__(FILTER3), must_be_rejected=True),
 }

@@ -32,7 +32,7 @@ MEAN, STD, FLOW_STD = (10.0, 120.0, 90.0), (50.0, 60.0, 70.0), 40.0
 
 
 def checkpoint(crop_px: int = 32, mirror: bool = True, **config: object) -> Checkpoint:
-    """A network with random weights whose normalisation fits its features."""
+    """Return a network with random weights and normalisation that fits its features."""
     recipe = tiny_recipe({"st-resnet": {"starts_from": [], "network": {"dropout": 0.0}}}, clips={"crop_px": crop_px})
     torch.manual_seed(0)
     model = STResNet(recipe.stages[0].network.with_classes(3).replace(**config))
@@ -55,7 +55,7 @@ def checkpoint(crop_px: int = 32, mirror: bool = True, **config: object) -> Chec
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedVideo:
-    """A video of 31 frames, 32 x 96: wider than twice a crop of 32, lower than one of 40, and not symmetric."""
+    """Return a video of 31 frames of 32 x 96: wider than two crops of 32, lower than a crop of 40, and asymmetric."""
     path = tmp_path_factory.mktemp("prepared") / "wide.mp4"
     rng = np.random.default_rng(0)
     texture = cv2.resize(rng.integers(0, 255, (12, 60, 3), np.uint8), (300, 32), interpolation=cv2.INTER_CUBIC)
@@ -84,7 +84,7 @@ def by_hand(
     windows: Sequence[Window],
     mirrors: Sequence[bool],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The mean logits of both streams over windows, mirrors and temporal outputs; one picture at a time."""
+    """Return the mean logits of both streams over windows, mirrors and temporal outputs, one picture at a time."""
     appearance, motion = [], []
     for window in windows:
         for mirror in mirrors:

@@ -74,7 +74,7 @@ def test_one_stream_of_a_fused_network_can_be_taken_alone() -> None:
         ([network(link_scale=0.1)], network(link_scale=0.1, depth=50), f"{BOTH} depth 50; found depth 26"),
     ],
 )
-def test_weights_of_another_network_are_refused(sources: list[STResNet], target: STResNet, expected: str) -> None:
+def test_weights_of_another_network_are_rejected(sources: list[STResNet], target: STResNet, expected: str) -> None:
     before = bits(target.state_dict())
     line = error_of(transfer_weights, target, [s.state_dict() for s in sources])
     assert line == f"the weights belong to another network: {expected}"
@@ -163,7 +163,7 @@ def test_a_folder_that_cannot_be_created_is_reported_in_one_line(tmp_path: Path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.05, 0.5, 0.999])
-def test_truncated_checkpoint_is_refused(tmp_path: Path, share: float) -> None:
+def test_truncated_checkpoint_is_rejected(tmp_path: Path, share: float) -> None:
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, checkpoint())
     whole = path.read_bytes()
@@ -232,7 +232,7 @@ def rewritten(folder: Path, change: Any) -> Path:
         (lambda w, s: s.update(format=99), "format 99"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, change: Any, expected: str) -> None:
+def test_a_checkpoint_that_does_not_fit_is_rejected(tmp_path: Path, change: Any, expected: str) -> None:
     path = rewritten(tmp_path, change)
     message = error_of(load_checkpoint, path)
     assert expected in message

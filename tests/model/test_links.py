@@ -287,7 +287,7 @@ def test_gradients_reach_both_streams_through_the_links() -> None:
     assert gradients(net, "motion") == motion
 
 
-def test_no_gradient_crosses_without_links_and_each_direction_has_its_own() -> None:
+def test_gradients_cross_streams_only_along_links() -> None:
     def crossing(**changes: object) -> tuple[bool, bool]:
         net = randomized(STResNet(config(depth=26, **changes)))
         return (

@@ -277,7 +277,7 @@ def test_the_head_averages_over_its_windows(size: tuple[int, int], grid: tuple[i
         ((1, 3, 5, 64, 64), None, "this network needs `flow`"),
     ],
 )
-def test_wrong_inputs_are_refused_in_one_line(
+def test_wrong_inputs_are_rejected_in_one_line(
     rgb: tuple[int, ...], flow: tuple[int, ...] | None, expected: str
 ) -> None:
     net = STResNet(config())
@@ -325,7 +325,7 @@ def test_wrong_inputs_are_refused_in_one_line(
         ({"colour": "red"}, "colour: no such field"),
     ],
 )
-def test_an_impossible_network_is_refused_in_one_line(changes: dict[str, object], message: str) -> None:
+def test_an_impossible_network_is_rejected_in_one_line(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         STResNetConfig.from_dict({"num_classes": 5, **changes})
     assert "\n" not in str(error.value)

@@ -12,6 +12,6 @@ from stresnet.training import Run
 
 @pytest.fixture
 def copy(run: Run, tmp_path: Path) -> Path:
-    """A copy of the trained run that a test may change."""
+    """Return a copy of the trained run that a test may change."""
     shutil.copytree(run.folder, tmp_path / "copy")
     return tmp_path / "copy"

@@ -75,7 +75,7 @@ def test_a_store_and_a_recipe_may_be_given_by_their_paths(tmp_path: Path, store:
 
 
 def test_a_batch_is_the_mean_of_its_sub_batches(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compare an iteration with one by hand: gradients averaged over sub-batches, each with its own statistics."""
+    """Compare an iteration with a plain loop: gradients averaged over sub-batches, with batch statistics of each."""
     optimisation = {"weight_decay": 0.1, "schedule": [{"lr": 0.05, "iterations": 1}]}
     recipe = tiny_recipe({"appearance": {"network": {"dropout": 0.0}, "optimisation": optimisation}})
     start = starting_weights(monkeypatch, store, tmp_path / "run", recipe)

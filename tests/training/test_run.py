@@ -189,7 +189,7 @@ def test_another_seed_gives_other_losses(tmp_path: Path, run: Run, store: Store)
     assert other.curves("appearance")["loss"] != run.curves("appearance")["loss"]
 
 
-def test_a_folder_with_a_run_is_refused_unless_it_matches(copy: Path, run: Run, store: Store) -> None:
+def test_a_folder_with_a_run_is_rejected_unless_it_matches(copy: Path, run: Run, store: Store) -> None:
     before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
     with pytest.raises(RecipeError, match="already holds a run: pass --resume to resume it"):
         train(store, copy, run.recipe)

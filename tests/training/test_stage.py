@@ -51,7 +51,7 @@ def logits_of(*, outputs: int = 4) -> tuple[StreamLogits, Tensor]:
 
 
 def by_hand(streams: list[Tensor], labels: Tensor) -> float:
-    """Cross entropies summed over streams and temporal outputs, divided by the number of videos."""
+    """Return the cross entropies summed over streams and temporal outputs, divided by the number of videos."""
     total = 0.0
     for stream in streams:
         for b, label in enumerate(labels.tolist()):

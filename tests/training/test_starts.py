@@ -82,13 +82,13 @@ def test_missing_weights_are_named_before_a_run_is_created(tmp_path: Path, store
     assert not folder.exists()
 
 
-def test_a_model_of_another_flow_is_refused(tmp_path: Path, run: Run, store: Store) -> None:
+def test_a_model_of_another_flow_is_rejected(tmp_path: Path, run: Run, store: Store) -> None:
     other = replace(store, spec=replace(store.spec, flow=replace(store.spec.flow, bound_px=10.0)))
     with pytest.raises(FlowSpecError, match=r"bound_px.*10.0.*20.0|bound_px.*20.0.*10.0|10.*20|20.*10"):
         train(other, tmp_path / "run", tiny_recipe({"motion": {}}), init={"motion": run.model_file("motion")})
 
 
-def test_models_trained_on_held_out_videos_are_refused(tmp_path: Path, run: Run, store: Store) -> None:
+def test_models_trained_on_held_out_videos_are_rejected(tmp_path: Path, run: Run, store: Store) -> None:
     swapped = {"train": "test", "test": "train"}
     entries = tuple(replace(e, record=replace(e.record, split=swapped[e.record.split])) for e in store.entries)
     other = replace(store, entries=entries)
@@ -101,7 +101,7 @@ def test_models_trained_on_held_out_videos_are_refused(tmp_path: Path, run: Run,
         train(other, tmp_path / "run", tiny_recipe({"motion": {}}), init=init)
 
 
-def test_weights_that_no_stage_starts_from_are_refused(tmp_path: Path, run: Run, store: Store) -> None:
+def test_weights_that_no_stage_starts_from_are_rejected(tmp_path: Path, run: Run, store: Store) -> None:
     file = run.model_file("appearance")
     for only, init in ((None, {"imagenet": file}), ("motion", {"appearance": file})):
         with pytest.raises(RecipeError, match="no stage to be trained starts from them"):

@@ -1,13 +1,9 @@
-"""Fetching: interrupted and changed files, digests, the cache, concurrent processes, the hub; over real sockets."""
+"""Fetching over real sockets: names, digests, errors, the cache, concurrent processes and other schemes."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -18,60 +14,14 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from helpers.web import COMMIT, Web, use_as_hub, web_server
-from stresnet.errors import DownloadError, UnreachableError
+from helpers.fetching import DATA, OTHER, SHA256, fetch_error
+from helpers.web import Web, web_server
+from stresnet.errors import UnreachableError
 from stresnet.weights.digest import sha256_of
-from stresnet.weights.fetch import RETRIES, cache_folder, cached, fetch
+from stresnet.weights.fetch import cache_folder, cached, fetch
 from stresnet.weights.names import is_remote
 
-DATA = random.Random(1).randbytes(3_000_000)
-OTHER = random.Random(2).randbytes(3_000_000)
-SHA256 = hashlib.sha256(DATA).hexdigest()
-
-
-@pytest.fixture(autouse=True)
-def _here_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Use no proxy, token or cache of this machine, and do not wait between retries."""
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("HF_TOKEN", "")
-    monkeypatch.setenv("STRESNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("stresnet.weights.fetch.WAIT_SEC", 0.0)
-
-
-@pytest.fixture
-def web() -> Iterator[Web]:
-    with web_server() as server:
-        yield server
-
-
-@pytest.fixture
-def hub(web: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Web]:
-    """Return the server as the hub, with a cache of its own."""
-    import huggingface_hub
-
-    use_as_hub(web.url, monkeypatch, tmp_path / "hub")
-    yield web
-    huggingface_hub.close_session()
-
-
-def fetch_error(source: str, **options: object) -> str:
-    """Return the one-line error of fetching."""
-    with pytest.raises(DownloadError) as caught:
-        fetch(source, **options)  # type: ignore[arg-type]
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def part_of(url: str) -> Path:
-    """Return the file that holds what has arrived of a URL's file."""
-    from stresnet.weights.fetch import _place
-
-    (part,) = _place(url).parent.glob("*.part")
-    return part
-
-
-# ---------------------------------------------------------------- what is remote
+pytestmark = pytest.mark.usefixtures("isolated")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +54,7 @@ def test_is_remote(source: str, remote: bool, tmp_path: Path, monkeypatch: pytes
     assert is_remote(source) is remote
 
 
-def test_paths_are_returned_as_they_are(tmp_path: Path) -> None:
+def test_paths_are_returned_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     file.write_bytes(DATA)
     assert fetch(str(file)) == file

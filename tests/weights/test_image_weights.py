@@ -1,4 +1,4 @@
-"""Image weights: what both streams take from them, and unusable files."""
+"""Image weights: the initialisation of both streams, and unusable files."""
 
 from __future__ import annotations
 

@@ -55,9 +55,6 @@ def get_error(name: str, **options: object) -> str:
     return str(caught.value)
 
 
-# ---------------------------------------------------------------- the list
-
-
 def test_the_list() -> None:
     assert len(LISTED) == 66
     assert len({r.name for r in LISTED}) == 66
@@ -152,7 +149,7 @@ def test_candidates_are_tried_in_turn(web: Web) -> None:
     assert len(web.asked) == asked
 
 
-def test_file_that_no_place_has(web: Web) -> None:
+def test_file_that_no_server_has(web: Web) -> None:
     line = get_error(STAR)
     assert line.startswith(f"{STAR}: {web.url}{STAR_FILE}: no such file on the server: check the address; ")
     assert line.count("no such file on the server") == 2

@@ -18,7 +18,7 @@ def constant(u: float, v: float, height: int = 6, width: int = 8) -> NDArray[np.
 
 
 def published_wheel() -> NDArray[np.int64]:
-    """The 55 colours of Baker et al. 2011, in the order in which the colour code of the benchmark fills them in."""
+    """Return the 55 colours of Baker et al. 2011 in the order of the benchmark's colour code."""
     rows: list[tuple[int, int, int]] = []
     rows += [(255, 255 * i // 15, 0) for i in range(15)]  # red to yellow
     rows += [(255 - 255 * i // 6, 255, 0) for i in range(6)]  # yellow to green
@@ -173,7 +173,7 @@ def test_arrow_length_is_proportional_to_the_mean_speed_of_the_cell() -> None:
 
     assert length(8, 8) == pytest.approx(22, abs=2)
     assert length(4, 8) == pytest.approx(11, abs=2)
-    assert length(80, 8) == pytest.approx(22, abs=2)  # higher speeds look the same
+    assert length(80, 8) == pytest.approx(22, abs=2)  # higher speeds have the same length
     assert length(0.7, 8) == 0  # below a tenth: omitted
 
 

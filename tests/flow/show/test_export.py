@@ -41,7 +41,7 @@ def mean_radius() -> float:
 
 @pytest.fixture(scope="module")
 def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video of six frames, 0.2 s, whose content moves right by 3 px per frame; read-only."""
+    """Return a video of six frames, 0.2 s, whose content moves right by 3 px per frame; read-only."""
     return film(tmp_path_factory.mktemp("vidéos [1]") / "right.mp4", shift(3, 0))
 
 

@@ -100,7 +100,7 @@ def element(kind: int, content: bytes) -> bytes:
 
 
 def test_matlab_objects_raise(tmp_path: Path) -> None:
-    """As MATLAB writes for `save file net`: a DagNN as an object, not as a struct."""
+    """Read a DagNN that `save file net` wrote: an object, not a struct."""
     flags = element(6, struct.pack("<II", 17, 0))
     names = b"".join(element(1, text) for text in (b"net", b"MCOS", b"dagnn.DagNN"))
     inner = element(6, struct.pack("<II", 13, 0)) + element(5, struct.pack("<ii", 1, 1)) + element(1, b"")
@@ -219,7 +219,7 @@ def test_dropout_of_rate_zero_is_ignored() -> None:
 
 @pytest.mark.parametrize("listed", [False, True])
 def test_missing_bias_is_zero(listed: bool) -> None:
-    """As in the ResNet-101 and -152 of Caffe, whose conv1 has none; the toolbox ignores one that is listed."""
+    """Caffe's ResNet-101 and -152 have no bias in conv1; the toolbox ignores one that is listed."""
     net = a_net("st-mulnet")
     expected = from_dagnn(a_net("st-mulnet")).weights
     for layer in ("conv1_spatial", "prediction_temporal", "res3b_branch2b_relu_temporal_Time"):

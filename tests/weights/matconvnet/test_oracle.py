@@ -1,4 +1,4 @@
-"""The interpreter of MatConvNet files against cases worked out by hand, and the generated files against the scripts."""
+"""The interpreter of MatConvNet files against cases computed by hand, and generated files against the scripts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from helpers.dagnn_oracle import Layer, Net, logits, read, run, sources
 
 
 def apply(kind: str, block: dict[str, Any], x: Tensor, *params: Any, clips: int = 1) -> Tensor:
-    """One layer on folded frames (N,C,H,W)."""
+    """Return the output of one layer on folded frames (N,C,H,W)."""
     named = {f"p{i}": np.asarray(p, np.float32) for i, p in enumerate(params)}
     net = Net([Layer("only", f"dagnn.{kind}", ["x"], ["y"], list(named), block)], named)
     return run(net, {"x": x}, clips)["y"]
 
 
 def frames(*values: float) -> Tensor:
-    """Frames of one channel and two positions, (N,1,1,2): a value and its negative."""
+    """Return frames of one channel and two positions, (N,1,1,2): a value and its negative."""
     return torch.tensor([[[[v, -v]]] for v in values])
 
 
@@ -62,7 +62,7 @@ def test_convolution_dilates() -> None:
     assert values(y) == [1 + 30 + 400 + 6000]
 
 
-def test_pooling_leaves_padding_out() -> None:
+def test_pooling_excludes_padding() -> None:
     x = torch.tensor([[[[-2100.0, -300], [-5421, -603]]]])
     window = {"poolSize": [2, 2], "stride": [2, 2], "pad": [0, 1, 1, 0]}  # sees the left column only
     assert values(apply("Pooling", {**window, "method": "max"}, x)) == [-2100]
@@ -129,7 +129,7 @@ def test_time_pooling_stays_within_each_clip(block: dict[str, Any], expected: li
     assert values(y[:, 0, 1, 2]) == expected
 
 
-def test_layers_run_when_their_inputs_are_there_and_losses_not_at_all() -> None:
+def test_layers_run_once_their_inputs_exist_and_losses_never() -> None:
     net = Net(
         [
             Layer("loss", "dagnn.Loss", ["z", "label"], ["objective"], [], {}),
@@ -145,7 +145,7 @@ def test_layers_run_when_their_inputs_are_there_and_losses_not_at_all() -> None:
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_files_come_back_as_written(tmp_path: Path, nested: bool) -> None:
+def test_files_are_read_as_written(tmp_path: Path, nested: bool) -> None:
     net = surgery.st_mulnet(surgery.appearance(26, 4, 5), surgery.motion(26, 4, 5), scale=0.1)
     again = read(files.write(tmp_path / "net.mat", net, nested=nested, compress=nested))
     assert [(v.name, v.type, v.inputs, v.outputs, v.params) for v in again.layers] == [
@@ -162,7 +162,7 @@ def test_files_come_back_as_written(tmp_path: Path, nested: bool) -> None:
 
 
 def test_activations_stay_of_order_one_in_the_deepest_net() -> None:
-    """Else a comparison of logits would see only some of a file's numbers."""
+    """Otherwise a comparison of logits would cover only some of a file's numbers."""
     net = surgery.st_mulnet(surgery.appearance(50, 4, 5), surgery.motion(152, 4, 5))
     generator = torch.Generator().manual_seed(0)
     inputs = {n: files.INPUT_SIZE * torch.randn(5, c, 200, 200, generator=generator) for n, c in sources(net).items()}
@@ -176,7 +176,7 @@ def times(net: Net) -> list[str]:
     return [layer.name for layer in net.layers if layer.type == "dagnn.ConvTime"]
 
 
-def test_surgery_puts_time_where_the_scripts_find_their_names() -> None:
+def test_surgery_inserts_temporal_layers_where_the_scripts_do() -> None:
     shallow = surgery.st_resnet(surgery.appearance(50, 2, 5), surgery.motion(50, 2, 5))
     assert len(times(shallow)) == 16
     mixed = surgery.st_mulnet(surgery.appearance(50, 2, 5), surgery.motion(152, 2, 5))
@@ -186,7 +186,7 @@ def test_surgery_puts_time_where_the_scripts_find_their_names() -> None:
     ]
 
 
-def test_surgery_leads_links_into_the_residual_branch_only() -> None:
+def test_surgery_adds_links_to_the_residual_branch_only() -> None:
     net = surgery.st_resnet(surgery.appearance(50, 2, 5), surgery.motion(50, 2, 5))
     assert net.layer("res3a_relu_spatial_sum").inputs == ["res3ax_temporal", "res3a_spatial"]
     assert net.layer("res3b_branch2a_spatial").inputs == ["res3a_relu_spatial_sum"]
@@ -194,8 +194,8 @@ def test_surgery_leads_links_into_the_residual_branch_only() -> None:
     assert net.layer("res3b_branch2a_temporal").inputs == ["res3ax_temporal"]
 
 
-def test_surgery_names_what_stands_before_the_loss_prediction() -> None:
-    """With dropout appended to the list of layers, that is the dropout, and the classifier keeps its name."""
+def test_surgery_renames_the_layer_before_the_loss_to_prediction() -> None:
+    """With dropout at the end of the list, the dropout is renamed, and the classifier keeps its name."""
     net = surgery.st_mulnet(surgery.appearance(50, 2, 5), surgery.motion(50, 2, 5))
     assert net.layer("prediction_spatial").type == "dagnn.Conv"
     assert net.layer("prediction_temporal").type == "dagnn.DropOut"

@@ -25,7 +25,7 @@ from stresnet.weights.matconvnet.read import from_dagnn
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_weights_survive_a_round_trip_bit_for_bit(name: str, tmp_path: Path) -> None:
-    """Except for variances, which a file stores as single-precision σ."""
+    """All weights are exact except variances, which a file stores as single-precision σ."""
     model = randomized(CONFIGS[name])
     found = read_matconvnet(write_dagnn(tmp_path / "net.mat", to_dagnn(model)))
     assert graph_of(found.config) == graph_of(CONFIGS[name])
@@ -41,7 +41,7 @@ def test_weights_survive_a_round_trip_bit_for_bit(name: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["st-resnet*", "st-mulnet", "scaled both ways", "torchvision"])
 def test_parameters_survive_a_round_trip_bit_for_bit(name: str, tmp_path: Path) -> None:
-    """Including every σ down to the smallest, which becomes a variance on the way."""
+    """All parameters are exact, including every σ down to the smallest, which is converted to a variance."""
     net = a_net(name)
     graph = graph_of(CONFIGS[name])
     rng = np.random.default_rng(1)
@@ -59,7 +59,7 @@ def test_parameters_survive_a_round_trip_bit_for_bit(name: str, tmp_path: Path) 
 
 
 def test_every_sigma_survives_a_round_trip() -> None:
-    """A million floats above the smallest, and those next to √ε, where the variance changes sign."""
+    """Test a million floats above the smallest, and those next to √ε, where the variance changes sign."""
     sigma = np.float32(SMALLEST_SIGMA) * np.exp(np.linspace(0, 12, 1_000_000)).astype(np.float32)
     near = np.float32(1e-5**0.5) + np.arange(-500, 500, dtype=np.float32) * np.spacing(np.float32(1e-5**0.5))
     sigma = np.concatenate([sigma[sigma >= SMALLEST_SIGMA], near.astype(np.float32)])

@@ -27,7 +27,7 @@ TOLERANCE = 1e-4
 
 
 def clip(channels: int, steps: int, size: tuple[int, int], clips: int = 1, seed: int = 0) -> Tensor:
-    """Moving blobs, changes of brightness and noise, (B,C,T,H,W), of the size that normalised pixels have."""
+    """Return moving blobs with changes of brightness and noise, (B,C,T,H,W), of the magnitude of normalised pixels."""
     draw = torch.Generator().manual_seed(seed)
     n = clips * steps
     x = F.interpolate(torch.randn(n, channels, 5, 6, generator=draw), size, mode="bilinear")
@@ -202,7 +202,7 @@ class Base:
 
 @cache
 def base(name: str) -> Base:
-    """The nets that are mutated; the pools are smaller than the authors', so that short clips give two outputs."""
+    """Return a net to mutate; its pools are smaller than the authors', so that short clips give two outputs."""
     make: dict[str, Callable[[], Net]] = {
         "ST-ResNet*": lambda: surgery.pool_time(surgery.st_resnet(*streams(5, 26, base=8)), 3, 2),
         "ST-ResNet 50": lambda: surgery.st_resnet(*streams(5, 50)),
@@ -218,7 +218,7 @@ def base(name: str) -> Base:
 
 
 def refusal(read_it: Callable[[], object]) -> str:
-    """The line that refuses a file, or nothing if it is read."""
+    """Return the error of reading a file, or "" if it is read."""
     try:
         read_it()
     except CheckpointError as error:
@@ -227,8 +227,8 @@ def refusal(read_it: Callable[[], object]) -> str:
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_mutated_files_are_followed_or_refused(name: str, tmp_path: Path) -> None:
-    """Never read as if they were the ordinary file, or as a third thing."""
+def test_mutated_files_are_converted_or_rejected(name: str, tmp_path: Path) -> None:
+    """A mutated file is either rejected, or read with the interpreter's logits."""
     mutation = MUTATIONS[name]
     before = base(mutation.base)
     net = deepcopy(before.net)
@@ -236,9 +236,9 @@ def test_mutated_files_are_followed_or_refused(name: str, tmp_path: Path) -> Non
     path = files.write(tmp_path / "mutated.mat", net, rates=False)
     if line := refusal(lambda: read_matconvnet(path)):
         assert "\n" not in line
-        assert not mutation.must_follow, line
+        assert not mutation.must_be_converted, line
         return
-    assert not mutation.must_refuse, "read without a word"
+    assert not mutation.must_be_rejected, "read without a word"
     _, ours = converted(path, before.inputs)
     theirs = logits(read(path), **before.inputs, dtype=torch.float32)
     assert difference(ours, theirs) <= TOLERANCE
@@ -246,7 +246,7 @@ def test_mutated_files_are_followed_or_refused(name: str, tmp_path: Path) -> Non
 
 
 def assert_changed(mutation: Mutation, after: dict[str, Tensor], before: dict[str, Tensor]) -> None:
-    """A mutation that does not show could not tell a good reader from a careless one."""
+    """Assert that a mutation changes the logits; otherwise it could not detect a wrong reader."""
     if after["motion"].shape == before["motion"].shape:
         changed = difference(after, before)
         assert (changed > 10 * TOLERANCE) == mutation.shows, changed
