@@ -25,10 +25,10 @@ DOUBLE, SINGLE = np.uint8, np.uint16
 UNITS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-def unit_names(depth: int, stage: int) -> list[str]:
+def unit_names(depth: int, layer: int) -> list[str]:
     """Return the names of the units of conv<n>_x: a, b, c …; in conv3_x and conv4_x of deep nets a, b1, b2 …"""
-    count = UNITS[depth][stage - 2]
-    if depth > 50 and stage in (3, 4):
+    count = UNITS[depth][layer - 2]
+    if depth > 50 and layer in (3, 4):
         return ["a", *(f"b{n}" for n in range(1, count))]
     return list("abcdefghij"[:count])
 
@@ -107,7 +107,7 @@ def resnet(depth: int, base: int, classes: int, *, channels: int = 3, seed: int 
     for layer in (2, 3, 4, 5):
         inner, square = base * 2 ** (layer - 2), 1.0
         for index, name in enumerate(unit_names(depth, layer)):
-            gain = 0.9 if index < 2 else 0.4  # units with links and temporal convolutions must matter
+            gain = 0.9 if index < 2 else 0.4  # the units that links and time enter must weigh
             stride = 2 if index == 0 and layer > 2 else 1
             x = build.unit(f"{layer}{name}", x, width, inner, stride=stride, square=square, gain=gain)
             width, square = 4 * inner, (1.0 if index == 0 else square) + gain**2

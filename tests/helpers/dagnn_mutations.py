@@ -30,11 +30,11 @@ class Mutation:
     """A change to a net.
 
     Attributes:
-        base: the net to change.
-        change: changes the net in place.
-        must_be_converted: the reader must accept it, because only numbers change, or nothing that affects the logits.
-        must_be_rejected: the reader must reject it, because no STResNet computes it.
-        shows: whether the logits change in the interpreter.
+        base: which net is changed.
+        change: does it, in place.
+        must_be_converted: only numbers change, or nothing that affects the logits, so the reader must accept it.
+        must_be_rejected: no STResNet computes it, so the reader must reject it.
+        shows: whether the logits change.
     """
 
     base: str
@@ -189,10 +189,10 @@ def bias_in(layer: str) -> Change:
 
 def scripts_other_direction(net: Net) -> None:
     """Add links into the temporal stream where the authors' scripts put them: before the ReLU, shortcut included."""
-    for stage in (2, 3, 4, 5):
-        name = f"res{stage}a_temporal_sum"
-        add(net, name, "Sum", [f"res{stage}ax_spatial", f"res{stage}a_temporal"], {})
-        net.layer(f"res{stage}a_relu_temporal").inputs = [name]
+    for number in (2, 3, 4, 5):
+        name = f"res{number}a_temporal_sum"
+        add(net, name, "Sum", [f"res{number}ax_spatial", f"res{number}a_temporal"], {})
+        net.layer(f"res{number}a_relu_temporal").inputs = [name]
 
 
 def inflate_elsewhere(net: Net) -> None:
@@ -234,7 +234,7 @@ def one_softmax(net: Net) -> None:
 
 
 MUTATIONS: dict[str, Mutation] = {
-    # only numbers change: these must be accepted
+    # only numbers change
     "two taps swapped": numbers(value(TIME, lambda w: w[:, [0, 2, 1]])),
     "time reversed": numbers(reverse_time),
     "injected taps reversed": numbers(reverse_time, MUL),

@@ -65,8 +65,8 @@ def fuse(
         into: the stream that links enter.
         both: whether links enter the other as well.
         scale: mean factor of the Scale layer on each link, or None for no such layer.
-        before_relu: whether links into the temporal stream precede the ReLU, as in the scripts, perhaps by mistake, so
-            that the shortcut reads them too.
+        before_relu: what the scripts do, perhaps unmeant, where links enter the temporal stream: the link stands in
+            front of the ReLU, so that the shortcut sees it too. Otherwise as for the spatial stream.
     """
     a, b = suffixed(a, "spatial"), suffixed(b, "temporal")
     net = Net(a.layers + b.layers, a.params | b.params, b.meta)

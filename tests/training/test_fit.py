@@ -1,4 +1,4 @@
-"""Training: batches, held-out groups, validation, devices, progress, and data it refuses."""
+"""Training: batches, held-out groups, validation, devices, progress, and invalid data."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def test_a_video_shorter_than_a_flow_stack_is_named(tmp_path: Path, store: Store
         train(store, tmp_path / "run", tiny_recipe({"motion": {}}, network={"flow_stack": 30}))
 
 
-def test_devices_that_cannot_share_a_batch_are_refused(tmp_path: Path, store: Store) -> None:
+def test_devices_that_cannot_share_a_batch_are_rejected(tmp_path: Path, store: Store) -> None:
     with pytest.raises(RecipeError, match="stage appearance: a batch of 4 cannot be shared by 4 devices"):
         train(store, tmp_path / "run", tiny_recipe(), devices=4)
     assert not (tmp_path / "run").exists()
 
 
-def test_one_class_is_refused(tmp_path: Path, store: Store) -> None:
+def test_one_class_is_rejected(tmp_path: Path, store: Store) -> None:
     label = store.classes[0]
     entries = tuple(e for e in store.entries if e.record.label == label)
     with pytest.raises(RecipeError, match=f"has one class, {label}"):
         train(replace(store, classes=(label,), entries=entries), tmp_path / "run", tiny_recipe())
 
 
-def test_a_store_without_training_videos_is_refused(tmp_path: Path, store: Store) -> None:
+def test_a_store_without_training_videos_is_rejected(tmp_path: Path, store: Store) -> None:
     with pytest.raises(RecipeError, match="has no training videos: give some the split `train`"):
         train(replace(store, entries=store.select("test")), tmp_path / "run", tiny_recipe())
 

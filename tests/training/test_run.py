@@ -1,4 +1,4 @@
-"""Runs: what training leaves in the folder, how it resumes, and which folders it refuses."""
+"""Runs: the files of the folder, resuming, and folders that cannot be used."""
 
 from __future__ import annotations
 

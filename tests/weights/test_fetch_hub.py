@@ -49,12 +49,12 @@ def test_weights_of_a_repository(hub: Web, tmp_path: Path) -> None:
         (["sub/net.mat", "config.json"], "sub/net.mat"),
     ],
 )
-def test_which_file_of_a_repository(hub: Web, files: list[str], chosen: str) -> None:
+def test_choice_of_a_file_of_weights(hub: Web, files: list[str], chosen: str) -> None:
     hub.put_repo("me/net", {f: f.encode() for f in files})
     assert fetch("me/net").read_bytes() == chosen.encode()
 
 
-def test_a_file_and_a_revision(hub: Web) -> None:
+def test_file_and_revision(hub: Web) -> None:
     hub.put_repo("me/net", {"sub/a.pth": b"new", "b.pth": b"b"})
     hub.put_repo("me/net", {"sub/a.pth": b"old"}, revision="v1", commit="f" * 40)
     assert fetch("hf://me/net/sub/a.pth").read_bytes() == b"new"
@@ -123,7 +123,7 @@ def test_cached_copy_is_used_without_a_network(hub: Web, monkeypatch: pytest.Mon
     assert str(caught.value).startswith(f"me/other: the hub at {gone.url} cannot be reached")
 
 
-def test_a_digest_on_the_hub(hub: Web) -> None:
+def test_digest_on_the_hub(hub: Web) -> None:
     hub.put_repo("me/net", {"model.safetensors": DATA, "net-0676ba61.pth": DATA})
     path = fetch("me/net", sha256=SHA256[:16])
     blob = path.resolve()
@@ -136,7 +136,7 @@ def test_a_digest_on_the_hub(hub: Web) -> None:
     assert fetch("me/net").read_bytes() == DATA
 
 
-def test_a_full_disk_under_the_hubs_cache(hub: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_of_the_hub_cache(hub: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -27,7 +27,7 @@ def part_of(url: str) -> Path:
     return part
 
 
-def test_a_broken_connection_is_resumed(web: Web) -> None:
+def test_broken_connection_is_resumed(web: Web) -> None:
     url = web.put("/a.bin", DATA, tag='W/"weak"', cuts=[1_000_000] * 3)
     assert fetch(url).read_bytes() == DATA
     starts = [int(r.removeprefix("bytes=").rstrip("-")) for r in web.ranges("/a.bin")[1:]]
@@ -35,7 +35,7 @@ def test_a_broken_connection_is_resumed(web: Web) -> None:
     assert starts == sorted(set(starts))
 
 
-def test_a_connection_that_is_reset(web: Web) -> None:
+def test_reset_connection(web: Web) -> None:
     url = web.put("/a.bin", DATA, tag='"1"', cuts=[1_000_000] * (1 + RETRIES), reset=True, ranges=False)
     line = fetch_error(url)
     assert line.startswith(f"{url}: the connection broke (")
@@ -46,7 +46,7 @@ def test_a_connection_that_is_reset(web: Web) -> None:
     assert web.ranges("/a.bin")[-1].startswith("bytes=")
 
 
-def test_a_server_without_ranges_starts_over(web: Web) -> None:
+def test_server_without_ranges_starts_over(web: Web) -> None:
     url = web.put("/a.bin", DATA, tag='"1"', ranges=False, cuts=[1_000_000, 2_000_000])
     assert fetch(url).read_bytes() == DATA
     assert web.ranges("/a.bin")[0] == ""
@@ -115,7 +115,7 @@ def test_resume_after_kill_9(web: Web, tmp_path: Path) -> None:
     assert not part.exists()
 
 
-def test_killed_between_the_last_byte_and_the_renaming(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_before_the_rename(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     replace = os.replace
 
     def killed(source: Path, target: Path) -> None:

@@ -120,12 +120,12 @@ def locked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make writes to a folder fail as without permission; root could write anywhere."""
     write = Path.write_bytes
 
-    def refuse(self: Path, data: bytes) -> int:
+    def fail(self: Path, data: bytes) -> int:
         if self.is_relative_to(place):
             raise PermissionError(errno.EACCES, "Permission denied", str(self))
         return write(self, data)
 
-    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr(Path, "write_bytes", fail)
 
 
 def full(tensors: object, file: Path, metadata: object) -> None:

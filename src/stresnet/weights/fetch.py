@@ -152,7 +152,7 @@ def _connect(url: str) -> tuple[Any, str, dict[str, Any]]:
         files.invalidate_cache()
         info = files.info(path)
     except Exception as error:  # each file system has its own errors
-        raise _explained(url, error) from error
+        raise _open_error(url, error) from error
     if info.get("mimetype") == "text/html" and not path.endswith((".html", ".htm")):
         raise DownloadError(f"{url}: expected a file, found a web page: give the URL of the file itself")
     return files, path, info
@@ -169,7 +169,7 @@ def _open(url: str, files: Any, path: str, size: int | None, start: int) -> tupl
         remote = files.open(path, "rb", block_size=0, size=size, headers=headers)  # streamed in one request
         return remote, start if remote.r.status == 206 else 0
     except Exception as error:
-        raise _explained(url, error) from error
+        raise _open_error(url, error) from error
 
 
 def _read(remote: Any) -> bytes:
@@ -179,7 +179,7 @@ def _read(remote: Any) -> bytes:
         raise _InterruptedTransfer(f"the connection broke ({error or type(error).__name__})") from error
 
 
-def _explained(url: str, error: Exception) -> Exception:
+def _open_error(url: str, error: Exception) -> Exception:
     """Return the error to raise for a file that cannot be opened."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     status, reason = getattr(cause, "status", None), " ".join(str(cause).split()) or type(cause).__name__

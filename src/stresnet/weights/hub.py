@@ -162,7 +162,7 @@ def push(
         license: of the weights, as the hub abbreviates it, such as `mit`; "" if unknown.
 
     Raises:
-        CheckpointError: the hub cannot be reached or refuses the upload.
+        CheckpointError: the hub cannot be reached or rejects the upload.
     """
     from huggingface_hub import HfApi
 

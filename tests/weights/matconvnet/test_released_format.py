@@ -217,7 +217,7 @@ def base(name: str) -> Base:
     return Base(net, inputs, logits(net, **inputs, dtype=torch.float32))
 
 
-def refusal(read_it: Callable[[], object]) -> str:
+def error_of(read_it: Callable[[], object]) -> str:
     """Return the error of reading a file, or "" if it is read."""
     try:
         read_it()
@@ -234,11 +234,11 @@ def test_mutated_files_are_converted_or_rejected(name: str, tmp_path: Path) -> N
     net = deepcopy(before.net)
     mutation.change(net)
     path = files.write(tmp_path / "mutated.mat", net, rates=False)
-    if line := refusal(lambda: read_matconvnet(path)):
+    if line := error_of(lambda: read_matconvnet(path)):
         assert "\n" not in line
         assert not mutation.must_be_converted, line
         return
-    assert not mutation.must_be_rejected, "read without a word"
+    assert not mutation.must_be_rejected
     _, ours = converted(path, before.inputs)
     theirs = logits(read(path), **before.inputs, dtype=torch.float32)
     assert difference(ours, theirs) <= TOLERANCE
