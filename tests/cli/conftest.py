@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def copy(run: Run, tmp_path: Path) -> Path:
-    """A copy of the trained run that a command may change."""
+    """Return a copy of the trained run that a command may change."""
     return Path(shutil.copytree(run.folder, tmp_path / "run [b]"))
 
 
 @pytest.fixture
 def store_copy(store: Store, tmp_path: Path) -> Path:
-    """A copy of the store that a test may damage."""
+    """Return a copy of the store that a test may damage."""
     return Path(shutil.copytree(store.root, tmp_path / "store"))
 
 
 @pytest.fixture
 def video(store: Store) -> Path:
-    """An intact video."""
+    """Return an intact video."""
     return Path(store.select("test")[0].record.path)

@@ -81,5 +81,5 @@ def test_ctrl_c_and_sigterm_while_training(store: Store, recipe: Path, tmp_path:
 
 
 def iterations(lines: list[str]) -> list[int]:
-    """The iterations in lines of progress such as `training appearance: 30/300  loss 1.23`."""
+    """Return the iterations in lines of progress such as `training appearance: 30/300  loss 1.23`."""
     return [int(line.split()[2].partition("/")[0]) for line in lines if line.startswith("training appearance: ")]

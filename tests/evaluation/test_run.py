@@ -40,7 +40,7 @@ class InterruptedTestError(Exception):
 
 @pytest.fixture(scope="module")
 def folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run, into whose models `evaluation` records its scores."""
+    """Return a copy of the run, in whose models `evaluation` records its scores."""
     return Path(shutil.copytree(run.folder, tmp_path_factory.mktemp("evaluated") / "run"))
 
 
@@ -56,13 +56,13 @@ def evaluation(folder: Path, store: Store, out: Path) -> Evaluation:
 
 @pytest.fixture
 def copy(run: Run, tmp_path: Path) -> Path:
-    """A copy of the run that a test may change."""
+    """Return a copy of the run that a test may change."""
     return Path(shutil.copytree(run.folder, tmp_path / "run"))
 
 
 @pytest.fixture
 def store_copy(store: Store, tmp_path: Path) -> Store:
-    """A copy of the store that a test may damage."""
+    """Return a copy of the store that a test may damage."""
     shutil.copytree(store.root, tmp_path / "store")
     return Store.open(tmp_path / "store")
 

@@ -22,7 +22,7 @@ CLASSES = ("run", "jump", "wave")
 def table_of(
     labels: Sequence[int], predicted: Sequence[int], classes: Sequence[str] = CLASSES, name: str = "net"
 ) -> ScoreTable:
-    """A table whose highest logit is at ``predicted``, the others falling with the class index."""
+    """Return a table whose highest logit is at ``predicted``; the others decrease with the class index."""
     logits = np.tile(-np.arange(len(classes), dtype=np.float32), (len(labels), 1))
     logits[np.arange(len(labels)), predicted] = 9.0
     ids = tuple(f"v{i}" for i in range(len(labels)))

@@ -1,4 +1,4 @@
-"""What the command line prints: progress, notes, failures and the table of an evaluation."""
+"""The output of the command line: progress, notes, failures and the table of an evaluation."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Candidate:
         return self.model.checkpoint if isinstance(self.model, Recognizer) else load_checkpoint(self.model)
 
     def recognizer(self, device: str | None) -> Recognizer:
-        """Return a recognizer; a loaded one stays on its own device."""
+        """Return a recognizer; a loaded one stays on its device."""
         return self.model if isinstance(self.model, Recognizer) else Recognizer(self.model, device=device)
 
 

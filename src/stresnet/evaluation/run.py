@@ -1,4 +1,4 @@
-"""Evaluation of a model, or of every stage of a run: score the videos, write scores and a report."""
+"""Evaluate a model, or every stage of a run: score the videos, and write scores and a report."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def _only(which: str, classes: Sequence[str], others: Sequence[str]) -> str:
 def _record_scores(
     run: Run, candidates: Sequence[Candidate], rows: Sequence[ReportRow], store: Store, split: str
 ) -> None:
-    """Record in the model files of a run what they scored, and on what."""
+    """Record the scores in the model files of a run, with the store and the split."""
     for candidate in candidates:
         checkpoint = candidate.checkpoint()
         for row in rows:

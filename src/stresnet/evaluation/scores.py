@@ -35,7 +35,7 @@ class ScoreTable:
     """The logits of N videos over K classes, from one model under one test protocol.
 
     Attributes:
-        name: what was evaluated, as shown in reports.
+        name: name of the evaluated model or fusion, as shown in reports.
         protocol: the test protocol, such as ``dense25``.
         classes: K class names, in the order of the columns.
         video_ids: N unique ids.
@@ -45,7 +45,7 @@ class ScoreTable:
         motion: (N, K) float32 logits of the motion stream alone, or None.
 
     Raises:
-        ScoreError: shapes disagree, an id or class is repeated, a label is out of range, or a score is not finite.
+        ScoreError: shapes do not match, an id or class is repeated, a label is out of range, or a score is not finite.
     """
 
     name: str

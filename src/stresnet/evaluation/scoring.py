@@ -102,7 +102,7 @@ class SplitScorer:
     def _as_table(
         self, recognizer: Recognizer, scored: Sequence[tuple[StoreEntry, VideoScores]], protocol: Protocol, name: str
     ) -> ScoreTable:
-        # A model from elsewhere may order the classes differently.
+        # The model may have been trained on a store with another order of classes.
         order = [recognizer.classes.index(label) for label in self.store.classes]
 
         def stream(which: str) -> np.ndarray | None:

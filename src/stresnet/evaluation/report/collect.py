@@ -65,7 +65,7 @@ def collect_curves(run: Run | None) -> Mapping[str, LearningCurve]:
 
 
 def collect_facts(store: Store, entries: Sequence[StoreEntry], checkpoint: Checkpoint, split: str) -> dict[str, str]:
-    """Return what identifies an evaluation: data, flow, recipe, software and machine."""
+    """Return the facts that identify an evaluation: data, flow, recipe, software and machine."""
     flow = store.spec.flow
     facts = {
         "Videos": f"{len(entries)} scored (split {split}), {checkpoint.training.get('videos', '?')} used for training",

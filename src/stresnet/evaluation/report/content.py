@@ -93,7 +93,7 @@ class Report:
     Attributes:
         title: the heading.
         intro: plain text; an empty line starts a new paragraph.
-        rows: at least one, of which at most one is chosen; by default the first.
+        rows: at least one; at most one is marked as chosen, else the first one counts.
         examples: videos to show; may be empty.
         curves: learning curves by title of the stage; may be empty.
         chance: top-1 accuracy of guessing, 0..1.
