@@ -268,7 +268,7 @@ def test_a_damaged_file_leaves_stderr_empty(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "")
 
 
-def test_real_clips_have_the_recorded_frame_counts(shared: Path) -> None:
+def test_real_videos_have_the_recorded_frame_counts(shared: Path) -> None:
     with open(shared / "clips" / "index.csv", newline="") as lines:
         rows = [row for row in csv.DictReader(lines) if not row["path"].startswith("jhmdb/")][::6]  # those drop frames
     assert len(rows) > 10

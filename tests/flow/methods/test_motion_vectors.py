@@ -209,7 +209,7 @@ def test_frames_read_without_vectors_raise(tmp_path: Path) -> None:
         list(flow_of(reader, MV))
 
 
-def test_vectors_agree_with_dis_on_real_clips(shared: Path) -> None:
+def test_vectors_agree_with_dis_on_real_videos(shared: Path) -> None:
     """In Xvid with and without B pictures, direction and size agree where there is motion."""
     for name in ("WallPushups/v_WallPushups_g01_c04.avi", "Biking/v_Biking_g19_c01.avi"):
         with iter_frames(shared / "clips" / "ucf101" / name, short_side=240, motion_vectors=True) as reader:
