@@ -104,8 +104,8 @@ def test_static_and_damaged_videos(command: Command, tmp_path: Path) -> None:
         ("a.npz", ["--from", "0.2"], "flow needs at least two frames, found 1 from 0.2 s on"),
         ("a.png", ["--from", "0.1", "--to", "0.15"], "found 1 from 0.1 s on before 0.15 s"),
         ("a/", ["--to", "0.01"], "found 1 before 0.01 s"),
-        ("a.png", ["--flow", "brox"], "flow method must be one of"),
-        ("a.png", ["--preset", "best"], "flow preset of dis must be one of"),
+        ("a.png", ["--flow", "brox"], "unknown flow method 'brox'"),
+        ("a.png", ["--preset", "best"], "unknown flow preset 'best' of dis"),
         ("a.png", ["--bound", "0"], "bound_px must be a number of pixels above 0"),
     ],
 )

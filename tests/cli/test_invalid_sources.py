@@ -20,8 +20,8 @@ def test_invalid_sources(command: Command, tmp_path: Path, store: Store) -> None
     (tmp_path / "wrong.csv").write_text("file;class\na.mp4;jump\n")
     cases = {
         folder: "expected class folders with videos",
-        tmp_path / "nowhere": "expected a folder of class folders or a .csv file, found nothing at that path",
-        tmp_path / "notes.txt": "expected a folder of class folders or a .csv file, found a file of another kind",
+        tmp_path / "nowhere": "nowhere does not exist: expected a folder of class folders, or a .csv file",
+        tmp_path / "notes.txt": "notes.txt is neither: expected a folder of class folders, or a .csv file",
         tmp_path / "wrong.csv": "expected the header path,label[,split][,group], found 'file;class'",
         store.root: "found a prepared store (give the source first, then the store)",
     }

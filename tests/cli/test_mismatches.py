@@ -70,7 +70,7 @@ def test_crops_larger_than_the_frames_are_noted(command: Command, store: Store, 
     code, _, err = command(*train, "--set", "clips.crop_px=40")
     assert code == 0
     note = "note: crops of 40 px are upscaled from frames of 32 px; prepare with a larger --short-side, or train with "
-    assert err.splitlines()[0] == note + "a smaller --set clips.crop_px"
+    assert err.splitlines()[0] == note + "a smaller clips.crop_px (--set)"
 
 
 def test_arguments_that_are_not_a_run(command: Command, store: Store, run: Run, recipe: Path, tmp_path: Path) -> None:

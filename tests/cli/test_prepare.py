@@ -39,7 +39,7 @@ def test_prepare_prints_notes(command: Command, videos: Path, tmp_path: Path) ->
     options = ["--short-side", "32", "--workers", "1", "--flow", "farneback", "--bound", "10"]
     code, _, err = command("prepare", tmp_path / "clips", tmp_path / "store", *options)
     assert code == 0
-    assert "note: no split is given: all 1 videos are for training" in err
+    assert "note: no test split: all 1 videos are for training" in err
     store = Store.open(tmp_path / "store")
     assert (store.spec.flow.method, store.spec.flow.bound_px, store.classes) == ("farneback", 10.0, ("up [1]",))
 
@@ -96,7 +96,9 @@ def test_prepare_rejects_other_settings(command: Command, videos: Path, tmp_path
     options = ["--short-side", "32", "--workers", "1"]
     code, _, err = command("prepare", videos, tmp_path / "store", *options, "--preset", "slow")
     assert code == 1
-    assert err.splitlines()[-1] == ("stresnet: flow preset of dis must be one of ultrafast, fast, medium, found 'slow'")
+    assert err.splitlines()[-1] == (
+        "stresnet: unknown flow preset 'slow' of dis: expected one of ultrafast, fast, medium"
+    )
     assert not (tmp_path / "store").exists()
     prepared(read_catalog(videos), tmp_path / "store")
     options += ["--preset", "ultrafast", "--jpeg-quality", "80"]

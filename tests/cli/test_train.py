@@ -60,12 +60,12 @@ def test_train_with_test_groups(command: Command, videos: Path, recipe: Path, tm
     train = ["train", store.root, tmp_path / "run", "--recipe", recipe, *ONE_STEP, "--stage", "motion"]
     code, _, err = command(*train, "--test-group", "g9")
     assert code == 1
-    assert one_line(err).endswith("expected test groups among: g1, g2, g3; found g9")
+    assert one_line(err).endswith("has no group 'g9': its groups are g1, g2, g3")
     assert command(*train, "--test-group", "g1", "--test-group", "g3")[0] == 0
     train[2] = tmp_path / "everything"
     code, _, err = command(*train)
     assert code == 0
-    assert err.splitlines()[0].endswith("none is left for testing; hold some out with --test-group: g1, g2, g3")
+    assert err.splitlines()[0].endswith("none are left for testing; hold some out with --test-group: g1, g2, g3")
     assert read_metadata(tmp_path / "run" / "model.safetensors")["test_groups"] == ["g1", "g3"]
 
 

@@ -105,7 +105,7 @@ def test_damaged_lists(tmp_path: Path) -> None:
 
 
 def test_unknown_data_set_and_missing_lists(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="expected a data set among folders, csv, ucf101, hmdb51, found 'kinetics'"):
+    with pytest.raises(StoreError, match="unknown data set 'kinetics': expected one of folders, csv, ucf101, hmdb51"):
         read_catalog(tmp_path, dataset="kinetics")
     with pytest.raises(StoreError, match="ucf101 needs the folder of its official lists"):
         read_catalog(tmp_path, dataset="ucf101")

@@ -229,4 +229,4 @@ def test_on_the_command_line(command: Command, videos: Path, tmp_path: Path, flo
     assert "expected a store with flow in it, found one with frames only" in err.splitlines()[-1]
     code, _, err = command(*arguments, "on-the-fly:slow")
     assert code == 1
-    assert "flow method must be one of" in err.splitlines()[-1]
+    assert "unknown flow method" in err.splitlines()[-1]

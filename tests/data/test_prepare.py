@@ -342,7 +342,7 @@ def test_only_unfinished_files_are_removed(copy: Path, source: Path) -> None:
 
 def test_folders_that_cannot_become_a_store(source: Path, tmp_path: Path, copy: Path) -> None:
     catalog = read_catalog(source)
-    with pytest.raises(StoreError, match="expected a new or empty folder or a store, found a folder with bad in it"):
+    with pytest.raises(StoreError, match="must be a new or empty folder, or an existing store, but contains bad"):
         prepare(catalog, source, SPEC)
     (source / ".lock").unlink()
     file = tmp_path / "file"

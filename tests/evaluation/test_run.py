@@ -346,7 +346,7 @@ def test_stores_that_do_not_match_the_model(run: Run, store: Store, tmp_path: Pa
     with pytest.raises(StoreError, match=r"no usable videos of split 'val'; its splits are test, train$"):
         evaluate(run.folder, store, tmp_path, split="val")
     spec = replace(SPEC, flow=FlowSpec(method="farneback", short_side=32))
-    with pytest.raises(FlowSpecError, match=r"the model and .*; prepare with one of them$") as error:
+    with pytest.raises(FlowSpecError, match=r"the model and .*; use the same flow for both$") as error:
         evaluate(run.folder, replace(store, spec=spec), tmp_path)
     assert str(SPEC.flow) in str(error.value)
     assert str(spec.flow) in str(error.value)

@@ -191,7 +191,7 @@ def test_another_seed_gives_other_losses(tmp_path: Path, run: Run, store: Store)
 
 def test_a_folder_with_a_run_is_rejected_unless_it_matches(copy: Path, run: Run, store: Store) -> None:
     before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
-    with pytest.raises(RecipeError, match="already holds a run: pass --resume to resume it"):
+    with pytest.raises(RecipeError, match="already contains a run: add --resume to continue it"):
         train(store, copy, run.recipe)
     with pytest.raises(RecipeError, match=r"another recipe \(seed, appearance.network.width, motion.network.width, …"):
         train(store, copy, tiny_recipe(network={"width": 0.125}, seed=8), resume=True)

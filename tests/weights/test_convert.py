@@ -169,7 +169,7 @@ def test_image_networks_become_a_start_that_trains(tmp_path: Path, store: Store,
 def test_start_is_not_a_recognizer(tmp_path: Path) -> None:
     torch.save(image_weights(base=4), tmp_path / "r.pth")
     start = convert(tmp_path / "r.pth", tmp_path / "start.safetensors", classes="3").out
-    with pytest.raises(CheckpointError, match="start from images: train it first"):
+    with pytest.raises(CheckpointError, match="initial model: train it first"):
         Recognizer(start)
 
 

@@ -189,7 +189,7 @@ def test_config_json_is_not_read(folder: Path, tmp_path: Path) -> None:
 
 def test_folders_without_a_model_raise(tmp_path: Path, run: Run) -> None:
     assert load_error(tmp_path) == (
-        f"{tmp_path} has no model.safetensors: expected a checkpoint or the folder of a finished run"
+        f"{tmp_path} has no model.safetensors: expected a checkpoint, or the folder of a run with a trained stage"
     )
     (tmp_path / "model.safetensors").write_bytes(b"not a model")
     assert "is not a model, or is truncated" in load_error(tmp_path)

@@ -33,7 +33,7 @@ Preset = Annotated[
 ]
 SubtractMedian = Annotated[
     bool,
-    typer.Option("--subtract-median", help="Subtract the median of each flow field to compensate camera motion."),
+    typer.Option("--subtract-median", help="Subtract the median of each flow field to compensate for camera motion."),
 ]
 
 

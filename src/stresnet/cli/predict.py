@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stresnet.cli import options
-from stresnet.cli.display import Bar, console, exit_with_failures, note_damaged
+from stresnet.cli.display import Bar, console, exit_with_failures, note, note_damaged
 from stresnet.errors import StresnetError, VideoError
 
 if TYPE_CHECKING:
@@ -24,13 +24,16 @@ def predict(
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
-    """Recognise the action in each video; flow is computed on the fly."""
+    """Recognise the action in each video. Flow is computed too."""
     from stresnet.inference.recognizer import Recognizer
     from stresnet.weights.fetch import fetch
 
     chosen = options.parse_protocols([protocol])[0]
     with Bar(transient=True) as bar:
         recognizer = Recognizer(fetch(model, progress=bar), device=device)
+    stages = [stage["name"] for stage in recognizer.checkpoint.recipe.get("stages", ())]
+    if Path(model).is_dir() and stages and stages[-1] != recognizer.checkpoint.stage:
+        note(f"the run is not finished: using its stage {recognizer.checkpoint.stage}")
     results: list[dict[str, Any]] = []
     with Bar(transient=True) as bar:
         for done, video in enumerate(videos):

@@ -81,7 +81,7 @@ def prepare(
     short_side: ShortSide = None,
     bound: Bound = None,
     jpeg_quality: Annotated[int, typer.Option(help="JPEG quality of stored frames and flow.", min=1, max=100)] = 95,
-    workers: Annotated[int | None, typer.Option(help="Number of processes. Default: one per core.", min=0)] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of processes. Default: one per core.", min=1)] = None,
     as_json: options.Json = False,
 ) -> None:
     """Decode videos, compute their flow and store both for random access. Run again to resume."""

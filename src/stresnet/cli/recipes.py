@@ -88,11 +88,11 @@ def show_recipe(
         values["stages"] = {name: [asdict(field) for field in of_stage] for name, of_stage in stages.items()}
         print(json.dumps(values, ensure_ascii=False))
         return
-    console.print(f"Recipe {loaded.name}. Change a field with `stresnet train --set FIELD=VALUE`.\n", soft_wrap=True)
+    console.print(f"Recipe {loaded.name}. Change a field with `stresnet train --set PATH=VALUE`.\n", soft_wrap=True)
     for field in fields:
         _show_field(field, {"": field.value})
     console.print(
-        f"\nFields of each stage ({', '.join(stages)}). Write --set STAGE.FIELD=VALUE for one stage, *.FIELD=VALUE for "
+        f"\nFields of each stage ({', '.join(stages)}). Write --set STAGE.PATH=VALUE for one stage, *.PATH=VALUE for "
         "all.\n",
         soft_wrap=True,
     )

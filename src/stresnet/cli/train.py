@@ -57,17 +57,15 @@ Batch = Annotated[
 Init = Annotated[
     list[str] | None,
     typer.Option(
-        help="Initial weights: FILE of ImageNet weights for the stages that start from them, or STAGE=FILE, a model "
-        "to start one stage from. FILE may be a URL or hub name. Example: "
+        help="Initial weights: FILE of image weights, for every stage whose starts_from is imagenet; or STAGE=FILE, a "
+        "model that this stage starts from. FILE may be a URL or hub name. Example: "
         "--init resnet50.pth --init motion=tvl1.safetensors",
         show_default=False,
     ),
 ]
 TestGroup = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Hold this group out as test split; trains on all other groups. May be repeated.", show_default=False
-    ),
+    typer.Option(help="Hold this group out for testing and train on the others. May be repeated.", show_default=False),
 ]
 
 
@@ -86,7 +84,7 @@ def train(
     workers: Annotated[int | None, typer.Option(help="Loader processes per device.", min=0)] = None,
     devices: Annotated[int, typer.Option(help="Number of GPUs that share each batch.", min=1)] = 1,
 ) -> None:
-    """Train the stages of a recipe, each from the ones before it."""
+    """Train the stages of a recipe in order; later ones start from the weights of earlier ones."""
     from stresnet.data.store import Store
     from stresnet.recipes import load_recipe
     from stresnet.recipes.adjust import adjust
@@ -124,12 +122,12 @@ def _warnings(store: Store, recipe: Recipe, has_test_groups: bool) -> Iterator[s
     if not has_test_groups and store.select("train") and not store.select("test"):
         groups = sorted({e.record.group for e in store.entries} - {""})
         advice = f"hold some out with --test-group: {', '.join(groups)}" if groups else "give some the split `test`"
-        yield f"all videos are used for training, none is left for testing; {advice}"
+        yield f"all videos are used for training, none are left for testing; {advice}"
     crop_px = max(stage.clips.crop_px for stage in recipe.stages)
     if store.spec.flow.short_side < crop_px:
         yield (
             f"crops of {crop_px} px are upscaled from frames of {store.spec.flow.short_side} px; prepare with "
-            "a larger --short-side, or train with a smaller --set clips.crop_px"
+            "a larger --short-side, or train with a smaller clips.crop_px (--set)"
         )
     if any(emulates_bf16(stage) for stage in recipe.stages):
         yield "this CPU can only emulate bfloat16, several times slower: training in float32 instead"

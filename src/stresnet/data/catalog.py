@@ -86,9 +86,9 @@ def order_classes(labels: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
     return ordered, [note]
 
 
-def no_split_note(count: int) -> str:
+def no_split_note(count: int, advice: str) -> str:
     """Return the note for a source of ``count`` videos without a test split."""
-    return f"no split is given: all {count} videos are for training; choose test groups or give a split column"
+    return f"no test split: all {count} videos are for training; {advice}"
 
 
 def missing_notes(records: Iterable[VideoRecord]) -> list[str]:

@@ -105,13 +105,13 @@ def prepare(
         progress: called at the start and after every video.
 
     Raises:
-        FlowSpecError: the store has other flow, or the flow method is not available here.
+        FlowSpecError: the store has different flow, or the flow method is not available here.
         StoreError: the source is not valid; or the store cannot be written (full disk, no permission), is in use, or
-            is another folder. Nothing half-written is left, and finished videos are kept.
+            is not a store. Nothing half-written is left, and finished videos are kept.
     """
     start = time.monotonic()
     if workers is not None and workers < 1:
-        raise StoreError(f"expected at least 1 worker, found {workers}")
+        raise StoreError(f"workers must be at least 1, not {workers}")
     if spec is None and from_jpegs:
         raise StoreError("importing JPEGs needs a spec: the files do not show the method and bound of their flow")
     catalog = source if isinstance(source, Catalog) else read_catalog(source, jpegs=from_jpegs)
@@ -210,9 +210,7 @@ def _create_or_check(root: Path, catalog: Catalog, spec: StoreSpec) -> None:
     header = read_header(root)
     if header is None:
         if others := sorted(p.name for p in root.iterdir() if not p.name.startswith(".")):
-            raise StoreError(
-                f"{root}: expected a new or empty folder or a store, found a folder with {others[0]} in it"
-            )
+            raise StoreError(f"{root} must be a new or empty folder, or an existing store, but contains {others[0]}")
         write_header(root, spec, catalog.classes, catalog.name)
         return
     found_spec = header[0]

@@ -138,7 +138,7 @@ class Store:
             raise StoreError(f"{self.root}: has no groups to hold out; prepare it from a CSV with a `group` column")
         if unknown := sorted(set(groups) - known):
             listing = ", ".join(sorted(known))
-            raise StoreError(f"{self.root}: expected test groups among: {listing}; found {', '.join(unknown)}")
+            raise StoreError(f"{self.root} has no group {', '.join(map(repr, unknown))}: its groups are {listing}")
         entries = []
         for entry in self.entries:
             split = "test" if entry.record.group in groups else "train"

@@ -45,13 +45,13 @@ class FlowSpec:
 
     def __post_init__(self) -> None:
         if self.method not in list(METHODS):  # a list, because values from a file may be unhashable
-            raise FlowSpecError(f"flow method must be one of {', '.join(METHODS)}, found {self.method!r}")
+            raise FlowSpecError(f"unknown flow method {self.method!r}: expected one of {', '.join(METHODS)}")
         if self.preset == "":
             object.__setattr__(self, "preset", METHODS[self.method].default_preset)
         presets = list(METHODS[self.method].presets)
         if self.preset not in presets:
             raise FlowSpecError(
-                f"flow preset of {self.method} must be one of {', '.join(presets)}, found {self.preset!r}"
+                f"unknown flow preset {self.preset!r} of {self.method}: expected one of {', '.join(presets)}"
             )
         if type(self.short_side) is not int or self.short_side < MIN_SIDE_PX:
             raise FlowSpecError(
@@ -115,7 +115,7 @@ class FlowSpec:
             FlowSpecError: they differ; the message prints both.
         """
         if self.digest() != other.digest():
-            raise FlowSpecError(f"flow differs between {what}: {self} and {other}; prepare with one of them")
+            raise FlowSpecError(f"flow differs between {what}: {self} and {other}; use the same flow for both")
 
     def __str__(self) -> str:
         median = " median subtracted" if self.subtract_median else ""

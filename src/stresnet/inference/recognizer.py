@@ -41,7 +41,7 @@ class Recognizer:
         """
         checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(hub.checkpoint_file(Path(model)))
         if not checkpoint.store_spec:
-            raise CheckpointError("the checkpoint is a start from images: train it first, with stresnet train --init")
+            raise CheckpointError("the checkpoint is an initial model: train it first, with stresnet train --init")
         self.checkpoint = checkpoint
         self._scorer = Scorer(checkpoint, device)
 

@@ -35,8 +35,8 @@ class Checkpoint(Description):
     classes: tuple[str, ...] = Field(description="K action names, in the order of the logits.")
     preprocessing: Preprocessing = Field(description="How bytes become network input.")
     store_spec: dict[str, Any] = Field(
-        description="How the training videos were prepared, flow included (`StoreSpec.to_dict`); empty for a start "
-        "from image weights, which has seen none."
+        description="How the training videos were prepared, flow included (`StoreSpec.to_dict`); empty for an "
+        "initial model made from image weights."
     )
     stage: str = Field(default="", description="The stage of the recipe that trained it.")
     recipe: dict[str, Any] = Field(default={}, description="The recipe, as plain values.")
@@ -96,7 +96,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("stresnet")
     except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist: give the .safetensors file that training wrote") from None
+        raise CheckpointError(
+            f"{path} does not exist: give the .safetensors file that training wrote, or the folder of a run"
+        ) from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is not a model, or is truncated ({first_line(error)}): give the .safetensors file that training "

@@ -103,7 +103,7 @@ class Link(nn.Module):
             self.scale = nn.Parameter(torch.full((channels, 1, 1), config.link_scale))
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
-        """Return x + f(other), or x ⊙ f(other) in ST-MulNet.
+        """Return x + other, or x ⊙ other in ST-MulNet.
 
         Args:
             x: (B·T,C,H,W), the sum that the receiving stream's first unit leaves, before its ReLU.

@@ -97,7 +97,9 @@ def prepare_folder(run: Run, store: Store, test_groups: tuple[str, ...], *, resu
     later_process = getattr(rank_zero_only, "rank", 0) > 0  # Lightning runs the same command once per device
     if not later_process and _is_started(run.folder):
         if not resume:
-            raise RecipeError(f"{run.folder} already holds a run: pass --resume to resume it, or name another folder")
+            raise RecipeError(
+                f"{run.folder} already contains a run: add --resume to continue it, or choose another folder"
+            )
         _require_same(run, data)
     run.folder.mkdir(parents=True, exist_ok=True)
     for file, values in ((run.folder / "recipe.yaml", run.recipe.to_dict()), (_data_file(run), data)):
@@ -130,7 +132,7 @@ def _require_same(run: Run, data: dict[str, Any]) -> None:
     if differing:
         raise RecipeError(
             f"{run.folder} was started on other data ({', '.join(differing)} differ): "
-            "repeat the store and --test-group it was started with, or name another folder"
+            "use the same store and --test-group as before, or name another folder"
         )
 
 

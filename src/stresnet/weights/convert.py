@@ -148,5 +148,5 @@ def _two_stream_start(image: ImageWeights, out: Path, classes: str) -> Conversio
         training={"source": source.name, "sha256": sha256_of(source)},
     )
     save_checkpoint(out, checkpoint)
-    lines.append("this is a start for training, not a trained model: use it with `stresnet train … --init FILE`")
+    lines.append("this is an initial model, not a trained one: use it with `stresnet train … --init FILE`")
     return ConversionReport(out, tuple(lines))

@@ -38,7 +38,9 @@ def checkpoint_file(model: Path) -> Path:
     if not model.is_dir():
         return model
     if not (model / MODEL).is_file():
-        raise CheckpointError(f"{model} has no {MODEL}: expected a checkpoint or the folder of a finished run")
+        raise CheckpointError(
+            f"{model} has no {MODEL}: expected a checkpoint, or the folder of a run with a trained stage"
+        )
     return model / MODEL
 
 

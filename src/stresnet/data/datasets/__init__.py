@@ -71,9 +71,9 @@ def read_catalog(
     path = Path(os.path.abspath(source))
     chosen = DATASETS.get(dataset or _detect(path))
     if chosen is None:
-        raise StoreError(f"expected a data set among {', '.join(DATASETS)}, found {dataset!r}")
+        raise StoreError(f"unknown data set {dataset!r}: expected one of {', '.join(DATASETS)}")
     if chosen.needs_lists and lists is None:
-        raise StoreError(f"{chosen.name} needs the folder of its official lists, found none given")
+        raise StoreError(f"{chosen.name} needs the folder of its official lists, but none was given")
     return chosen.read(Source(path, jpegs, None if lists is None else Path(lists), split))
 
 
@@ -82,5 +82,5 @@ def _detect(path: Path) -> str:
         return "folders"
     if path.is_file() and path.suffix.lower() == ".csv":
         return "csv"
-    found = "a file of another kind" if path.exists() else "nothing at that path"
-    raise StoreError(f"{path}: expected a folder of class folders or a .csv file, found {found}")
+    problem = "is neither" if path.exists() else "does not exist"
+    raise StoreError(f"{path} {problem}: expected a folder of class folders, or a .csv file")

@@ -36,7 +36,7 @@ def read_class_folders(source: Source) -> Catalog:
     if loose := len(ids) - len(in_folders):
         notes.append(f"{loose} video(s) directly in {base.name}/ belong to no class and are left out")
     if not has_splits:
-        notes.append(no_split_note(len(records)))
+        notes.append(no_split_note(len(records), "put test videos in test/CLASS/, or list all in a CSV file"))
     notes += class_notes + _empty_class_notes(base, has_splits, set(class_names))
     return Catalog(source.path.name, class_names, tuple(records), tuple(notes))
 

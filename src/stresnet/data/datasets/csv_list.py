@@ -46,7 +46,7 @@ def read_csv_list(source: Source) -> Catalog:
     if repeated:
         notes.append(f"{repeated} line(s) repeat a video already listed and are left out")
     if "split" not in rows[0][1]:
-        notes.append(no_split_note(len(records)))
+        notes.append(no_split_note(len(records), "hold out groups when training, or add a split column"))
     notes += missing_notes(records)
     return Catalog(file.stem, class_names, tuple(records), tuple(notes))
 
