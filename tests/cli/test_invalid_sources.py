@@ -28,7 +28,7 @@ def test_invalid_sources(command: Command, tmp_path: Path, store: Store) -> None
     for source, expected in cases.items():
         code, out, err = command("prepare", source, tmp_path / "store", *TINY)
         assert (code, out) == (1, "")
-        assert one_line(err).startswith(f"stresnet: {source}: ")
+        assert one_line(err).startswith(f"stresnet: {source}")
         assert expected in err
     assert not (tmp_path / "store").exists()
 
@@ -56,7 +56,7 @@ def test_valid_videos_are_prepared_beside_invalid_ones(command: Command, video: 
     code, out, err = command("prepare", folder, tmp_path / "store", *TINY)
     assert code == 1
     assert one_line(out).startswith("6 videos prepared, 0 kept, 5 failed;")
-    lines = [line for line in err.splitlines() if not line.startswith(("preparing", "note: no split"))]
+    lines = [line for line in err.splitlines() if not line.startswith(("preparing", "note: no test split"))]
     note, lonely, *failures = lines
     assert lonely == "class nothing usable: no usable video"
     failed = dict(line.removeprefix("failed: ").split(": ", 1) for line in failures)

@@ -90,7 +90,7 @@ def test_a_round_trip_through_a_dict_is_exact(spec: FlowSpec) -> None:
         ({"methid": "dis"}, "'methid'"),
         ({"method": "brox"}, "dis, tvl1, farneback, mv, raft"),
         ({"preset": "default"}, "ultrafast, fast, medium"),
-        ({"method": "tvl1", "preset": "medium"}, "must be one of default"),
+        ({"method": "tvl1", "preset": "medium"}, "expected one of default"),
         ({"short_side": 31}, "at least 32"),
         ({"short_side": 256.0}, "whole number"),
         ({"short_side": True}, "whole number"),
@@ -98,9 +98,9 @@ def test_a_round_trip_through_a_dict_is_exact(spec: FlowSpec) -> None:
         ({"bound_px": float("nan")}, "above 0"),
         ({"bound_px": "20"}, "above 0"),
         ({"subtract_median": 1}, "true or false"),
-        ({"method": "raft", "preset": "medium"}, "must be one of large, small"),
-        ({"method": ["dis"]}, "found ['dis']"),
-        ({"preset": {}}, "found {}"),
+        ({"method": "raft", "preset": "medium"}, "expected one of large, small"),
+        ({"method": ["dis"]}, "unknown flow method ['dis']"),
+        ({"preset": {}}, "unknown flow preset {}"),
     ],
 )
 def test_invalid_specifications_raise(values: dict[str, object], words: str) -> None:
