@@ -66,7 +66,7 @@ def test_valid_videos_are_prepared_beside_invalid_ones(command: Command, video: 
     assert list(failed.values()) == [
         "1 frames decoded; at least 11 needed",
         "3 frames decoded; at least 11 needed",
-        "no video stream (found: audio)",
+        "no video stream (found: audio); choose a video file",
         failed["nothing usable/text.avi"],
         "the file is empty (0 bytes); copy or download it again",
     ]
