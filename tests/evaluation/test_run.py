@@ -354,7 +354,7 @@ def test_stores_that_do_not_match_the_model(run: Run, store: Store, tmp_path: Pa
 
 
 def test_folders_without_a_trained_stage(copy: Path, store: Store, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"is no training run: it has no recipe\.yaml"):
+    with pytest.raises(RecipeError, match=r"is not a training run: it has no recipe\.yaml"):
         evaluate(store.root, store, tmp_path / "report")
     for stage in ("appearance", "motion", "st-resnet"):
         shutil.rmtree(copy / stage)
