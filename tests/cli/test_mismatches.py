@@ -201,7 +201,7 @@ def test_videos_that_cannot_be_predicted(command: Command, run: Run, video: Path
         f"failed: {videos[0]}: no video stream (found: audio); choose a video file",
         f"failed: {videos[1]}: the file is empty (0 bytes); copy or download it again",
         f"failed: {videos[2]}: 3 frames decoded; at least 11 needed",
-        f"failed: {tmp_path}: expected a video file, found a folder or a device",
+        f"failed: {tmp_path}: expected a video file, found a folder or a device; name a file",
     ]
     code, _, err = command("predict", model, "https://example.com/a.mp4")
     expected = "failed: https://example.com/a.mp4: expected a file, found a URL; download it first"
