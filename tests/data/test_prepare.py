@@ -349,7 +349,7 @@ def test_folders_that_cannot_become_a_store(source: Path, tmp_path: Path, copy: 
     file.touch()
     with pytest.raises(StoreError, match="found a file"):
         prepare(catalog, file, SPEC)
-    with pytest.raises(StoreError, match="at least 1 worker, found 0"):
+    with pytest.raises(StoreError, match="workers must be at least 1, not 0"):
         prepare(catalog, tmp_path / "new", SPEC, workers=0)
     assert not (tmp_path / "new").exists()
 

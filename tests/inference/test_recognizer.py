@@ -271,7 +271,7 @@ def test_files_that_are_not_models_raise(tmp_path: Path, run: Run) -> None:
         assert "\n" not in str(error.value)
     with pytest.raises(CheckpointError, match=r"nowhere.* does not exist"):
         Recognizer(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"has no model.safetensors: expected a checkpoint or the folder of a"):
+    with pytest.raises(CheckpointError, match=r"has no model.safetensors: expected a checkpoint, or the folder of a"):
         Recognizer(tmp_path)
 
 
