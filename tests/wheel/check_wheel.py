@@ -78,6 +78,7 @@ def use(python: Path, wheel: Path, folder: Path) -> None:
     assert Path(where.strip()).is_relative_to(folder.resolve()), f"imported from {where}, not from the wheel"
     assert run([stresnet, "--version"], folder).split() == ["stresnet", wheel.name.split("-")[1]]
     assert "predict" in run([stresnet, "--help"], folder)
+    print(run([python, "-c", "import av, torch; print('av', av.__version__, 'torch', torch.__version__)"], folder))
     run([python, "-c", VIDEOS], folder)
     run([stresnet, "prepare", "videos", "store", "--short-side", "32", "--workers", "1"], folder)
     changes = [argument for change in TINY for argument in ("--set", change)]
