@@ -1,7 +1,7 @@
-"""Data sets: one file and one entry in ``DATASETS`` for each.
+"""Data sets: one file and one registry entry for each.
 
 To add a data set, write a file with a function from :class:`~stresnet.data.catalog.Source` to
-:class:`~stresnet.data.catalog.Catalog`, and add an entry here. The command line reads this registry.
+:class:`~stresnet.data.catalog.Catalog`, and add an entry to ``_ENTRIES``. The command line reads this registry.
 """
 
 from __future__ import annotations
