@@ -193,13 +193,17 @@ def test_file_and_prepared_video_give_identical_scores(
     found = recognizer.predict(video, protocol=protocol)
     for name in ("appearance", "motion", "fused"):
         assert np.array_equal(getattr(found.scores, name), getattr(expected, name))
-    assert np.array_equal(
-        recognizer.predict_prepared(store.video(record.id), protocol=protocol).scores.fused, expected.fused
-    )
 
 
-def test_prediction(prepared: PreparedVideo) -> None:
-    found = Recognizer(checkpoint()).predict_prepared(prepared, top=2)
+def noise_video(folder: Path) -> Path:
+    """Write a video of 40 frames of noise."""
+    path = folder / "noise.mp4"
+    write_video(path, np.random.default_rng(0).integers(0, 255, (40, 32, 48, 3), np.uint8), fps=25)
+    return path
+
+
+def test_prediction(tmp_path: Path) -> None:
+    found = Recognizer(checkpoint()).predict(noise_video(tmp_path), top=2)
     logits = found.scores.fused.astype(np.float64)
     softmax = np.exp(logits) / np.exp(logits).sum()
     best, second = np.argsort(-logits)[:2]
@@ -209,9 +213,8 @@ def test_prediction(prepared: PreparedVideo) -> None:
     assert found.top[1][1] == pytest.approx(softmax[second])
 
 
-def test_predict_reports_progress_and_truncation(prepared: PreparedVideo, tmp_path: Path) -> None:
-    video = tmp_path / "noise.mp4"
-    write_video(video, np.random.default_rng(0).integers(0, 255, (40, 32, 48, 3), np.uint8), fps=25)
+def test_predict_reports_progress_and_truncation(tmp_path: Path) -> None:
+    video = noise_video(tmp_path)
     reported: list[tuple[str, int, int]] = []
     recognizer = Recognizer(checkpoint())
     found = recognizer.predict(video, protocol="crop10x25", progress=lambda *now: reported.append(now))
@@ -224,10 +227,6 @@ def test_predict_reports_progress_and_truncation(prepared: PreparedVideo, tmp_pa
     found = recognizer.predict(video, protocol="center")
     assert 15 <= found.frames <= 30
     assert found.truncated
-    assert (recognizer.predict_prepared(prepared).frames, recognizer.predict_prepared(prepared).truncated) == (
-        31,
-        False,
-    )
 
 
 def test_ranking_breaks_ties_by_class_order_and_survives_large_logits() -> None:
@@ -279,11 +278,11 @@ def test_run_folder_is_accepted(run: Run) -> None:
     assert Recognizer(run.folder).checkpoint.stage == Recognizer(run.folder / "model.safetensors").checkpoint.stage
 
 
-def test_reprs_are_short(prepared: PreparedVideo) -> None:
+def test_reprs_are_short(tmp_path: Path) -> None:
     recognizer = Recognizer(checkpoint(), device="cpu")
     assert repr(recognizer) == "Recognizer(ST-ResNet-26, 3 classes, cpu)"
-    found = recognizer.predict_prepared(prepared)
-    assert repr(found) == f"Prediction({found.label!r}, {found.probability:.1%}, 31 frames)"
+    found = recognizer.predict(noise_video(tmp_path))
+    assert repr(found) == f"Prediction({found.label!r}, {found.probability:.1%}, 40 frames)"
     assert repr(found.scores) == "VideoScores(appearance + motion, 3 classes)"
     assert repr(VideoScores(None, found.scores.motion)) == "VideoScores(motion, 3 classes)"
 

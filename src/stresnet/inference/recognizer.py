@@ -79,11 +79,9 @@ class Recognizer:
         """
         require_protocol(protocol, self.checkpoint)
         prepared = prepare_for(self.checkpoint, self.store_spec, video, progress)
-        return self._prediction(prepared, self._scorer.score(prepared, protocol, progress), top)
-
-    def predict_prepared(self, video: PreparedVideo, *, protocol: Protocol = "dense25", top: int = 5) -> Prediction:
-        """Recognise the action in a prepared video; see `predict` and `score`."""
-        return self._prediction(video, self.score(video, protocol), top)
+        scores = self._scorer.score(prepared, protocol, progress)
+        best = ranked(self.classes, scores.fused, top)
+        return Prediction(*best[0], best, scores, frames=prepared.meta.frames, truncated=prepared.meta.truncated)
 
     def score(self, video: PreparedVideo, protocol: Protocol = "dense25") -> VideoScores:
         """Return the logits of a prepared video under a protocol.
@@ -93,10 +91,6 @@ class Recognizer:
         """
         self.store_spec.require_same(video.meta.spec, f"the model and {video.meta.id}")
         return self._scorer.score(video, protocol)
-
-    def _prediction(self, video: PreparedVideo, scores: VideoScores, top: int) -> Prediction:
-        best = ranked(self.classes, scores.fused, top)
-        return Prediction(*best[0], best, scores, frames=video.meta.frames, truncated=video.meta.truncated)
 
     @classmethod
     def from_pretrained(
