@@ -189,8 +189,9 @@ def test_a_store_has_either_flow_or_frames_only(videos: Path, store: Store, fram
         prepare(read_catalog(videos), frames_only.root, SPEC)
     SPEC.require_same(FRAMES_ONLY, "a model and a store")
     assert StoreSpec.from_dict(FRAMES_ONLY.to_dict()) == FRAMES_ONLY
-    before = {name: value for name, value in SPEC.to_dict().items() if name != "flow_stored"}
-    assert StoreSpec.from_dict(before) == SPEC  # flow is stored unless stated
+    incomplete = {name: value for name, value in SPEC.to_dict().items() if name != "flow_stored"}
+    with pytest.raises(StoreError, match=r"expected a store spec with .* and flow_stored, found"):
+        StoreSpec.from_dict(incomplete)
 
 
 @pytest.mark.parametrize("method", ["mv", "raft"])

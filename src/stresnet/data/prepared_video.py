@@ -75,20 +75,22 @@ class StoreSpec:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> StoreSpec:
-        """Return the spec that :meth:`to_dict` wrote. Without ``flow_stored``, flow is stored.
+        """Return the spec that :meth:`to_dict` wrote.
 
         Raises:
             StoreError, FlowSpecError: a key is missing or unknown, or the flow was computed with other parameters
                 than this version uses under that name.
         """
-        if set(data) | {"flow_stored"} != {"flow", "flow_digest", "jpeg_quality", "flow_stored"}:
-            raise StoreError(f"expected a store spec with flow, flow_digest and jpeg_quality, found {sorted(data)}")
+        if set(data) != {"flow", "flow_digest", "jpeg_quality", "flow_stored"}:
+            raise StoreError(
+                f"expected a store spec with flow, flow_digest, jpeg_quality and flow_stored, found {sorted(data)}"
+            )
         flow = FlowSpec.from_dict(data["flow"])
         if flow.digest() != data["flow_digest"]:
             raise FlowSpecError(
                 f"flow made with other parameters ({data['flow_digest']}) than {flow} has now; prepare again"
             )
-        return cls(flow, data["jpeg_quality"], data.get("flow_stored", True))
+        return cls(flow, data["jpeg_quality"], data["flow_stored"])
 
     def require_same(self, other: StoreSpec, what: str) -> None:
         """Raise unless a network trained on videos of one spec can be used on videos of the other.
