@@ -23,6 +23,7 @@ from helpers import dagnn_files as files
 from helpers import dagnn_surgery as surgery
 from stresnet.cli.demo import run_demo
 from stresnet.cli.display import Bar
+from stresnet.data.clips import ClipSampling
 from stresnet.data.store import Store
 from stresnet.evaluation.metrics import top_k_accuracy
 from stresnet.model import STResNet, STResNetConfig
@@ -120,6 +121,18 @@ def recipe_values(name: str) -> dict[str, dict[str, Any]]:
             "optimisation": _optimisation(stage.optimisation) | {"seed": recipe.seed},
         }
         for stage in recipe.stages
+    }
+
+
+def with_new_fields(recorded: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return recorded recipe values, completed by the defaults of fields that were added since."""
+    return {
+        name: values
+        | {
+            "network": STResNetConfig.from_dict(values["network"]).to_dict(),
+            "clips": ClipSampling.from_dict(values["clips"]).to_dict(),
+        }
+        for name, values in recorded.items()
     }
 
 

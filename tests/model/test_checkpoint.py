@@ -68,6 +68,7 @@ def test_one_stream_of_a_fused_network_can_be_taken_alone() -> None:
         ([network()], network(layout="caffe"), f"{BOTH} layout caffe; found layout torchvision"),
         ([network(depth=50)], network(), f"{BOTH} depth 26; found depth 50"),
         ([network()], network(depth=50, width=0.25), f"{BOTH} depth 50, width 0.25; found depth 26, width 0.125"),
+        ([network(stem_channels=16)], network(), f"{BOTH} stem_channels null; found stem_channels 16"),
         ([network(motion_depth=50)], network(), "motion: expected depth 26; found depth 50"),
         ([network(num_classes=6)], network(), f"{BOTH} num_classes 5; found num_classes 6"),
         ([network(flow_stack=3)], network(), "motion: expected flow_stack 2; found flow_stack 3"),

@@ -66,6 +66,19 @@ def test_stream_parameter_count_with_and_without_temporal_taps(stream: str, expe
     assert parameters(shell(layout="caffe").get_submodule(stream)) == expected
 
 
+def test_stem_channels_change_conv1_and_what_reads_it() -> None:
+    thin = {"width": 0.5, "layout": "caffe", "temporal": None}
+    usual, kept = (shell(stem_channels=stem, **thin).appearance.state_dict() for stem in (None, 64))
+    differing = {k: (tuple(usual[k].shape), tuple(kept[k].shape)) for k in usual if usual[k].shape != kept[k].shape}
+    stem = {f"bn1.{part}": ((32,), (64,)) for part in ("weight", "bias", "running_mean", "running_var")}
+    assert differing == stem | {
+        "conv1.weight": ((32, 3, 7, 7), (64, 3, 7, 7)),
+        "conv1.bias": ((32,), (64,)),
+        "layer1.0.conv1.weight": ((32, 32, 1, 1), (32, 64, 1, 1)),
+        "layer1.0.downsample.0.weight": ((128, 32, 1, 1), (128, 64, 1, 1)),
+    }
+
+
 @pytest.mark.parametrize("layout", ["torchvision", "caffe"])
 @pytest.mark.parametrize("temporal", [None, "inflate"])
 def test_names_and_shapes_are_torchvisions(layout: str, temporal: str | None) -> None:

@@ -349,6 +349,7 @@ def test_values_without_mistakes_are_accepted() -> None:
         ({"temporal": "inflate"}, "temporal must be inflate, not None"),
         ({"depth": 26}, "motion depth must be 26, not 50"),
         ({"width": 0.5}, "width must be 0.5, not 1.0"),
+        ({"stem_channels": 32}, "stem_channels must be 32, not 64"),
         ({"layout": "caffe"}, "layout must be caffe, not torchvision"),
         ({"flow_stack": 5}, "flow_stack must be 5, not 10"),
     ],

@@ -74,6 +74,10 @@ class Architecture(Description):
     width: Number = Field(
         default=1.0, gt=0, description="Factor on every channel count. 1.0 is the paper's; 0.25 suits a laptop."
     )
+    stem_channels: Whole | None = Field(
+        default=None,
+        description="Channels after conv1 if they differ from 64 × width: published thin ResNets keep 64.",
+    )
     layout: Literal["torchvision", "caffe"] = Field(
         default="torchvision",
         description="Where strides and paddings lie; pretrained weights fit one layout only. `torchvision` strides in "
@@ -146,8 +150,13 @@ class Architecture(Description):
 
     @property
     def base_channels(self) -> int:
-        """The channels after conv1: 64 × width."""
+        """The inner channels of conv2_x's units: 64 × width."""
         return max(1, round(64 * self.width))
+
+    @property
+    def conv1_channels(self) -> int:
+        """The channels after conv1."""
+        return self.base_channels if self.stem_channels is None else self.stem_channels
 
     def depth_of(self, stream: Stream) -> Depth:
         """Return the depth of a stream's ResNet."""

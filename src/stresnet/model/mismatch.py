@@ -39,7 +39,8 @@ def _properties(weights: Mapping[str, Tensor], stream: Stream) -> dict[str, str]
     prefix = f"{stream}."
     weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
     first, last = weights.get("conv1.weight"), weights.get("fc.weight")
-    if first is None or first.ndim != 4 or last is None:
+    reduce = weights.get("layer1.0.conv1.weight")
+    if first is None or first.ndim != 4 or reduce is None or last is None:
         return {}
     layers = [int(match[1]) for key in weights if (match := _UNIT.fullmatch(key))]
     units = tuple(layers.count(layer) for layer in (1, 2, 3, 4))
@@ -48,7 +49,8 @@ def _properties(weights: Mapping[str, Tensor], stream: Stream) -> dict[str, str]
     injected = any(".temporal." in key for key in weights)
     properties = {
         "depth": depth,
-        "width": f"{first.shape[0] / 64:g}",
+        "width": f"{reduce.shape[0] / 64:g}",
+        "stem_channels": "null" if first.shape[0] == reduce.shape[0] else str(first.shape[0]),
         "layout": "caffe" if "conv1.bias" in weights else "torchvision",
         "temporal": " and ".join(["inflate"] * inflated + ["inject"] * injected) or "null",
         "num_classes": str(last.shape[0]),

@@ -134,15 +134,14 @@ class StreamNet(nn.Module):
 
     def __init__(self, config: STResNetConfig, stream: Stream, in_channels: int) -> None:
         super().__init__()
-        base, caffe = config.base_channels, config.layout == "caffe"
+        channels, caffe = config.conv1_channels, config.layout == "caffe"
         self.temporal_pool = config.temporal_pool
-        self.conv1 = nn.Conv2d(in_channels, base, kernel_size=7, stride=2, padding=3, bias=caffe)
-        self.bn1 = batch_norm(base)
+        self.conv1 = nn.Conv2d(in_channels, channels, kernel_size=7, stride=2, padding=3, bias=caffe)
+        self.bn1 = batch_norm(channels)
         self.pool1 = nn.MaxPool2d(3, 2, ceil_mode=True) if caffe else nn.MaxPool2d(3, 2, padding=1)
-        channels = base
         for index, layer in enumerate(LAYERS):
             self.add_module(f"layer{index + 1}", _units(config, stream, layer, channels))
-            channels = base * 2**index * EXPANSION
+            channels = config.base_channels * 2**index * EXPANSION
         self.dropout = nn.Dropout(config.dropout_of(stream))
         self.fc = nn.Linear(channels, config.num_classes)
 
@@ -156,7 +155,7 @@ class StreamNet(nn.Module):
         return self.head(x, steps)
 
     def stem(self, x: Tensor) -> Tensor:
-        """Return conv1 and pool1 of folded frames: (B·T,C,H,W) to (B·T,64·width,H/4,W/4)."""
+        """Return conv1 and pool1 of folded frames: (B·T,C,H,W) to (B·T,C,H/4,W/4)."""
         return cast(Tensor, self.pool1(F.relu(self.bn1(self.conv1(x)), inplace=True)))
 
     def layer(self, layer: int) -> nn.ModuleList:

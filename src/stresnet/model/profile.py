@@ -46,6 +46,8 @@ def describe(config: Architecture) -> dict[str, str]:
     """
     inputs = {"appearance": "RGB frames", "motion": f"stacks of {config.flow_stack} optical-flow fields"}
     parts = {str(s): f"ResNet-{config.depth_of(s)} over {inputs[s]}" for s in config.streams}
+    if config.conv1_channels != config.base_channels:
+        parts["stem"] = f"{config.conv1_channels} channels after conv1"
     if len(config.streams) > 1:
         parts["link"] = _link(config)
     if any(map(config.temporal_layers_of, config.streams)):

@@ -201,6 +201,7 @@ def _differences(stream: Stream, network: Architecture, source: Architecture) ->
     fields: list[tuple[str, Any, Any]] = [
         (f"{stream} depth", network.depth_of(stream), source.depth_of(stream)),
         ("width", network.width, source.width),
+        ("stem_channels", network.conv1_channels, source.conv1_channels),
         ("layout", network.layout, source.layout),
     ]
     if stream == "motion":
