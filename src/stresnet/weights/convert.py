@@ -8,20 +8,25 @@ from pathlib import Path
 
 import torch
 
-from stresnet.data.prepared_video import StoreSpec
+from stresnet.data.store import Store, StoreSpec
 from stresnet.errors import CheckpointError
 from stresnet.flow import FlowSpec
-from stresnet.model import Checkpoint, STResNet, STResNetConfig, save_checkpoint
+from stresnet.model import STREAMS, Checkpoint, STResNet, save_checkpoint
 from stresnet.model.profile import describe, network_name
+from stresnet.progress import Progress
+from stresnet.weights.calibration import FRAMES, calibrate, sample_frames
 from stresnet.weights.class_names import class_count, numbered_names, read_class_names
 from stresnet.weights.digest import sha256_of
 from stresnet.weights.image_weights import (
+    UNSTATED,
+    ImageFormat,
     ImageWeights,
     has_ending,
     image_weights_of,
     init_from_images,
     is_checkpoint,
     read_image_weights,
+    require_no_record,
 )
 from stresnet.weights.matconvnet import Imported, read_matconvnet
 
@@ -44,7 +49,15 @@ class ConversionReport:
     lines: tuple[str, ...]
 
 
-def convert(source: str | Path, out: str | Path, *, classes: str = "") -> ConversionReport:
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    classes: str = "",
+    image_format: ImageFormat = UNSTATED,
+    frames_of: Store | None = None,
+    progress: Progress | None = None,
+) -> ConversionReport:
     """Convert a weight file to a checkpoint.
 
     - A released `.mat` file (one or two streams, ST-ResNet or ST-MulNet) becomes a model, ready for `predict`.
@@ -56,10 +69,15 @@ def convert(source: str | Path, out: str | Path, *, classes: str = "") -> Conver
         out: the `.safetensors` file to write.
         classes: a file of class names, one per line, or the folder of HMDB51's lists; for image weights also their
             number.
+        image_format: what a `.pth` or `.safetensors` file of image weights does not say about its network.
+        frames_of: a store on whose frames the batch-norm moments of image weights are measured; required if batch norm
+            was folded. Leaves the function of the network as it is.
+        progress: called with the frames done.
 
     Raises:
         CheckpointError: the source cannot be read or is not such a network, the class names do not fit, or `out`
             exists or cannot be written.
+        StoreError: the store has no usable training video.
     """
     source, out = Path(source), Path(out)
     require_possible(out, classes)
@@ -69,13 +87,21 @@ def convert(source: str | Path, out: str | Path, *, classes: str = "") -> Conver
     if is_checkpoint(source):
         raise CheckpointError(f"{source} is already a stresnet checkpoint: use it directly")
     if not has_ending(source, ".mat"):
-        return _two_stream_start(read_image_weights(source), out, classes)
-    imported = read_matconvnet(source)
-    config = imported.config
-    image = config.streams == ("appearance",) and config.temporal is None
-    if image and config.num_classes == IMAGENET_CLASSES:
-        return _two_stream_start(image_weights_of(imported, source), out, classes)
-    return _released_model(imported, source, out, classes)
+        image = read_image_weights(source, image_format)
+    else:
+        require_no_record(source, image_format)
+        imported = read_matconvnet(source)
+        config = imported.config
+        if config.streams != ("appearance",) or config.temporal or config.num_classes != IMAGENET_CLASSES:
+            if frames_of is not None:
+                raise CheckpointError(f"{source} is not an image network: leave --calibrate out")
+            return _released_model(imported, source, out, classes)
+        image = image_weights_of(imported, source)
+    names = _start_classes(source, classes)
+    if frames_of is None:
+        return _two_stream_start(image, out, names)
+    measured = f"batch norm: moments measured on {FRAMES} frames of {frames_of.root}"
+    return _two_stream_start(calibrate(image, sample_frames(frames_of, progress)), out, names, measured)
 
 
 def require_possible(out: Path, classes: str, expected: int = 0) -> None:
@@ -124,21 +150,28 @@ def _released_model(imported: Imported, source: Path, out: Path, classes: str) -
     return ConversionReport(out, tuple(lines))
 
 
-def _two_stream_start(image: ImageWeights, out: Path, classes: str) -> ConversionReport:
-    source = Path(image.source)
+def _start_classes(source: Path, classes: str) -> tuple[str, ...]:
+    """Return the class names of a start from image weights.
+
+    Raises:
+        CheckpointError: none or only one are given, or they cannot be read.
+    """
     if not classes:
         raise CheckpointError(f"{source} has image weights: give the class names, or their number, with --classes")
     count = class_count(classes)
     names = read_class_names(classes) if count is None else numbered_names(count)
     if len(names) < 2:
         raise CheckpointError(f"expected at least two classes, found {len(names)} in --classes {classes}")
-    config = STResNetConfig(
-        num_classes=len(names), depth=image.depth, width=image.width, layout=image.layout, link=None, temporal=None
-    )
+    return names
+
+
+def _two_stream_start(image: ImageWeights, out: Path, names: tuple[str, ...], *notes: str) -> ConversionReport:
+    source = Path(image.source)
+    config = image.network.replace(streams=STREAMS).with_classes(len(names))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # for the classifiers
         model = STResNet(config)
-    lines = init_from_images(model, image)
+    lines = [*init_from_images(model, image), *notes]
     checkpoint = Checkpoint(
         model=model.eval(),
         classes=names,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stresnet.errors import CheckpointError
 from stresnet.model.checkpoint import compare, first_line, load_checkpoint, summary
-from stresnet.model.config import UNITS_PER_LAYER, Depth, Stream, STResNetConfig
+from stresnet.model.config import UNITS_PER_LAYER, Architecture, Depth, Stream, STResNetConfig
 from stresnet.model.initialization import average_taps
 from stresnet.model.network import STResNet
 from stresnet.model.preprocessing import Preprocessing
@@ -28,36 +28,81 @@ if TYPE_CHECKING:
     from stresnet.weights.matconvnet import Imported
 
 
+Layout = Literal["torchvision", "caffe"]
+NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """What a state dict does not say about a network.
+
+    Attributes:
+        layout: None: `caffe` if conv1 has a bias, else `torchvision`.
+        channels: the order in which conv1 reads colours.
+        mean: subtracted from levels, 0–255, in the order of `channels`. None: the default of the layout.
+        std: divides levels after that. None: the default of the layout.
+    """
+
+    layout: Layout | None = None
+    channels: Literal["rgb", "bgr"] = "rgb"
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+    def preprocessing(self, layout: Layout) -> Preprocessing:
+        """Return the preprocessing of a network in a layout."""
+        usual = Preprocessing.of_layout(layout, crop_px=224, mirror=True)
+        step = -1 if self.channels == "bgr" else 1
+        mean = self.mean[::step] if self.mean else usual.rgb_mean
+        std = self.std[::step] if self.std else usual.rgb_std
+        return usual.replace(rgb_mean=mean, rgb_std=std, flow_std=sum(std) / 3 if self.std else usual.flow_std)
+
+
+UNSTATED = ImageFormat()
+"""The format of files that nothing is said about."""
+
+
 @dataclass(frozen=True)
 class ImageWeights:
     """A ResNet trained on images.
 
     Attributes:
-        weights: state dict with torchvision's names; a classifier in it is ignored.
-        depth: 26, 50, 101 or 152.
-        width: channels after conv1, divided by 64.
-        layout: `caffe` if conv1 has a bias, else `torchvision`.
-        preprocessing: from the file if it records it, else the default of the layout.
+        weights: state dict with torchvision's names, conv1 reading R, G, B; a classifier in it is ignored.
+        network: the network without classifier, as a single appearance stream.
+        preprocessing: from the file if it records it, else as its `ImageFormat` says.
         source: the file, for messages.
     """
 
     weights: Mapping[str, Tensor]
-    depth: Depth
-    width: float
-    layout: Literal["torchvision", "caffe"]
+    network: Architecture
     preprocessing: Preprocessing
     source: str
 
+    @property
+    def name(self) -> str:
+        """Depth, width and layout of the network in words."""
+        return _resnet_name(self.network, "appearance")
 
-def read_image_weights(path: str | Path) -> ImageWeights:
+    @property
+    def is_folded(self) -> bool:
+        """Whether batch norm was folded, at least in part, so that `calibrate` must restore it."""
+        return "layer1.0.conv1.bias" in self.weights or not any(key.endswith(".running_var") for key in self.weights)
+
+
+def read_image_weights(path: str | Path, image_format: ImageFormat = UNSTATED) -> ImageWeights:
     """Read a ResNet trained on images from a `.pth`, `.safetensors` or `.mat` file; no pickled code is run.
 
+    Args:
+        path: the file.
+        image_format: what a `.pth` or `.safetensors` file does not say about its network. The others do.
+
     Raises:
-        CheckpointError: the file is missing, cannot be read, or does not contain a bottleneck ResNet.
+        CheckpointError: the file is missing, cannot be read, does not contain a bottleneck ResNet, or says itself what
+            `image_format` says.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist: expected a ResNet's .pth, .safetensors or .mat file")
+    require_no_record(path, image_format)
     preprocessing = None
     if has_ending(path, ".mat"):
         from stresnet.weights.matconvnet import read_matconvnet
@@ -69,7 +114,19 @@ def read_image_weights(path: str | Path) -> ImageWeights:
         preprocessing = checkpoint.preprocessing
     else:
         weights = read_state_dict(path)
-    return _image(weights, preprocessing, path)
+    return _image(weights, preprocessing, path, image_format)
+
+
+def require_no_record(path: Path, image_format: ImageFormat) -> None:
+    """Raise if a file records what a given format says.
+
+    Raises:
+        CheckpointError: the format is not the default, and the file a `.mat` file or a checkpoint.
+    """
+    if image_format != UNSTATED and (has_ending(path, ".mat") or is_checkpoint(path)):
+        raise CheckpointError(
+            f"{path} records its layout and preprocessing: leave --layout, --channels, --mean and --std out"
+        )
 
 
 def image_weights_of(imported: Imported, path: Path) -> ImageWeights:
@@ -81,12 +138,42 @@ def image_weights_of(imported: Imported, path: Path) -> ImageWeights:
     return _image(_appearance(imported.config, imported.weights, path), imported.preprocessing, path)
 
 
-def _image(weights: Mapping[str, Tensor], preprocessing: Preprocessing | None, path: Path) -> ImageWeights:
-    depth, width = _shape(weights, path)
+def _image(
+    weights: Mapping[str, Tensor],
+    preprocessing: Preprocessing | None,
+    path: Path,
+    image_format: ImageFormat = UNSTATED,
+) -> ImageWeights:
+    depth, base, stem = _shape(weights, path)
     _check_numbers(weights, path)
-    layout: Literal["torchvision", "caffe"] = "caffe" if "conv1.bias" in weights else "torchvision"
-    preprocessing = preprocessing or Preprocessing.of_layout(layout, crop_px=224, mirror=True)
-    return ImageWeights(weights, depth, width, layout, preprocessing, str(path))
+    layout = image_format.layout or _layout(weights, path)
+    if image_format.channels == "bgr":
+        weights = {**weights, "conv1.weight": weights["conv1.weight"].flip(1)}
+    network = Architecture(
+        depth=depth,
+        width=base / 64,
+        stem_channels=None if stem == base else stem,
+        layout=layout,
+        streams=("appearance",),
+        link=None,
+        temporal=None,
+    )
+    return ImageWeights(weights, network, preprocessing or image_format.preprocessing(layout), str(path))
+
+
+def _layout(weights: Mapping[str, Tensor], path: Path) -> Layout:
+    """Return the layout, which shows in the biases unless batch norm was folded away."""
+    if "layer1.0.conv1.bias" in weights:
+        raise CheckpointError(
+            f"{path} has biases in all convolutions, which hides its layout: convert it with `stresnet convert` and "
+            "--layout caffe (stride 2 in the first 1×1) or --layout torchvision (in the 3×3)"
+        )
+    return "caffe" if "conv1.bias" in weights else "torchvision"
+
+
+def norm_after(conv: str) -> str:
+    """Return the name of the batch norm after a convolution."""
+    return conv[:-1] + "1" if conv.endswith("downsample.0") else conv.replace("conv", "bn")
 
 
 def init_from_images(model: STResNet, image: ImageWeights) -> list[str]:
@@ -99,8 +186,14 @@ def init_from_images(model: STResNet, image: ImageWeights) -> list[str]:
         What was done, one line each.
 
     Raises:
-        CheckpointError: the image network differs from the model in depth, width or layout; the model is unchanged.
+        CheckpointError: the image network differs from the model in depth, width or layout, or its batch norm is
+            folded; the model is unchanged.
     """
+    if image.is_folded:
+        raise CheckpointError(
+            f"{image.source} has no batch-norm variances, or biases beside batch norm: measure its moments on frames "
+            "of a prepared store with `stresnet convert FILE OUT --calibrate STORE`, and use OUT"
+        )
     filled = {stream: _fill(model, stream, image) for stream in model.config.streams}
     for stream, taken in filled.items():
         model.get_submodule(stream).load_state_dict(taken)
@@ -123,26 +216,26 @@ def _fill(model: STResNet, stream: Stream, image: ImageWeights) -> dict[str, Ten
     extra = {k: v for k, v in image.weights.items() if not k.startswith("fc.") and k not in state}
     problems = compare(state, taken | extra)
     if problems:
-        config = model.config
-        expected = _resnet_name(config.depth_of(stream), config.base_channels / 64, config.layout)
-        if expected != (found := _resnet_name(image.depth, image.width, image.layout)):
+        if (expected := _resnet_name(model.config, stream)) != image.name:
             raise CheckpointError(
-                f"{image.source} is a {found}, but the {stream} stream is a {expected}: use other weights, or change "
-                "the network (--set network.layout, network.depth or network.width)"
+                f"{image.source} is a {image.name}, but the {stream} stream is a {expected}: use other weights, or "
+                "change the network (--set network.layout, network.depth, network.width or network.stem_channels)"
             )
         raise CheckpointError(f"{image.source} is not a complete {expected}: {summary(problems)}")
     return taken
 
 
-def _resnet_name(depth: int, width: float, layout: str) -> str:
-    return f"ResNet-{depth} of width {width:g} in the {layout} layout"
+def _resnet_name(network: Architecture, stream: Stream) -> str:
+    base, stem = network.base_channels, network.conv1_channels
+    kept = "" if stem == base else f", with {stem} channels after conv1,"
+    return f"ResNet-{network.depth_of(stream)} of width {base / 64:g}{kept} in the {network.layout} layout"
 
 
 def _report(model: STResNet, image: ImageWeights) -> list[str]:
     config = model.config
     streams = " and ".join(config.streams)
-    name, tensors = _resnet_name(image.depth, image.width, image.layout), sum(k[:3] != "fc." for k in image.weights)
-    lines = [f"{name}: {tensors} tensors copied to {streams}"]
+    tensors = sum(not key.startswith("fc.") for key in image.weights)
+    lines = [f"{image.name}: {tensors} tensors copied to {streams}"]
     if "motion" in config.streams:
         lines.append(f"motion conv1: the mean over R, G, B, repeated for {2 * config.flow_stack} flow channels")
     if config.temporal == "inflate":
@@ -183,8 +276,8 @@ def _appearance(config: STResNetConfig, weights: Mapping[str, Tensor], path: Pat
     return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
 
-def _shape(weights: Mapping[str, Tensor], path: Path) -> tuple[Depth, float]:
-    """Return depth and width, from the number of units and the channels of conv1."""
+def _shape(weights: Mapping[str, Tensor], path: Path) -> tuple[Depth, int, int]:
+    """Return the depth from the number of units, and the channels of conv2_x's bottlenecks and of conv1."""
     units = tuple(len({k.split(".")[1] for k in weights if k.startswith(f"layer{n}.")}) for n in (1, 2, 3, 4))
     first = weights.get("conv1.weight")
     if first is None or first.ndim != 4 or not any(units):
@@ -196,9 +289,14 @@ def _shape(weights: Mapping[str, Tensor], path: Path) -> tuple[Depth, float]:
         raise CheckpointError(
             f"{path} is a ResNet without bottlenecks (18 or 34 layers): expected one of {get_args(Depth)} layers"
         )
+    reduce = weights.get("layer1.0.conv1.weight")
+    if reduce is None or reduce.ndim != 4:
+        raise CheckpointError(
+            f"{path} has no convolution layer1.0.conv1: expected the weights of a ResNet's first unit"
+        )
     for depth, expected in UNITS_PER_LAYER.items():
         if units == expected:
-            return depth, first.shape[0] / 64
+            return depth, len(reduce), len(first)
     raise CheckpointError(f"{path} has {units} units in its layers: expected a ResNet of {get_args(Depth)} layers")
 
 
