@@ -12,7 +12,7 @@ from helpers.commands import ONE_STEP, write_audio_only
 from helpers.tiny import SPEC, VALUES, Command, one_line, prepared
 from helpers.video_files import encode, ramp
 from stresnet.data.datasets import read_catalog
-from stresnet.data.store import Store, video_path
+from stresnet.data.store import Entries, Store, video_path
 from stresnet.flow import FlowSpec
 from stresnet.model import load_checkpoint, save_checkpoint
 from stresnet.training import Run
@@ -43,7 +43,7 @@ def test_model_with_other_classes(
 ) -> None:
     fewer = prepared(read_catalog(videos / "train"), tmp_path / "fewer")
     fewer = replace(
-        fewer, classes=fewer.classes[1:], entries=tuple(e for e in fewer.entries if "down" not in e.record.id[:8])
+        fewer, classes=fewer.classes[1:], entries=Entries.of(e for e in fewer.entries if "down" not in e.record.id[:8])
     )
     fewer.save()
     code, out, err = command("evaluate", copy, fewer.root, "--split", "train")

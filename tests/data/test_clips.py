@@ -22,7 +22,7 @@ from stresnet.data.prepared_video_writer import Encode, PreparedVideoWriter, wri
 from stresnet.data.sampling import (
     Crop,
 )
-from stresnet.data.store import Store, StoreEntry, video_path
+from stresnet.data.store import Entries, Store, StoreEntry, video_path
 from stresnet.flow import FlowSpec
 from stresnet.model import Preprocessing
 from stresnet.model.config import Architecture
@@ -168,7 +168,7 @@ def store(tmp_path: Path) -> Store:
         record = VideoRecord(id=f"{n}.avi", path=f"/{n}.avi", label="ab"[n % 2])
         write_prepared_video(video_path(tmp_path, record.id), encode_noise())
         entries.append(StoreEntry(record, frames=20, height=32, width=40, fps=25.0))
-    return Store(tmp_path, SPEC, ("b", "a"), "three", tuple(entries))
+    return Store(tmp_path, SPEC, ("b", "a"), "three", Entries.of(entries))
 
 
 def sampling(**changes: object) -> ClipSampling:

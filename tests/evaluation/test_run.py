@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import stresnet.evaluation.scoring as scoring_module
 from helpers.tiny import SPEC, grouped, prepared, tiny_recipe
 from stresnet.data.prepared_video import PreparedVideo
-from stresnet.data.store import Store, video_path
+from stresnet.data.store import Entries, Store, video_path
 from stresnet.errors import FlowSpecError, RecipeError, ScoreError, StoreError
 from stresnet.evaluation import Evaluation, evaluate
 from stresnet.evaluation.metrics import top_k_accuracy
@@ -272,7 +272,7 @@ def test_parts_of_changed_videos_are_not_reused(
     shutil.copyfile(other, one)
     changed = replace(
         store_copy,
-        entries=tuple(replace(e, bytes=e.bytes + (e.record.id == entries[0])) for e in store_copy.entries),
+        entries=Entries.of(replace(e, bytes=e.bytes + (e.record.id == entries[0])) for e in store_copy.entries),
     )
     scored = counting(monkeypatch)
     found = evaluate(copy, changed, tmp_path / "report", examples=0)

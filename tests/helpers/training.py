@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from helpers.tiny import STAGES
-from stresnet.data.store import Store
+from stresnet.data.store import Entries, Store
 from stresnet.model import STResNet
 from stresnet.training import Run, train
 from stresnet.training.stage import StageTraining
@@ -57,7 +57,7 @@ def with_validation(store: Store) -> Store:
     split = {"train": "train", "test": "val"}
     return replace(
         store,
-        entries=tuple(replace(e, record=replace(e.record, split=split[e.record.split])) for e in store.entries),
+        entries=Entries.of(replace(e, record=replace(e.record, split=split[e.record.split])) for e in store.entries),
     )
 
 

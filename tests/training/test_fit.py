@@ -43,7 +43,7 @@ def test_devices_that_cannot_share_a_batch_are_rejected(tmp_path: Path, store: S
 
 def test_one_class_is_rejected(tmp_path: Path, store: Store) -> None:
     label = store.classes[0]
-    entries = tuple(e for e in store.entries if e.record.label == label)
+    entries = store.entries.where("label", [label])
     with pytest.raises(RecipeError, match=f"has one class, {label}"):
         train(replace(store, classes=(label,), entries=entries), tmp_path / "run", tiny_recipe())
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from helpers.tiny import STAGES, tiny_recipe
 from helpers.training import forbid_training, starting_weights
-from stresnet.data.store import Store
+from stresnet.data.store import Entries, Store
 from stresnet.errors import CheckpointError, FlowSpecError, RecipeError, StoreError
 from stresnet.evaluation import evaluate
 from stresnet.model import load_checkpoint, save_checkpoint
@@ -56,7 +56,7 @@ def test_a_stage_starts_from_a_model_with_other_classes(
     tmp_path: Path, run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fewer = replace(
-        store, classes=store.classes[:2], entries=tuple(e for e in store.entries if "red_down" in e.record.id)
+        store, classes=store.classes[:2], entries=Entries.of(e for e in store.entries if "red_down" in e.record.id)
     )
     recipe = tiny_recipe({"motion": {}})
     init = {"motion": run.model_file("motion")}
@@ -90,7 +90,7 @@ def test_a_model_of_another_flow_is_rejected(tmp_path: Path, run: Run, store: St
 
 def test_models_trained_on_held_out_videos_are_rejected(tmp_path: Path, run: Run, store: Store) -> None:
     swapped = {"train": "test", "test": "train"}
-    entries = tuple(replace(e, record=replace(e.record, split=swapped[e.record.split])) for e in store.entries)
+    entries = Entries.of(replace(e, record=replace(e.record, split=swapped[e.record.split])) for e in store.entries)
     other = replace(store, entries=entries)
     with pytest.raises(StoreError, match="8 of the 8 videos of split 'test' were used for training"):
         evaluate(run.folder, other, tmp_path / "report")

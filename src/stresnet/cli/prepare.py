@@ -157,9 +157,11 @@ def _show_prepared(summary: PrepareSummary, store: Path, *, as_json: bool) -> No
 def _note_truncated(truncated: Sequence[str], store: Path) -> None:
     from stresnet.data.store import Store
 
-    frames = {entry.record.id: entry.frames for entry in Store.open(store).select()}
+    entries = Store.open(store).entries
     for name in truncated[:MAX_NAMED]:
-        note_damaged(name, frames[name])
+        entry = entries.find(name)
+        assert entry is not None
+        note_damaged(name, entry.frames)
     if len(truncated) > MAX_NAMED:
         more = len(truncated) - MAX_NAMED
         note(f"{more} more are damaged; all are marked as truncated in {store / 'index.parquet'}")

@@ -120,7 +120,7 @@ def _warnings(store: Store, recipe: Recipe, has_test_groups: bool) -> Iterator[s
     from stresnet.training.trainer import emulates_bf16
 
     if not has_test_groups and store.select("train") and not store.select("test"):
-        groups = sorted({e.record.group for e in store.entries} - {""})
+        groups = sorted(store.entries.distinct("group") - {""})
         advice = f"hold some out with --test-group: {', '.join(groups)}" if groups else "give some the split `test`"
         yield f"all videos are used for training, none are left for testing; {advice}"
     crop_px = max(stage.clips.crop_px for stage in recipe.stages)

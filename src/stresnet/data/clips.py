@@ -24,7 +24,7 @@ from stresnet.data.sampling import (
     sample_centers,
     stack_around,
 )
-from stresnet.data.store import PreparedVideo, Store, StoreEntry
+from stresnet.data.store import Entries, PreparedVideo, Store, StoreEntry
 from stresnet.model.config import STREAMS, Architecture, Description, Stream, Whole
 
 
@@ -142,9 +142,7 @@ class ClipSampling(Description):
 class _StoreClips(Dataset[Sample]):
     """Labelled clips of a store's videos; subclasses choose where each is cut."""
 
-    def __init__(
-        self, store: Store, entries: tuple[StoreEntry, ...], sampling: ClipSampling, network: Architecture
-    ) -> None:
+    def __init__(self, store: Store, entries: Entries, sampling: ClipSampling, network: Architecture) -> None:
         self.store = store
         self.entries = entries
         self.sampling = sampling
@@ -172,7 +170,7 @@ class TrainingClips(_StoreClips):
     """
 
     def __init__(
-        self, store: Store, entries: tuple[StoreEntry, ...], sampling: ClipSampling, network: Architecture, seed: int
+        self, store: Store, entries: Entries, sampling: ClipSampling, network: Architecture, seed: int
     ) -> None:
         super().__init__(store, entries, sampling, network)
         self.seed = seed

@@ -15,8 +15,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
+
+import pyarrow.compute as pc
 
 from stresnet.data.catalog import Catalog, VideoRecord
 from stresnet.data.datasets import read_catalog
@@ -25,7 +28,7 @@ from stresnet.data.import_jpegs import import_jpegs
 from stresnet.data.jpeg_folders import find_pictures
 from stresnet.data.prepared_video import PreparedVideo, PreparedVideoMetadata, StoreSpec
 from stresnet.data.prepared_video_writer import write_prepared_video
-from stresnet.data.store import Store, StoreEntry, read_header, video_path, write_error, write_header
+from stresnet.data.store import Entries, Store, StoreEntry, read_header, video_path, write_error, write_header
 from stresnet.data.workers import default_workers, map_in_processes
 from stresnet.errors import StoreError, StresnetError
 from stresnet.flow.estimate import require_available
@@ -129,7 +132,7 @@ def prepare(
             entries = _prepare_rest(root, catalog, spec, kept, from_jpegs, workers or default_workers(), progress)
         finally:
             _remove_unfinished(root)
-        result = Store(root, spec, catalog.classes, catalog.name, entries)
+        result = Store(root, spec, catalog.classes, catalog.name, Entries.of(entries))
         result.save()
     return _summarize(result, len(kept), listed_before, time.monotonic() - start)
 
@@ -142,8 +145,8 @@ def _prepare_rest(
     from_jpegs: bool,
     workers: int,
     progress: Progress | None,
-) -> tuple[StoreEntry, ...]:
-    """Prepare the videos that are not kept, and return the entries of all, sorted by id."""
+) -> list[StoreEntry]:
+    """Prepare the videos that are not kept, and return the entries of all."""
     kept_ids = {entry.record.id for entry in kept}
     records = [record for record in catalog.records if record.id not in kept_ids]
     function = partial(_prepare_one, root, spec=spec, from_jpegs=from_jpegs)
@@ -153,7 +156,7 @@ def _prepare_rest(
         for entry in results:
             entries.append(entry)
             report.add(entry)
-    return tuple(sorted(entries, key=lambda entry: entry.record.id))
+    return entries
 
 
 class _Report:
@@ -231,7 +234,7 @@ def _remove_unfinished(root: Path) -> None:
 def _usable_ids(root: Path) -> set[str]:
     """Return the ids of the usable videos in the index, if there is one."""
     try:
-        return {entry.record.id for entry in Store.open(root).select()}
+        return set(Store.open(root).select().column("id").to_pylist())
     except StoreError:
         return set()
 
@@ -302,17 +305,19 @@ def _entry(record: VideoRecord, meta: PreparedVideoMetadata, size: int) -> Store
 
 def _summarize(store: Store, kept: int, listed_before: set[str], seconds: float) -> PrepareSummary:
     usable = store.select()
-    classes = {entry.record.label for entry in usable}
-    notes = (clipping_note(entry.record.id, entry.clipped_share, store.spec.flow.bound_px) for entry in usable)
+    ids, failed = usable.column("id"), store.entries.where("reason", store.entries.distinct("reason") - {""})
+    classes = usable.distinct("label")
+    bound_px = store.spec.flow.bound_px
+    notes = map(clipping_note, ids.to_pylist(), usable.column("clipped_share").to_pylist(), repeat(bound_px))
     return PrepareSummary(
         done=len(usable) - kept,
         kept=kept,
-        failed=tuple((entry.record.id, entry.reason) for entry in store.entries if entry.reason),
+        failed=tuple(zip(failed.column("id").to_pylist(), failed.column("reason").to_pylist(), strict=True)),
         empty_classes=tuple(name for name in store.classes if name not in classes),
-        truncated=tuple(entry.record.id for entry in usable if entry.truncated),
+        truncated=tuple(ids.filter(usable.column("truncated")).to_pylist()),
         clipped=tuple(note for note in notes if note),
-        no_longer_listed=tuple(sorted(listed_before - {entry.record.id for entry in store.entries})),
-        frames=sum(entry.frames for entry in usable),
+        no_longer_listed=tuple(sorted(listed_before.difference(store.entries.column("id").to_pylist()))),
+        frames=pc.sum(usable.column("frames"), min_count=0).as_py(),
         seconds=seconds,
-        bytes=sum(entry.bytes for entry in usable),
+        bytes=pc.sum(usable.column("bytes"), min_count=0).as_py(),
     )

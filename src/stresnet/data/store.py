@@ -10,52 +10,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stresnet.atomic import replacing
-from stresnet.data.catalog import VideoRecord
+from stresnet.data.index import Entries as Entries
+from stresnet.data.index import StoreEntry as StoreEntry
 from stresnet.data.prepared_video import PreparedVideo as PreparedVideo
 from stresnet.data.prepared_video import StoreSpec as StoreSpec
 from stresnet.errors import StoreError, StresnetError
 
 FORMAT_VERSION = 3
-_RECORD_COLUMNS = ("id", "path", "label", "split", "group")
-_INDEX_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in _RECORD_COLUMNS]
-    + [(name, pa.int64()) for name in ("frames", "height", "width")]
-    + [("fps", pa.float64()), ("bytes", pa.int64()), ("reason", pa.string()), ("truncated", pa.bool_())]
-    + [("clipped_share", pa.float64())]
-)
-
-
-@dataclass(frozen=True)
-class StoreEntry:
-    """One row of the index.
-
-    Attributes:
-        record: the video.
-        frames, height, width, fps: metadata of the prepared video; 0 if the video is not usable.
-        bytes: size of the prepared video's file.
-        reason: why the video is not usable; ``""`` if it is.
-        truncated: whether parts of the video could not be decoded and are missing.
-        clipped_share: share of flow vectors beyond the bound, 0 to 1.
-    """
-
-    record: VideoRecord
-    frames: int = 0
-    height: int = 0
-    width: int = 0
-    fps: float = 0.0
-    bytes: int = 0
-    reason: str = ""
-    truncated: bool = False
-    clipped_share: float = 0.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,14 +35,14 @@ class Store:
         spec: how the videos were prepared.
         classes: class names; the position is the class index, 0-based.
         name: name of the source.
-        entries: one per video of the source, usable or not, sorted by id.
+        entries: one per video of the source, usable or not, sorted by id; see :mod:`stresnet.data.index`.
     """
 
     root: Path
     spec: StoreSpec
     classes: tuple[str, ...]
     name: str
-    entries: tuple[StoreEntry, ...]
+    entries: Entries
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Store:
@@ -89,7 +57,7 @@ class Store:
             raise StoreError(f"{root}: expected a prepared store, found no store.json; make one with stresnet prepare")
         spec, classes, name = header
         entries = _read_index(root)
-        if unknown := {e.record.label for e in entries} - set(classes):
+        if unknown := entries.distinct("label") - set(classes):
             raise StoreError(
                 f"{root}: the index has classes that store.json lacks, {sorted(unknown)}; run prepare again"
             )
@@ -102,11 +70,10 @@ class Store:
             StoreError: a file cannot be written.
         """
         write_header(self.root, self.spec, self.classes, self.name)
-        rows = [_row(entry) for entry in self.entries]
         index = self.root / "index.parquet"
         try:
             with replacing(index) as temporary:
-                pq.write_table(pa.Table.from_pylist(rows, schema=_INDEX_SCHEMA), temporary)
+                self.entries.write(temporary)
         except OSError as error:
             raise write_error(index, error) from error
 
@@ -116,16 +83,17 @@ class Store:
         Raises:
             StoreError: the store has no such video, the video is not usable, or its file is damaged.
         """
-        entry = self._by_id.get(record_id)
+        entry = self.entries.find(record_id)
         if entry is None:
             raise StoreError(f"{self.root}: has no video {record_id}; choose one of its index")
         if entry.reason:
             raise StoreError(f"{self.root}: {record_id} could not be prepared ({entry.reason})")
         return PreparedVideo.open(video_path(self.root, record_id))
 
-    def select(self, split: str | None = None) -> tuple[StoreEntry, ...]:
+    def select(self, split: str | None = None) -> Entries:
         """Return the usable videos of one split, or of all."""
-        return tuple(e for e in self.entries if not e.reason and split in (None, e.record.split))
+        usable = self.entries.where("reason", [""])
+        return usable if split is None else usable.where("split", [split])
 
     def with_test_groups(self, groups: Sequence[str]) -> Store:
         """Return the store with these groups as the test split, and all others as the training split.
@@ -133,25 +101,17 @@ class Store:
         Raises:
             StoreError: no video belongs to one of the groups.
         """
-        known = {entry.record.group for entry in self.entries} - {""}
+        known = self.entries.distinct("group") - {""}
         if not known:
             raise StoreError(f"{self.root}: has no groups to hold out; prepare it from a CSV with a `group` column")
         if unknown := sorted(set(groups) - known):
             listing = ", ".join(sorted(known))
             raise StoreError(f"{self.root} has no group {', '.join(map(repr, unknown))}: its groups are {listing}")
-        entries = []
-        for entry in self.entries:
-            split = "test" if entry.record.group in groups else "train"
-            entries.append(replace(entry, record=replace(entry.record, split=split)))
-        return replace(self, entries=tuple(entries))
+        return replace(self, entries=self.entries.with_test_groups(groups))
 
     def __repr__(self) -> str:
         usable = len(self.select())
         return f"Store({str(self.root)!r}, {usable} of {len(self.entries)} videos usable, {len(self.classes)} classes)"
-
-    @cached_property
-    def _by_id(self) -> dict[str, StoreEntry]:
-        return {entry.record.id: entry for entry in self.entries}
 
 
 def video_path(root: Path, record_id: str) -> Path:
@@ -207,23 +167,11 @@ def write_error(path: object, error: OSError) -> StoreError:
     )
 
 
-def _read_index(root: Path) -> tuple[StoreEntry, ...]:
+def _read_index(root: Path) -> Entries:
     index = root / "index.parquet"
     try:
-        rows = pq.read_table(index, schema=_INDEX_SCHEMA, partitioning=None).to_pylist()
+        return Entries.read(index)
     except FileNotFoundError as error:
         raise StoreError(f"{root}: preparing was not finished; run the same prepare command again") from error
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StoreError(f"{index}: expected the index of a store ({error}); run prepare again") from error
-    return tuple(_entry(row) for row in rows)
-
-
-def _row(entry: StoreEntry) -> dict[str, Any]:
-    row = asdict(entry)
-    record: dict[str, Any] = row.pop("record")
-    return record | row
-
-
-def _entry(row: dict[str, Any]) -> StoreEntry:
-    record = VideoRecord(**{name: row.pop(name) for name in _RECORD_COLUMNS})
-    return StoreEntry(record, **row)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stresnet.atomic import replacing
-from stresnet.data.store import Store, StoreEntry, StoreSpec
+from stresnet.data.store import Entries, Store, StoreSpec
 from stresnet.errors import CheckpointError, RecipeError, ScoreError, StoreError
 from stresnet.evaluation.metrics import mean_class_accuracy, top_k_accuracy
 from stresnet.evaluation.report import Report, ReportRow, write_report
@@ -21,7 +21,7 @@ from stresnet.evaluation.summary import summarize
 from stresnet.inference.protocols import Protocol
 from stresnet.inference.recognizer import Recognizer
 from stresnet.model import Checkpoint, load_checkpoint, save_checkpoint
-from stresnet.model.checkpoint import video_hash
+from stresnet.model.checkpoint import trained_videos
 from stresnet.progress import Progress
 from stresnet.training import Run
 
@@ -149,7 +149,7 @@ def _default_folder(model: str | Path | Run | Recognizer, split: str) -> Path:
     return base if split == "test" else base.with_name(f"{base.name}-{split}")
 
 
-def _entries_to_score(store: Store, split: str, checkpoint: Checkpoint, model: str) -> tuple[StoreEntry, ...]:
+def _entries_to_score(store: Store, split: str, checkpoint: Checkpoint, model: str) -> Entries:
     """Return the videos of a split; raise unless the model can be evaluated on them."""
     if not checkpoint.store_spec:
         raise CheckpointError(f"{model} is an initial model; train it first with stresnet train --init FILE")
@@ -157,11 +157,9 @@ def _entries_to_score(store: Store, split: str, checkpoint: Checkpoint, model: s
     StoreSpec.from_dict(checkpoint.store_spec).require_same(store.spec, f"the model and {store.root}")
     entries = store.select(split)
     if not entries:
-        found = sorted({e.record.split for e in store.entries})
+        found = sorted(store.entries.distinct("split"))
         raise StoreError(f"{store.root} has no usable videos of split {split!r}; its splits are {', '.join(found)}")
-    trained_on = set(checkpoint.trained_on)
-    seen = [e.record.id for e in entries if video_hash(e.record.id) in trained_on]
-    if seen and split != "train":
+    if split != "train" and (seen := trained_videos(checkpoint, entries.column("id").to_pylist())):
         raise StoreError(
             f"{len(seen)} of the {len(entries)} videos of split {split!r} were used for training, first {seen[0]}; "
             "prepare the store with the split that the model was trained on"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stresnet.data.store import Store, StoreEntry
+from stresnet.data.store import Entries, Store, StoreEntry
 from stresnet.errors import StoreError
 from stresnet.evaluation.scores import ScoreTable, concatenate
 from stresnet.inference.prediction import VideoScores
@@ -35,7 +35,7 @@ class SplitScorer:
     """
 
     store: Store
-    entries: Sequence[StoreEntry]
+    entries: Entries
     parts: Path
     progress: Progress | None = None
     failed: dict[str, str] = field(default_factory=dict)

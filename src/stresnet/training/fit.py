@@ -80,13 +80,13 @@ def train(
 
 
 def _check_videos(store: Store, recipe: Recipe) -> None:
-    entries = store.select("train")
-    if not entries:
+    if not store.select("train"):
         raise RecipeError(f"{store.root} has no training videos: give some the split `train`")
     if len(store.classes) < 2:
         raise RecipeError(f"{store.root} has one class, {store.classes[0]}: recognition needs at least two")
     stack = max(stage.network.flow_stack for stage in recipe.stages)
-    shortest = min((*entries, *store.select("val")), key=lambda entry: entry.frames)
+    used = store.select().where("split", ("train", "val"))
+    shortest = used[int(used.column("frames").to_numpy().argmin())]
     if shortest.frames < stack + 1:
         raise RecipeError(
             f"{shortest.record.id} has {shortest.frames} frames, but a stack of {stack} flows needs {stack + 1}: "
@@ -136,7 +136,7 @@ def _save(run: Run, trained: StageTraining, store: Store, test_groups: tuple[str
             "iterations": trained.total_iterations,
             "minutes": round(trained.seconds / 60, 2),
         },
-        trained_on=tuple(sorted(video_hash(e.record.id) for e in entries)),
+        trained_on=tuple(sorted(map(video_hash, entries.column("id").to_pylist()))),
         test_groups=test_groups,
     )
     save_checkpoint(run.model_file(stage.name), checkpoint)

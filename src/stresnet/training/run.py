@@ -138,7 +138,8 @@ def _require_same(run: Run, data: dict[str, Any]) -> None:
 
 def _fingerprint(store: Store, test_groups: tuple[str, ...]) -> dict[str, Any]:
     """Return values that identify a run's data. If they changed, stages could train on videos held out from others."""
-    videos = sorted((e.record.id, e.record.label) for e in store.select("train"))
+    entries = store.select("train")
+    videos = list(zip(entries.column("id").to_pylist(), entries.column("label").to_pylist(), strict=True))
     return {
         "classes": list(store.classes),
         "flow": store.spec.flow.to_dict(),

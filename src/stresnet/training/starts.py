@@ -9,7 +9,7 @@ from pathlib import Path
 from stresnet.data.store import Store, StoreSpec
 from stresnet.errors import CheckpointError, RecipeError
 from stresnet.model import Checkpoint, Preprocessing, STResNet, load_checkpoint
-from stresnet.model.checkpoint import transfer_weights, video_hash
+from stresnet.model.checkpoint import trained_videos, transfer_weights
 from stresnet.model.profile import network_name
 from stresnet.recipes import IMAGENET, Stage
 from stresnet.training.run import Run
@@ -90,10 +90,8 @@ class StartingWeights:
         """Raise unless a model was trained on the same kind of flow and on none of the videos held out here."""
         if start.store_spec:  # empty for image weights, which have not seen flow
             self.store.spec.require_same(StoreSpec.from_dict(start.store_spec), f"the store and {file}")
-        trained_on = set(start.trained_on)
-        held_out = [e.record.id for split in ("val", "test") for e in self.store.select(split)]
-        seen = [video_id for video_id in held_out if video_hash(video_id) in trained_on]
-        if seen:
+        held_out = self.store.select().where("split", ("val", "test"))
+        if seen := trained_videos(start, held_out.column("id").to_pylist()):
             raise RecipeError(
                 f"{file} was trained on {len(seen)} of the videos held out here, such as {seen[0]}: "
                 "start from a model of the same split"
