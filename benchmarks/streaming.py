@@ -53,7 +53,7 @@ def main() -> None:
 
 def generate(path: Path, minutes: float) -> int:
     """Write a video of a wandering texture; return its number of frames."""
-    from stresnet.media.video import write_video
+    from stresnet.media import write_video
 
     texture = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8).repeat(4, 0).repeat(4, 1)
     count = round(minutes * 60 * FPS)

@@ -25,7 +25,7 @@ from stresnet.evaluation import evaluate
 from stresnet.flow import FlowSpec, estimate, estimate_flow, quantize_flow
 from stresnet.flow.methods import METHODS
 from stresnet.inference.recognizer import Recognizer
-from stresnet.media.video import write_video
+from stresnet.media import write_video
 from stresnet.model.checkpoint import load_checkpoint
 from stresnet.training import Run, train
 

@@ -30,7 +30,7 @@ from stresnet.data.store import Store, StoreSpec, video_path
 from stresnet.data.workers import default_workers, usable_cores
 from stresnet.errors import FlowSpecError, StoreError
 from stresnet.flow.spec import FlowSpec
-from stresnet.media.video import write_video
+from stresnet.media import write_video
 
 Report = tuple[str, int, int, str]
 SPEC = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))

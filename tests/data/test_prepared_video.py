@@ -27,7 +27,7 @@ from stresnet.errors import FlowSpecError, StoreError, VideoError
 from stresnet.flow.codec import dequantize_flow
 from stresnet.flow.estimate import estimate_flow
 from stresnet.flow.spec import FlowSpec
-from stresnet.media.video import Frame, read_video, write_video
+from stresnet.media import Frame, read_video, write_video
 
 JPEG_START = b"\xff\xd8\xff\xe0"
 SPEC = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))
@@ -136,7 +136,7 @@ def test_few_frames_and_one_batch_of_jpegs_are_held(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(prepared_video_writer.PreparedVideoWriter, "_write", counting)
 
     class Reader:
-        info = SimpleNamespace(fps=25.0)
+        info = SimpleNamespace(fps=25.0, header_frames=0)
         truncated = True
 
         def __enter__(self) -> Reader:
@@ -283,6 +283,8 @@ def test_a_read_error_is_not_mistaken_for_a_write_error(
     video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Gone:
+        info = SimpleNamespace(header_frames=0)
+
         def __enter__(self) -> Gone:
             return self
 

@@ -16,7 +16,7 @@ from stresnet.data.prepared_video_writer import write_prepared_video
 from stresnet.data.store import Entries, Store, StoreEntry, StoreSpec, video_path
 from stresnet.errors import StoreError
 from stresnet.flow.spec import FlowSpec
-from stresnet.media.video import write_video
+from stresnet.media import write_video
 
 SPEC = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))
 

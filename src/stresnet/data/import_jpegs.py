@@ -13,7 +13,7 @@ from stresnet.data.jpeg_folders import Pictures, find_pictures, name_of
 from stresnet.data.prepared_video import MIN_FRAMES, PreparedVideoMetadata, StoreSpec
 from stresnet.data.prepared_video_writer import PreparedVideoWriter
 from stresnet.errors import VideoError
-from stresnet.media.video import FALLBACK_FPS
+from stresnet.media.decode import FALLBACK_FPS
 
 
 def short_side_of(folders: Iterable[str]) -> int:

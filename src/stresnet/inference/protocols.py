@@ -58,6 +58,19 @@ def require_protocol(protocol: str, checkpoint: Checkpoint) -> None:
         raise CheckpointError("the checkpoint has no recipe, so the length of its clips is unknown: use dense25")
 
 
+def centers(protocol: Protocol, checkpoint: Checkpoint, frames: int) -> Indices:
+    """Return the frames of a video that a network scores under a protocol, (T,) int64, the same in all views.
+
+    Raises:
+        ValueError: there is no such protocol, or the video is too short for a stack of flow fields.
+        CheckpointError: see `require_protocol`.
+    """
+    require_protocol(protocol, checkpoint)
+    if protocol == "center":
+        return _middle_clip(checkpoint, frames)
+    return spread_centers(frames, checkpoint.model.config.flow_stack, DENSE_STEPS)
+
+
 def views(protocol: Protocol, checkpoint: Checkpoint, video: PreparedVideoMetadata) -> Views:
     """Return the views of a prepared video that a network scores under a protocol.
 
@@ -65,17 +78,16 @@ def views(protocol: Protocol, checkpoint: Checkpoint, video: PreparedVideoMetada
         ValueError: there is no such protocol.
         CheckpointError: see `require_protocol`.
     """
-    require_protocol(protocol, checkpoint)
-    crop_px, flow_stack = checkpoint.preprocessing.crop_px, checkpoint.model.config.flow_stack
+    steps = centers(protocol, checkpoint, video.frames)
+    crop_px, mirror = checkpoint.preprocessing.crop_px, checkpoint.preprocessing.mirror
     size = (crop_px, crop_px)
     corners_and_center = corner_and_center_crops(video.height, video.width, crop_px)
     if protocol == "center":
-        return Views(_middle_clip(checkpoint, video.frames), ((corners_and_center[-1], size),), mirror=False)
-    centers, mirror = spread_centers(video.frames, flow_stack, DENSE_STEPS), checkpoint.preprocessing.mirror
+        return Views(steps, ((corners_and_center[-1], size),), mirror=False)
     if protocol == "crop10x25":
-        return Views(centers, tuple((crop, size) for crop in corners_and_center), mirror)
+        return Views(steps, tuple((crop, size) for crop in corners_and_center), mirror)
     frame = whole_frame(video.height, video.width, crop_px)
-    return Views(centers, ((frame, (max(frame.height, crop_px), max(frame.width, crop_px))),), mirror)
+    return Views(steps, ((frame, (max(frame.height, crop_px), max(frame.width, crop_px))),), mirror)
 
 
 def _middle_clip(checkpoint: Checkpoint, frames: int) -> Indices:

@@ -78,7 +78,7 @@ class Recognizer:
             VideoError: the file cannot be read, or is too short for a stack of flow fields.
         """
         require_protocol(protocol, self.checkpoint)
-        prepared = prepare_for(self.checkpoint, self.store_spec, video, progress)
+        prepared = prepare_for(self.checkpoint, self.store_spec, video, protocol, progress)
         scores = self._scorer.score(prepared, protocol, progress)
         best = ranked(self.classes, scores.fused, top)
         return Prediction(*best[0], best, scores, frames=prepared.meta.frames, truncated=prepared.meta.truncated)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -9,12 +10,12 @@ import torch
 from torch import Tensor
 
 from stresnet.data.clips import Sample, cut
-from stresnet.data.encode_video import temporary_video
+from stresnet.data.encode_video import video_around
 from stresnet.data.prepared_video import PreparedVideo, StoreSpec
 from stresnet.errors import StresnetError
 from stresnet.flow import FlowSpec
 from stresnet.inference.prediction import Scores, VideoScores, mean_scores
-from stresnet.inference.protocols import Protocol, views
+from stresnet.inference.protocols import Protocol, centers, views
 from stresnet.model import Checkpoint
 from stresnet.model.checkpoint import first_line
 from stresnet.model.preprocessing import mirrored
@@ -22,17 +23,19 @@ from stresnet.progress import Progress
 
 
 def prepare_for(
-    checkpoint: Checkpoint, spec: StoreSpec, video: str | Path, progress: Progress | None = None
+    checkpoint: Checkpoint, spec: StoreSpec, video: str | Path, protocol: Protocol, progress: Progress | None = None
 ) -> PreparedVideo:
-    """Prepare a video file for a network, in a temporary file; without flow if the network has no motion stream.
+    """Prepare what a network looks at under a protocol, in a temporary file; no flow if it has no motion stream.
 
     Raises:
         VideoError: the file cannot be read, or has too few frames.
         StoreError: the temporary file cannot be written.
     """
+    flow_stack = checkpoint.model.config.flow_stack
     if "motion" not in checkpoint.model.config.streams:
+        flow_stack = 0
         spec = StoreSpec(FlowSpec(short_side=spec.flow.short_side), spec.jpeg_quality, flow_stored=False)
-    return temporary_video(str(video), video, spec, progress)
+    return video_around(str(video), video, spec, partial(centers, protocol, checkpoint), flow_stack, progress)
 
 
 class Scorer:

@@ -10,8 +10,8 @@ from stresnet.media.video import (
     iter_frames,
     probe,
     read_video,
-    write_video,
 )
+from stresnet.media.write import write_video
 
 __all__ = [
     "CODECS_WITH_VECTORS",

@@ -24,7 +24,7 @@ from stresnet.flow.show.flo import write_flo
 from stresnet.flow.show.reader import FlowReader, FlowStep, Segment
 from stresnet.flow.show.statistics import FlowStatistics
 from stresnet.flow.spec import FlowSpec
-from stresnet.media.video import write_video
+from stresnet.media import write_video
 from stresnet.progress import Progress
 
 _SCALE_PERCENTILE = 99  # of the speeds: the one shown in full colour

@@ -1,0 +1,201 @@
+"""Read some frames of a video: where the packets tell enough, without decoding what lies between them.
+
+There are two readers with one interface, which give the same frames and times as `iter_frames`. `IndexedFrames` knows
+the number of frames from an index of the packets and decodes only from the last possible start before each wanted
+frame. It raises `IndexMismatchError` as soon as a decoded picture is not the one that the index announced.
+`CountedFrames` decodes everything, which works for every file.
+
+Neither uses the seeking of container formats, which is imprecise in some and depends on indexes that may be broken.
+Packets that are not decoded are read and passed over instead: that takes some microseconds each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+import av
+import numpy as np
+from av.video.frame import PictureType, VideoFrame
+from numpy.typing import NDArray
+
+from stresnet.media.decode import Clock, Converter, VideoFile
+from stresnet.media.packets import PacketIndex, index_packets
+from stresnet.media.video import Frame, VideoInfo, describe, require_short_side
+
+_HELD_BYTES = 64 << 20
+"""Coded pictures of a short video are kept in memory of this size, so that it is decoded once."""
+
+
+class IndexMismatchError(Exception):
+    """Decoding gave something else than the index of packets announced."""
+
+
+class SelectedFrames(Protocol):
+    """A video of which some frames can be read, once."""
+
+    times_sec: NDArray[np.float64]
+    """Time of each frame, (T,), as `Frame.time_sec`; its length is the number of frames."""
+
+    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Iterator[Frame]:
+        """Yield the frames at the given indices, which are distinct, ascending and from 0 to T-1.
+
+        Raises:
+            IndexMismatchError: the frames, or their number, turn out to be others.
+        """
+
+    info: VideoInfo
+    """The header, corrected by the first frame. Set when reading has begun."""
+    truncated: bool
+    """Whether undecodable data was found."""
+
+
+def select_frames(path: Path, short_side: int | None) -> Iterator[SelectedFrames]:
+    """Yield the readers of a video to be tried in turn, fastest first. The last one never raises IndexMismatchError.
+
+    Raises:
+        VideoError: as for `iter_frames`.
+    """
+    require_short_side(short_side)
+    file = VideoFile(path)
+    try:
+        index = index_packets(file)
+        time_base_sec = file.time_base_sec
+    finally:
+        file.close()
+    if index is not None and time_base_sec > 0:
+        yield IndexedFrames(path, short_side, index, time_base_sec)
+    yield CountedFrames(path, short_side)
+
+
+class IndexedFrames:
+    """Reads frames by an index of packets; see `SelectedFrames`. What it does not decode may be damaged unnoticed."""
+
+    info: VideoInfo
+    truncated = False  # otherwise the index does not match
+
+    def __init__(self, path: Path, short_side: int | None, index: PacketIndex, time_base_sec: float) -> None:
+        self.times_sec: NDArray[np.float64] = (index.ticks - index.ticks[0]) * time_base_sec
+        self._path = path
+        self._short_side = short_side
+        self._index = index
+
+    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Iterator[Frame]:
+        """Yield frames; see `SelectedFrames.read`."""
+        wanted = [int(index) for index in indices]
+        file = VideoFile(self._path)
+        try:
+            pictures = self._decode(file, self._stretches(wanted))
+            converter = None
+            for index, picture in pictures:
+                if converter is None:
+                    converter = Converter(picture, self._short_side)
+                    self.info = describe(file, converter)
+                if wanted and wanted[0] == index:
+                    yield Frame(converter.rgb(picture), float(self.times_sec[index]))
+                    del wanted[0]
+        except (av.FFmpegError, EOFError) as error:
+            raise IndexMismatchError from error
+        finally:
+            file.close()
+        if wanted:
+            raise IndexMismatchError
+
+    def _stretches(self, wanted: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the runs of frames to decode, as (first, last): each begins at a start, the first at frame 0.
+
+        If most of the video would be decoded anyway, all of it is: then damage cannot go unnoticed.
+        """
+        last_of = {0: 0}
+        for index in wanted:
+            last_of[self._index.start_of(index)] = index
+        total = len(self._index.ticks)
+        if 2 * sum(last + 1 - first for first, last in last_of.items()) > total:
+            return [(0, total - 1)]
+        return sorted(last_of.items())
+
+    def _decode(self, file: VideoFile, stretches: list[tuple[int, int]]) -> Iterator[tuple[int, VideoFrame]]:
+        """Yield the pictures of stretches, and of what had to be decoded with them, with their indices."""
+        ticks, codec = self._index.ticks, file.stream.codec_context
+        (first, last), *following = stretches
+        expected, is_first = first, False
+        for number, packet in enumerate(file.packets()):
+            if expected > last and following:
+                at = int(self._index.packets[following[0][0]])
+                if number < at:
+                    continue
+                first, last = following.pop(0)
+                if number == at:  # otherwise it has been decoded already, to get at the frames before
+                    codec.flush_buffers()
+                    expected, is_first = first, True
+            elif expected > last and last + 1 < len(ticks):
+                return
+            for picture in packet.decode():
+                if is_first and picture.pts is not None and picture.pts < ticks[first]:
+                    continue  # shown before the start, decoded without what it depends on
+                self._check(picture, expected, is_first, file.by_decode_time)
+                yield expected, picture
+                expected, is_first = expected + 1, False
+
+    def _check(self, picture: VideoFrame, index: int, is_first: bool, by_decode_time: bool) -> None:
+        """Raise unless a decoded picture is the one at an index."""
+        if (
+            index >= len(self._index.ticks)
+            or picture.pts != self._index.ticks[index]
+            or (by_decode_time and picture.dts != picture.pts)
+            or (is_first and picture.pict_type != PictureType.I)
+            or picture.is_corrupt
+        ):
+            raise IndexMismatchError
+
+
+class CountedFrames:
+    """Reads frames of a video that has been decoded once to count them; see `SelectedFrames`."""
+
+    def __init__(self, path: Path, short_side: int | None) -> None:
+        """Decode a video.
+
+        Raises:
+            VideoError: as for `iter_frames`.
+        """
+        self._path = path
+        self._held: list[VideoFrame] | None = []
+        held_bytes = 0
+        times_sec = []
+        file = VideoFile(path)
+        try:
+            coded = file.decode()
+            first = file.first(coded)
+            self._converter = Converter(first, short_side)
+            self.info = describe(file, self._converter)
+            clock = Clock(file)
+            for picture in chain([first], coded):
+                times_sec.append(clock(picture))
+                held_bytes += sum(plane.buffer_size for plane in picture.planes)
+                if held_bytes > _HELD_BYTES:
+                    self._held = None
+                if self._held is not None:
+                    self._held.append(picture)
+            self.truncated = file.truncated
+        finally:
+            file.close()
+        self.times_sec = np.array(times_sec)
+
+    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Iterator[Frame]:
+        """Yield frames; see `SelectedFrames.read`."""
+        if self._held is not None:
+            yield from self._selected(self._held, indices)
+            return
+        file = VideoFile(self._path)
+        try:
+            yield from self._selected(file.decode(), indices)
+        finally:
+            file.close()
+
+    def _selected(self, pictures: Iterable[VideoFrame], indices: Sequence[int] | NDArray[np.int64]) -> Iterator[Frame]:
+        numbered = enumerate(pictures)
+        for wanted in indices:
+            picture = next(picture for index, picture in numbered if index == wanted)
+            yield Frame(self._converter.rgb(picture), float(self.times_sec[wanted]))
