@@ -23,6 +23,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from stresnet.weights.image_weights import norm_after
+
 UNITS = (3, 4, 6, 3)
 
 
@@ -52,13 +54,10 @@ def read(file: Path) -> dict[str, Tensor]:
     weights = {}
     for conv, node in zip(convolutions(), (n for n in graph.node if n.op_type == "Conv"), strict=True):
         scale, shift = affine(node, readers, constants)
-        norm = conv[:-1] + "1" if conv.endswith("downsample.0") else conv.replace("conv", "bn")
+        norm = norm_after(conv)
         weights |= {f"{conv}.weight": constants[node.input[1]], f"{norm}.weight": scale, f"{norm}.bias": shift}
-    matrix, bias = (name for node in graph.node[-8:] for name in node.input if name in constants)
-    return {k: v.contiguous() for k, v in weights.items()} | {
-        "fc.weight": constants[matrix].T.contiguous(),
-        "fc.bias": constants[bias],
-    }
+    matrix, bias = (constants[name] for node in graph.node[-8:] for name in node.input if name in constants)
+    return weights | {"fc.weight": matrix.T.contiguous(), "fc.bias": bias}
 
 
 def affine(node: Any, readers: dict[str, Any], constants: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

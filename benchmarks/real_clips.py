@@ -52,7 +52,7 @@ def run_set(name: str, clips: Path, out: Path, recipe: str, short_side: int) -> 
         stresnet("evaluate", run, store)
         minutes += (time.monotonic() - started) / 60
         reports.append(run / "report")
-    print_table(name, reports, minutes)
+    print_table(name, reports, ["+".join(held_out) for held_out in FOLDS[name]], minutes)
 
 
 def write_source(name: str, clips: Path, target: Path) -> None:
@@ -72,14 +72,14 @@ def stresnet(*words: object) -> None:
     subprocess.run(command, check=True, stdout=sys.stderr)  # only the tables go to standard output
 
 
-def print_table(name: str, reports: list[Path], minutes: float) -> None:
+def print_table(name: str, reports: list[Path], fold_names: list[str], minutes: float) -> None:
     """Print each row's accuracy over the test videos of all folds, and its p-value against the last row."""
     files = sorted((file for file in reports[0].glob("scores-*.parquet")), key=lambda file: file.stat().st_mtime_ns)
     rows = [
         concatenate(tables := [ScoreTable.read(report / file.name) for report in reports], tables[0].name)
         for file in files
     ]
-    folds = " | ".join("+".join(held_out) for held_out in FOLDS[name])
+    folds = " | ".join(fold_names)
     print(f"\n### {name}: {len(rows[0].labels)} test videos, {len(reports)} folds, {minutes:.1f} minutes\n")
     print(f"| | top-1 | 95 % | mean class | {folds} | p |")
     print("|---|---|---|---|" + "---|" * len(reports) + "---|")
