@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
@@ -107,6 +108,7 @@ def test_the_estimator_is_made_once(frames_only: Store, monkeypatch: pytest.Monk
 
     monkeypatch.setitem(METHODS, "dis", replace(METHODS["dis"], from_pictures=counting))
     monkeypatch.setattr(estimate, "_of_thread", threading.local())
+    monkeypatch.setattr(cv2, "getNumThreads", lambda: 1)  # one for each thread that computes at the same time
     for entry in frames_only.select()[:3]:
         frames_only.video(entry.record.id).flow([1, 2, 9])
     assert loaded == [FRAMES_ONLY.flow.preset]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,20 +114,69 @@ def test_flow_explains_the_change_between_real_frames(shared: Path, spec: FlowSp
     assert after < (0.7 if spec in COARSE else 0.6) * before
 
 
-def test_iter_flow_reads_frames_on_demand() -> None:
-    taken = 0
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Run the test with each number of OpenCV threads."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(request.param)
+    yield request.param
+    cv2.setNumThreads(before)
 
-    def source() -> Iterator[NDArray[np.uint8]]:
-        nonlocal taken
-        for frame in moving(1, 1, count=5):
-            taken += 1
-            yield frame
 
-    fields_ = iter_flow(source(), FlowSpec())
+def counted(frames: Iterable[NDArray[np.uint8]], taken: list[int]) -> Iterator[NDArray[np.uint8]]:
+    for index, frame in enumerate(frames):
+        taken.append(index)
+        yield frame
+
+
+def test_iter_flow_reads_a_few_frames_ahead(threads: int) -> None:
+    taken: list[int] = []
+    fields_ = iter_flow(counted(moving(1, 1, count=9), taken), FlowSpec())
     assert next(fields_).shape == (2, 96, 128)
-    assert taken == 2
-    assert len(list(fields_)) == 3
+    assert len(taken) == (2 if threads == 1 else 2 + threads + 1)
+    assert len(list(fields_)) == 7
     assert list(iter_flow(moving(1, 1)[:1], FlowSpec())) == []
+
+
+@pytest.mark.parametrize("spec", PICTURE_SPECS, ids=name)
+@pytest.mark.parametrize("size", [(33, 47), (48, 40)])
+def test_pairs_on_several_threads_have_the_flow_of_one(spec: FlowSpec, size: tuple[int, int]) -> None:
+    """Sizes at which OpenCV's DIS changes the settings of the object that computes them."""
+    pictures = moving(2, -1, *size, count=6)
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(1)
+        alone = list(iter_flow(pictures, spec))
+        cv2.setNumThreads(4)
+        together, others = iter_flow(pictures, spec), iter_flow(pictures[::-1], spec)
+        for field in alone:  # both at the same time, from the same thread
+            np.testing.assert_array_equal(next(together), field)
+            next(others)
+    finally:
+        cv2.setNumThreads(before)
+
+
+def test_a_wrong_frame_raises_after_the_flow_of_those_before(threads: int) -> None:
+    frames = [*moving(1, 1, count=5), np.zeros((64, 80, 3), np.uint8)]
+    fields_ = iter_flow(frames, FlowSpec())
+    assert len([next(fields_) for _ in range(4)]) == 4
+    with pytest.raises(FlowSpecError, match="frame 5 is 80x64"):
+        next(fields_)
+    assert not flow_threads()
+
+
+def test_a_flow_that_is_left_early_ends_its_threads(threads: int) -> None:
+    taken: list[int] = []
+    fields_ = iter_flow(counted(moving(1, 1, count=9), taken), FlowSpec())
+    next(fields_)
+    assert bool(flow_threads()) == (threads > 1)
+    del fields_
+    assert not flow_threads()
+    assert len(taken) < 9
+
+
+def flow_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("flow")]
 
 
 def test_tvl1_in_torch_is_batched_and_compiled_after_some_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ content at (x, y) in frame t is at (x + u, y + v) in frame t+1.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from stresnet.errors import FlowSpecError
 from stresnet.flow.methods import METHODS, MIN_SIDE_PX, PictureEstimator
 from stresnet.flow.spec import FlowSpec
+from stresnet.flow.threads import map_ahead
 from stresnet.media.video import Frame
 
 
@@ -60,20 +62,33 @@ def flow_of(frames: Iterable[Frame], spec: FlowSpec) -> Iterator[NDArray[np.floa
     from_vectors = METHODS[spec.method].from_vectors
     if from_vectors is None:
         return iter_flow((frame.rgb for frame in frames), spec)
-    return _postprocessed(from_vectors(_checked(frames), spec.parameters), spec)
+    fields = from_vectors(_checked(frames), spec.parameters)
+    return (_postprocessed(field, spec) for field in fields)
 
 
 def iter_flow(frames: Iterable[NDArray[np.uint8]], spec: FlowSpec) -> Iterator[NDArray[np.float32]]:
     """Yield the flow from each picture to the next, (2, H, W) float32.
 
-    Yields one field fewer than pictures and holds two at a time, or as many as the method batches. Sizes and units are
-    as in `estimate_flow`.
+    Yields one field fewer than pictures. OpenCV's methods compute a pair on each of ``cv2.getNumThreads()`` threads and
+    read as many pictures ahead, and one more; on one thread they hold two. The others hold as many as they batch. Sizes
+    and units are as in `estimate_flow`.
 
     Raises:
         FlowSpecError: a frame has another type or size; the method does not work on pictures (``mv``) or is not
             available.
     """
-    return _postprocessed(_estimates(map(_FrameCheck(), frames), spec), spec)
+    idle = _idle_estimators(spec)
+    with _borrowed(idle, spec) as estimator:
+        gray, max_pairs, threads = estimator.gray, estimator.max_pairs, estimator.threads()
+
+    def compute(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        with _borrowed(idle, spec) as estimator:
+            return _postprocessed(estimator.compute(pictures), spec)
+
+    batches = _batches(map(_FrameCheck(), frames), gray, max_pairs)
+    with closing(map_ahead(compute, batches, threads)) as computed:
+        for fields in computed:
+            yield from fields
 
 
 def require_available(spec: FlowSpec) -> None:
@@ -85,42 +100,61 @@ def require_available(spec: FlowSpec) -> None:
     METHODS[spec.method].require_available(spec.preset, spec.parameters)
 
 
-_of_thread = threading.local()  # estimators hold buffers, so that threads must not share them
+_of_thread = threading.local()
 
 
-def _estimator(spec: FlowSpec) -> PictureEstimator:
-    """Return this thread's last estimator if the specification is the same: loading takes DIS 1 ms, RAFT seconds."""
+def _idle_estimators(spec: FlowSpec) -> list[PictureEstimator]:
+    """Return the estimators that this thread's last flow has left, if its specification was the same.
+
+    Loading takes DIS 1 ms, RAFT seconds.
+    """
+    if getattr(_of_thread, "spec", None) != spec:
+        _of_thread.spec, _of_thread.idle = spec, []
+    idle: list[PictureEstimator] = _of_thread.idle
+    return idle
+
+
+@contextmanager
+def _borrowed(idle: list[PictureEstimator], spec: FlowSpec) -> Iterator[PictureEstimator]:
+    """Take an idle estimator or load one, and leave it idle: each holds buffers, for one computation at a time."""
+    try:
+        estimator = idle.pop()
+    except IndexError:  # rather than a test before, which another thread could outdate
+        estimator = _loaded(spec)
+    try:
+        yield estimator
+    finally:
+        idle.append(estimator)
+
+
+def _loaded(spec: FlowSpec) -> PictureEstimator:
     from_pictures = METHODS[spec.method].from_pictures
     if from_pictures is None:
         raise FlowSpecError(
             f"flow {spec.method} comes from the video file's motion vectors, found pictures; "
             "use flow_of(iter_frames(path, motion_vectors=True), spec)"
         )
-    if getattr(_of_thread, "spec", None) != spec:
-        _of_thread.estimator = from_pictures(spec.preset, spec.parameters)
-        _of_thread.spec = spec
-    estimator: PictureEstimator = _of_thread.estimator
-    return estimator
+    return from_pictures(spec.preset, spec.parameters)
 
 
-def _estimates(pictures: Iterable[NDArray[np.uint8]], spec: FlowSpec) -> Iterator[NDArray[np.float32]]:
-    estimator = _estimator(spec)
+def _batches(frames: Iterable[NDArray[np.uint8]], gray: bool, max_pairs: int) -> Iterator[list[NDArray[np.uint8]]]:
+    """Yield the pictures of up to `max_pairs` consecutive pairs at a time; the last of each list begins the next."""
     batch: list[NDArray[np.uint8]] = []
-    for rgb in pictures:
-        batch.append(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8) if estimator.gray else rgb)
-        if len(batch) > estimator.max_pairs:
-            yield from estimator.compute(batch)
-            del batch[:-1]
+    for rgb in frames:
+        batch.append(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8) if gray else rgb)
+        if len(batch) > max_pairs:
+            yield batch
+            batch = batch[-1:]
     if len(batch) > 1:
-        yield from estimator.compute(batch)
+        yield batch
 
 
-def _postprocessed(fields: Iterable[NDArray[np.float32]], spec: FlowSpec) -> Iterator[NDArray[np.float32]]:
-    for field in fields:
-        if spec.subtract_median:
-            yield field - np.median(field.reshape(2, -1), axis=1)[:, None, None]
-        else:
-            yield field
+def _postprocessed(flow: NDArray[np.float32], spec: FlowSpec) -> NDArray[np.float32]:
+    """Return flow (..., 2, H, W) with the median of each plane subtracted, if that is specified."""
+    if not spec.subtract_median:
+        return flow
+    medians = np.median(flow.reshape(*flow.shape[:-2], -1), axis=-1)
+    return np.asarray(flow - medians[..., None, None], np.float32)
 
 
 def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
