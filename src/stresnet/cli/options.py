@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -12,6 +12,7 @@ from stresnet.flow.methods import presets_help
 
 if TYPE_CHECKING:
     from stresnet.inference.protocols import Protocol as ProtocolName
+    from stresnet.model.precision import PrecisionChoice
 
 _PROTOCOL_HELP = "Test protocol: dense25, crop10x25 or center (fast)."
 _CLASSES_HELP = (
@@ -23,6 +24,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Protocol = Annotated[str, typer.Option(help=_PROTOCOL_HELP)]
 Protocols = Annotated[list[str], typer.Option("--protocol", help=f"{_PROTOCOL_HELP} May be repeated.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if available, else cpu.")]
+Precision = Annotated[str, typer.Option(help="fp32, bf16 or auto: bf16 where the device computes in it natively.")]
+Compile = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile",
+        help="Compile the network: minutes at first, then faster. Default: for many videos in bf16.",
+        show_default=False,
+    ),
+]
 Classes = Annotated[str, typer.Option(help=_CLASSES_HELP, show_default=False)]
 Preset = Annotated[
     str,
@@ -35,6 +45,19 @@ SubtractMedian = Annotated[
     bool,
     typer.Option("--subtract-median", help="Subtract the median of each flow field to compensate for camera motion."),
 ]
+
+
+def parse_precision(name: str) -> PrecisionChoice:
+    """Return the precision of this name.
+
+    Raises:
+        typer.BadParameter: if the name is unknown.
+    """
+    from stresnet.model import precision
+
+    if name not in (names := get_args(precision.PrecisionChoice)):
+        raise typer.BadParameter(f"--precision must be one of {', '.join(names)}, not {name!r}")
+    return cast("PrecisionChoice", name)
 
 
 def parse_protocols(names: Sequence[str]) -> list[ProtocolName]:

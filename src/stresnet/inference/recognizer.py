@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from stresnet.data.prepared_video import PreparedVideo, StoreSpec
-from stresnet.errors import CheckpointError
+from stresnet.errors import CheckpointError, StresnetError
 from stresnet.inference.prediction import Prediction, VideoScores, ranked
 from stresnet.inference.protocols import Protocol, require_protocol
-from stresnet.inference.scorer import Scorer, prepare_for
+from stresnet.inference.scorer import Scored, Scorer, prepare_for
 from stresnet.model import Checkpoint, load_checkpoint
+from stresnet.model.precision import PrecisionChoice
 from stresnet.model.profile import network_name
 from stresnet.progress import Progress
 from stresnet.weights import hub
@@ -28,12 +31,26 @@ class Recognizer:
         'Surfing'
     """
 
-    def __init__(self, model: str | Path | Checkpoint, *, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self,
+        model: str | Path | Checkpoint,
+        *,
+        device: str | torch.device | None = None,
+        precision: PrecisionChoice = "auto",
+        compiled: bool = False,
+    ) -> None:
         """Load a network.
+
+        On a machine that is busy with other work, set OMP_WAIT_POLICY=PASSIVE before Python starts, as the command
+        line does: threads that wait for each other then leave the cores to others. A library cannot set it, because
+        OpenMP reads it when torch is imported.
 
         Args:
             model: a checkpoint file, the folder of a run, or a loaded checkpoint.
             device: where to run; by default CUDA if available, else the CPU.
+            precision: `fp32`, `bf16`, or `auto`: bf16 where the device computes in it natively.
+            compiled: whether to compile the network. It takes up to minutes for the first clip of each size, then saves
+                time on each clip; logits differ from those of the network uncompiled by rounding.
 
         Raises:
             CheckpointError: the file is not a checkpoint, the folder has none, or the network has not been trained.
@@ -43,7 +60,7 @@ class Recognizer:
         if not checkpoint.store_spec:
             raise CheckpointError("the checkpoint is an initial model: train it first, with stresnet train --init")
         self.checkpoint = checkpoint
-        self._scorer = Scorer(checkpoint, device)
+        self._scorer = Scorer(checkpoint, device, precision, compiled=compiled)
 
     def __repr__(self) -> str:
         return f"Recognizer({network_name(self.checkpoint.model.config)}, {len(self.classes)} classes, {self.device})"
@@ -56,7 +73,13 @@ class Recognizer:
     @property
     def device(self) -> torch.device:
         """The device that the network runs on."""
-        return self._scorer.device
+        return self._scorer.engine.device
+
+    @property
+    def numerics(self) -> str:
+        """What the logits depend on in their last digits: the precision, and whether the network is compiled."""
+        engine = self._scorer.engine
+        return f"{engine.precision} compiled" if engine.compiled else engine.precision
 
     @property
     def store_spec(self) -> StoreSpec:
@@ -79,9 +102,29 @@ class Recognizer:
         """
         require_protocol(protocol, self.checkpoint)
         prepared = prepare_for(self.checkpoint, self.store_spec, video, protocol, progress)
-        scores = self._scorer.score(prepared, protocol, progress)
+        return self._prediction(Scored(prepared.meta, self._scorer.score(prepared, protocol, progress)), top)
+
+    def predict_all(
+        self, videos: Iterable[str | Path], *, protocol: Protocol = "dense25", top: int = 5
+    ) -> Generator[Prediction | StresnetError]:
+        """Yield the prediction for each video file in order, or the error that it raised.
+
+        The results are those of `predict`. While the network runs, the next video is read in another thread.
+
+        Args:
+            videos: the files.
+            protocol: the views that are scored.
+            top: number of classes in `Prediction.top`.
+        """
+        require_protocol(protocol, self.checkpoint)
+        opening = (partial(prepare_for, self.checkpoint, self.store_spec, video, protocol) for video in videos)
+        for scored in self._scorer.score_all(opening, protocol):
+            yield scored if isinstance(scored, StresnetError) else self._prediction(scored, top)
+
+    def _prediction(self, scored: Scored, top: int) -> Prediction:
+        video, scores = scored
         best = ranked(self.classes, scores.fused, top)
-        return Prediction(*best[0], best, scores, frames=prepared.meta.frames, truncated=prepared.meta.truncated)
+        return Prediction(*best[0], best, scores, frames=video.frames, truncated=video.truncated)
 
     def score(self, video: PreparedVideo, protocol: Protocol = "dense25") -> VideoScores:
         """Return the logits of a prepared video under a protocol.
@@ -89,8 +132,27 @@ class Recognizer:
         Raises:
             FlowSpecError: the video was prepared differently from the network's training videos.
         """
-        self.store_spec.require_same(video.meta.spec, f"the model and {video.meta.id}")
+        self._require_same(video)
         return self._scorer.score(video, protocol)
+
+    def score_all(
+        self, videos: Iterable[Callable[[], PreparedVideo]], protocol: Protocol = "dense25"
+    ) -> Generator[VideoScores | StresnetError]:
+        """Yield the logits of prepared videos in order, or the error that one raised.
+
+        While the network runs, the next video is read in another thread, where the functions that open each are called.
+        """
+
+        def checked(open_video: Callable[[], PreparedVideo]) -> PreparedVideo:
+            video = open_video()
+            self._require_same(video)
+            return video
+
+        for scored in self._scorer.score_all((partial(checked, open_video) for open_video in videos), protocol):
+            yield scored if isinstance(scored, StresnetError) else scored.scores
+
+    def _require_same(self, video: PreparedVideo) -> None:
+        self.store_spec.require_same(video.meta.spec, f"the model and {video.meta.id}")
 
     @classmethod
     def from_pretrained(

@@ -1,0 +1,89 @@
+"""Networks made ready to score: batch normalisation folded, channels last, in one precision, compiled on request."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from stresnet.model import StreamLogits, STResNet
+from stresnet.model.folding import fold_batch_norm
+from stresnet.model.precision import Precision
+
+
+COMPILED_FROM_VIDEOS = 200
+"""Number of videos from which compiling pays, at the speed of a ResNet-50 in bf16 on two cores."""
+
+
+def worth_compiling(videos: int, wanted: PrecisionChoice, device: str | torch.device | None) -> bool:
+    """Return whether compiling saves more time than it takes.
+
+    It does not in float32, where convolutions take almost all of the time and are not faster compiled.
+    """
+    return videos >= COMPILED_FROM_VIDEOS and choose_precision(wanted, default_device(device)) == "bf16"
+
+
+def default_device(device: str | torch.device | None) -> torch.device:
+    """Return a device; by default CUDA if available, else the CPU.
+
+    Raises:
+        RuntimeError: torch knows no such device.
+    """
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+class Engine:
+    """Computes the logits of clips with a network.
+
+    Attributes:
+        device: where it computes.
+        precision: what it computes in; the classifier is always float32.
+        compiled: whether the network is compiled, for each size of clip when the first one of it arrives.
+    """
+
+    def __init__(self, model: STResNet, device: torch.device, precision: Precision, *, compiled: bool = False) -> None:
+        """Make a network ready; the model itself is not changed.
+
+        Raises:
+            RuntimeError, AssertionError: the device is not available.
+        """
+        self.device, self.precision, self.compiled = device, precision, compiled
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        net = fold_batch_norm(model).to(device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for stream in (net.appearance, net.motion):
+            if stream is not None:
+                stream.dropout = _Float32()
+                stream.fc.float()
+        self._eager: Any = net
+        self._net = _compile(net, device) if compiled else self._eager
+
+    @torch.inference_mode()
+    def __call__(self, rgb: Tensor | None, flow: Tensor | None) -> StreamLogits:
+        """Return the logits of normalised clips, float32; see `STResNet.forward` for the shapes."""
+        inputs = [None if x is None else x.to(self.device, self._dtype) for x in (rgb, flow)]
+        if self._net is self._eager:
+            return cast(StreamLogits, self._eager(*inputs))
+        try:
+            return cast(StreamLogits, self._net(*inputs))
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # a compiler, or its absence, may raise anything
+            reason = str(error).strip().partition("\n")[0]
+            warnings.warn(f"the network runs uncompiled, which is slower: {reason}", RuntimeWarning, stacklevel=2)
+            self._net, self.compiled = self._eager, False
+            return cast(StreamLogits, self._eager(*inputs))
+
+
+class _Float32(nn.Module):
+    """Takes the place of dropout, which does nothing when scoring: converts the features of the classifier."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float()
+
+
+def _compile(net: STResNet, device: torch.device) -> Any:
+    # Freezing makes weights constants, which lets the compiler fuse what follows a convolution into it.
+    options = {"freezing": True} if device.type == "cpu" else {}
+    return torch.compile(net, options=options)
