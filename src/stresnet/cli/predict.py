@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,9 +11,12 @@ import typer
 
 from stresnet.cli import options
 from stresnet.cli.display import Bar, console, exit_with_failures, note, note_damaged
-from stresnet.errors import StresnetError, VideoError
+from stresnet.errors import StresnetError
 
 if TYPE_CHECKING:
+    from stresnet.inference.prediction import Prediction
+    from stresnet.inference.protocols import Protocol
+    from stresnet.inference.recognizer import Recognizer
     from stresnet.progress import Progress
 
 
@@ -22,32 +26,32 @@ def predict(
     top: Annotated[int, typer.Option(help="Number of actions to list.", min=1)] = 5,
     protocol: options.Protocol = "dense25",
     device: options.Device = None,
+    precision: options.Precision = "auto",
+    compiled: options.Compile = None,
     as_json: options.Json = False,
 ) -> None:
     """Recognise the action in each video. Flow is computed too."""
+    from stresnet.inference.engine import worth_compiling
     from stresnet.inference.recognizer import Recognizer
     from stresnet.weights.fetch import fetch
 
-    chosen = options.parse_protocols([protocol])[0]
+    chosen, wanted = options.parse_protocols([protocol])[0], options.parse_precision(precision)
     with Bar(transient=True) as bar:
-        recognizer = Recognizer(fetch(model, progress=bar), device=device)
+        file = fetch(model, progress=bar)
+    if compiled is None:
+        compiled = worth_compiling(len(videos), wanted, device)
+    recognizer = Recognizer(file, device=device, precision=wanted, compiled=compiled)
     stages = [stage["name"] for stage in recognizer.checkpoint.recipe.get("stages", ())]
     if Path(model).is_dir() and stages and stages[-1] != recognizer.checkpoint.stage:
         note(f"the run is not finished: using its stage {recognizer.checkpoint.stage}")
     results: list[dict[str, Any]] = []
     with Bar(transient=True) as bar:
-        for done, video in enumerate(videos):
-            bar("recognising", done, len(videos))
-            name = Path(video).name[-40:]
-            label = f"{done + 1}/{len(videos)} {name}" if len(videos) > 1 else name
-            try:
-                _require_local(video)
-                found = recognizer.predict(video, protocol=chosen, top=top, progress=_nested(bar, label))
-            except StresnetError as error:
-                results.append({"video": video, "error": str(error)})
+        for video, found in zip(videos, _predictions(recognizer, videos, chosen, top, bar), strict=True):
+            bar.clear()
+            if isinstance(found, StresnetError):
+                results.append({"video": video, "error": str(found)})
                 continue
             results.append({"video": video} | {k: v for k, v in found.to_dict().items() if k != "scores"})
-            bar.clear()
             if found.truncated:
                 note_damaged(video, found.frames)
             if not as_json:
@@ -58,16 +62,29 @@ def predict(
     exit_with_failures([(result["video"], result["error"]) for result in results if "error" in result])
 
 
-def _require_local(video: str) -> None:
-    if "://" in video and not Path(video).exists():
-        raise VideoError(f"{video}: expected a file, found a URL; download it first")
+def _predictions(
+    recognizer: Recognizer, videos: Sequence[str], protocol: Protocol, top: int, bar: Bar
+) -> Iterator[Prediction | StresnetError]:
+    """Yield the prediction or the error of each video, and show how far the work is."""
+    bar("recognising", 0, len(videos))
+    if len(videos) == 1:
+        try:
+            yield recognizer.predict(videos[0], protocol=protocol, top=top, progress=_on_terminal(bar, videos[0]))
+        except StresnetError as error:
+            yield error
+        return
+    for done, found in enumerate(recognizer.predict_all(videos, protocol=protocol, top=top), 1):
+        yield found
+        if done < len(videos):
+            bar("recognising", done, len(videos))
 
 
-def _nested(bar: Bar, label: str) -> Progress:
+def _on_terminal(bar: Bar, video: str) -> Progress:
     """Return a callback that shows the progress within one video, on a terminal only."""
+    name = Path(video).name[-40:]
 
     def progress(activity: str, done: int, total: int, detail: str = "") -> None:
         if bar.on_terminal:
-            bar(f"{label}: {activity}", done, total, detail)
+            bar(f"{name}: {activity}", done, total, detail)
 
     return progress

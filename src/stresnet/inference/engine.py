@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from stresnet.model import StreamLogits, STResNet
 from stresnet.model.folding import fold_batch_norm
-from stresnet.model.precision import Precision
-
+from stresnet.model.precision import Precision, PrecisionChoice, choose_precision
 
 COMPILED_FROM_VIDEOS = 200
 """Number of videos from which compiling pays, at the speed of a ResNet-50 in bf16 on two cores."""
@@ -85,5 +84,4 @@ class _Float32(nn.Module):
 
 def _compile(net: STResNet, device: torch.device) -> Any:
     # Freezing makes weights constants, which lets the compiler fuse what follows a convolution into it.
-    options = {"freezing": True} if device.type == "cpu" else {}
-    return torch.compile(net, options=options)
+    return torch.compile(net, options={"freezing": device.type == "cpu"})

@@ -13,9 +13,9 @@ from torch import Tensor
 from stresnet.data.clips import Sample, cut
 from stresnet.data.encode_video import video_around
 from stresnet.data.prepared_video import PreparedVideo, PreparedVideoMetadata, StoreSpec
-from stresnet.errors import StresnetError
+from stresnet.errors import StresnetError, VideoError
 from stresnet.flow import FlowSpec
-from stresnet.inference.engine import Engine
+from stresnet.inference.engine import Engine, default_device
 from stresnet.inference.prediction import Scores, VideoScores, mean_scores
 from stresnet.inference.protocols import Protocol, centers, views
 from stresnet.model import Checkpoint
@@ -51,6 +51,8 @@ def prepare_for(
         VideoError: the file cannot be read, or has too few frames.
         StoreError: the temporary file cannot be written.
     """
+    if "://" in str(video) and not Path(video).exists():
+        raise VideoError(f"{video}: expected a file, found a URL; download it first")
     flow_stack = checkpoint.model.config.flow_stack
     if "motion" not in checkpoint.model.config.streams:
         flow_stack = 0
@@ -76,7 +78,7 @@ class Scorer:
         """
         self.checkpoint = checkpoint
         try:
-            place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            place = default_device(device)
             self.engine = Engine(checkpoint.model, place, choose_precision(precision, place), compiled=compiled)
         except (RuntimeError, AssertionError) as error:  # an unknown name, or a torch without CUDA
             # for an unknown name torch lists all that it knows

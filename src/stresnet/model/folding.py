@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from stresnet.model.layers import TemporalConv, Unit
-from stresnet.model.network import STResNet, StreamNet
+from stresnet.model.layers import Unit
+from stresnet.model.network import StreamNet, STResNet
 
 
 def fold_batch_norm(model: STResNet) -> STResNet:
@@ -20,25 +19,22 @@ def fold_batch_norm(model: STResNet) -> STResNet:
     """
     folded = copy.deepcopy(model).eval()
     for module in list(folded.modules()):
-        if isinstance(module, Unit):
-            module.bn1 = _fold(module.conv1, module.bn1)
-            module.bn2 = _fold(module.conv2, module.bn2)
-            module.bn3 = _fold(module.conv3, module.bn3)
+        if isinstance(module, StreamNet):
+            _fold(module, "conv1", "bn1")
+        elif isinstance(module, Unit):
+            for number in (1, 2, 3):
+                _fold(module, f"conv{number}", f"bn{number}")
             if module.downsample is not None:
-                module.downsample[1] = _fold(module.downsample[0], module.downsample[1])
-        elif isinstance(module, StreamNet):
-            module.bn1 = _fold(module.conv1, module.bn1)
+                _fold(module.downsample, "0", "1")
     return folded
 
 
 @torch.no_grad()
-def _fold(conv: nn.Module, norm: nn.Module) -> nn.Identity:
-    """Fold a batch normalisation into its convolution; return what takes its place."""
-    assert isinstance(conv, nn.Conv2d | TemporalConv)
-    assert isinstance(norm, nn.BatchNorm2d)
-    mean, variance = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
-    factor = norm.weight.double() / (variance + norm.eps).sqrt()
+def _fold(parent: nn.Module, conv_name: str, norm_name: str) -> None:
+    """Fold a batch normalisation into its convolution, and remove it."""
+    conv, norm = getattr(parent, conv_name), getattr(parent, norm_name)
+    factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     bias = 0.0 if conv.bias is None else conv.bias.double()
     conv.weight = nn.Parameter((conv.weight.double() * factor[:, None, None, None]).float())
-    conv.bias = nn.Parameter((norm.bias.double() + (bias - mean) * factor).float())
-    return nn.Identity()
+    conv.bias = nn.Parameter((norm.bias.double() + (bias - norm.running_mean.double()) * factor).float())
+    setattr(parent, norm_name, nn.Identity())
