@@ -189,7 +189,7 @@ def test_result_as_plain_values(evaluation: Evaluation, out: Path) -> None:
     top1 = top_k_accuracy(evaluation.chosen.table, 1)
     assert (chosen["top1"], chosen["p_value"]) == ([top1.value, top1.low, top1.high], None)
     assert repr(evaluation) == f"Evaluation(8 rows, 0 failed, report={str(out / 'report.html')!r})"
-    assert repr(evaluation.chosen.table) == "ScoreTable('ST-ResNet', 'dense25', 4 videos × 4 classes)"
+    assert repr(evaluation.chosen.table) == "ScoreFile('ST-ResNet', 'dense25', 4 videos × 4 classes)"
 
 
 def test_loaded_recognizer_and_path_of_a_store(evaluation: Evaluation, run: Run, store: Store, tmp_path: Path) -> None:

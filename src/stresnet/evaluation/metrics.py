@@ -1,4 +1,4 @@
-"""Measures of score tables: accuracies with confidence intervals, the confusion matrix, and a paired test.
+"""Measures of scores: accuracies with confidence intervals, the confusion matrix, and a paired test.
 
 All accuracies are fractions, 0..1. Ties between logits go to the class with the lower index.
 """
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.special import bdtr
 
 from stresnet.errors import ScoreError
-from stresnet.evaluation.scores import UNKNOWN, Floats, Ints, ScoreTable, rows_of
+from stresnet.evaluation.scores import UNKNOWN, Ints, Outcomes, Scores, rows_of
 
 RESAMPLES = 2_000
 SEED = 0
@@ -55,28 +55,25 @@ class McNemar:
         return asdict(self)
 
 
-def predictions(table: ScoreTable) -> Ints:
+def predictions(scores: Scores) -> Ints:
     """Return the index of the class with the highest logit for every video, labelled or not, (N,) int64."""
-    return np.asarray(table.logits.argmax(axis=1), dtype=np.int64)
+    return scores.outcomes.predicted
 
 
-def top_k_accuracy(table: ScoreTable, k: int) -> Interval:
+def top_k_accuracy(scores: Scores, k: int) -> Interval:
     """Return the share of labelled videos whose true class is among the ``min(k, K)`` highest logits, ``k`` >= 1.
 
     Raises:
         ScoreError: no video has a label.
     """
     assert k >= 1
-    labels, logits = _labelled(table)
-    true_logit = logits[np.arange(len(labels)), labels][:, None]
-    before = np.arange(logits.shape[1]) < labels[:, None]
-    rank = ((logits > true_logit) | ((logits == true_logit) & before)).sum(axis=1)
-    hits = rank < k
-    resampled = _resampled_cells(labels, hits, len(table.classes))
-    return _interval(float(hits.mean()), resampled[:, :, 1].sum(axis=1) / len(labels))
+    labelled = _labelled(scores)
+    hits = labelled.ranks < k
+    resampled = _resampled_cells(labelled.labels, hits, len(scores.classes))
+    return _interval(float(hits.mean()), resampled[:, :, 1].sum(axis=1) / len(hits))
 
 
-def mean_class_accuracy(table: ScoreTable) -> Interval:
+def mean_class_accuracy(scores: Scores) -> Interval:
     """Return the mean of the per-class accuracies.
 
     Classes without labelled videos are ignored, as are classes absent from a bootstrap resample.
@@ -84,39 +81,38 @@ def mean_class_accuracy(table: ScoreTable) -> Interval:
     Raises:
         ScoreError: no video has a label.
     """
-    labels, logits = _labelled(table)
-    hits = logits.argmax(axis=1) == labels
-    cells = _resampled_cells(labels, hits, len(table.classes))
+    labelled = _labelled(scores)
+    cells = _resampled_cells(labelled.labels, labelled.predicted == labelled.labels, len(scores.classes))
     videos = cells.sum(axis=2)
     shares = cells[:, :, 1] / np.maximum(videos, 1)
-    value = float(np.nanmean(per_class_accuracy(table)))
+    value = float(np.nanmean(per_class_accuracy(scores)))
     return _interval(value, shares.sum(axis=1) / (videos > 0).sum(axis=1))
 
 
-def per_class_accuracy(table: ScoreTable) -> npt.NDArray[np.float64]:
+def per_class_accuracy(scores: Scores) -> npt.NDArray[np.float64]:
     """Return the share of each class's videos classified correctly, (K,) float64; NaN without labelled videos.
 
     Raises:
         ScoreError: no video has a label.
     """
-    confusion = confusion_matrix(table)
+    confusion = confusion_matrix(scores)
     videos = confusion.sum(axis=1)
     return np.where(videos > 0, confusion.diagonal() / np.maximum(videos, 1), np.nan)
 
 
-def confusion_matrix(table: ScoreTable) -> Ints:
+def confusion_matrix(scores: Scores) -> Ints:
     """Return the counts of labelled videos by true class (rows) and predicted class (columns), (K, K) int64.
 
     Raises:
         ScoreError: no video has a label.
     """
-    labels, logits = _labelled(table)
-    k = len(table.classes)
-    cells = labels * k + logits.argmax(axis=1)
+    labelled = _labelled(scores)
+    k = len(scores.classes)
+    cells = labelled.labels * k + labelled.predicted
     return np.bincount(cells, minlength=k * k).reshape(k, k).astype(np.int64)
 
 
-def mcnemar(a: ScoreTable, b: ScoreTable) -> McNemar:
+def mcnemar(a: Scores, b: Scores) -> McNemar:
     """Return the exact two-sided McNemar test of whether ``a`` and ``b`` are equally accurate on the same videos.
 
     Under that hypothesis, a video that only one of them classifies correctly belongs to either with probability ½, so
@@ -127,20 +123,22 @@ def mcnemar(a: ScoreTable, b: ScoreTable) -> McNemar:
     """
     _labelled(a)
     rows = rows_of(a, b)
-    known = a.labels != UNKNOWN
-    a_right = (predictions(a) == a.labels)[known]
-    b_right = (predictions(b)[rows] == a.labels)[known]
+    labels = a.outcomes.labels
+    known = labels != UNKNOWN
+    a_right = (predictions(a) == labels)[known]
+    b_right = (predictions(b)[rows] == labels)[known]
     only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
     p_value = min(1.0, 2.0 * float(bdtr(float(min(only_a, only_b)), only_a + only_b, 0.5)))
     return McNemar(only_a, only_b, p_value)
 
 
-def _labelled(table: ScoreTable) -> tuple[Ints, Floats]:
-    """Return the labels and logits of the labelled videos."""
-    known = table.labels != UNKNOWN
+def _labelled(scores: Scores) -> Outcomes:
+    """Return the outcomes of the labelled videos."""
+    outcomes = scores.outcomes
+    known = outcomes.labels != UNKNOWN
     if not known.any():
-        raise ScoreError(f"scores {table.name!r}: no video has a label; measures need labelled videos")
-    return table.labels[known], table.logits[known]
+        raise ScoreError(f"scores {scores.name!r}: no video has a label; measures need labelled videos")
+    return Outcomes(outcomes.labels[known], outcomes.predicted[known], outcomes.ranks[known])
 
 
 def _resampled_cells(labels: Ints, hits: npt.NDArray[np.bool_], classes: int) -> Ints:

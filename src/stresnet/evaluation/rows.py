@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from stresnet.evaluation.report import ReportRow
-from stresnet.evaluation.scores import ScoreTable, fuse
-from stresnet.evaluation.scoring import SplitScorer
+from stresnet.evaluation.score_files import ScoreFile, write_scores
+from stresnet.evaluation.scores import fuse
+from stresnet.evaluation.scoring import ScoredParts, SplitScorer
 from stresnet.inference.protocols import Protocol
 from stresnet.inference.recognizer import Recognizer
 from stresnet.model import Checkpoint, load_checkpoint
@@ -49,14 +50,37 @@ class Candidate:
         return self.model if isinstance(self.model, Recognizer) else Recognizer(self.model, device=device)
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """A candidate's scores under every protocol, and what the report says about it."""
+
+    candidate: Candidate
+    parts: Sequence[ScoredParts]
+    minutes: float | None
+    parameters: int
+
+    def row(self, scores: ScoreFile, *, chosen: bool) -> ReportRow:
+        """Return the row of scores merged from one of the parts."""
+        stage = self.candidate.stage
+        return ReportRow(
+            table=scores,
+            note=stage.note if stage else "",
+            ceiling=stage.ceiling if stage else None,
+            minutes=self.minutes,
+            parameters=self.parameters,
+            chosen=chosen,
+        )
+
+
 def score_rows(
     scorer: SplitScorer,
     candidates: Sequence[Candidate],
     protocols: Sequence[Protocol],
     device: str | None,
     late_fusion_ceiling: float | None,
+    folder: Path,
 ) -> list[ReportRow]:
-    """Score every candidate under every protocol.
+    """Score every candidate under every protocol, and write the scores of each row to a file in a folder.
 
     Returns:
         Rows ordered by protocol, then as the candidates, all with the same videos. The last candidate under the first
@@ -65,17 +89,39 @@ def score_rows(
 
     Raises:
         StoreError: if none of the videos can be scored.
+        ScoreError: if scores cannot be written.
     """
-    scored = [[_score(scorer, c, protocol, protocols[0], device) for c in candidates] for protocol in protocols]
+    # A video on which one model fails is left out of all rows, so no file is written before all models are done.
+    scored = [_score(scorer, candidate, protocols, device) for candidate in candidates]
+    files = _Files(folder)
     rows: list[ReportRow] = []
-    for protocol, of_protocol in zip(protocols, scored, strict=True):
-        of_protocol = [replace(row, table=scorer.without_failed(row.table)) for row in of_protocol]
-        if protocol == protocols[0]:
-            of_protocol[-1] = replace(of_protocol[-1], chosen=True)
-        rows += _with_late_fusion(
-            of_protocol, candidates, _title(LATE_FUSION, protocol, protocols[0]), late_fusion_ceiling
-        )
+    for i, protocol in enumerate(protocols):
+        of_protocol = [
+            model.row(
+                scorer.merge(model.parts[i], files.named(model.parts[i].name)), chosen=i == 0 and model is scored[-1]
+            )
+            for model in scored
+        ]
+        title = _title(LATE_FUSION, protocol, protocols[0])
+        rows += _with_late_fusion(of_protocol, candidates, title, late_fusion_ceiling, files)
     return rows
+
+
+class _Files:
+    """Names of score files in a folder, each given out once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._taken: set[str] = set()
+
+    def named(self, title: str) -> Path:
+        """Return the file for the row with a title."""
+        slug = "".join(c if c.isalnum() or c in "*-" else "-" for c in title.lower())
+        slug = slug.replace("*", "-star").strip("-")
+        while slug in self._taken:
+            slug += "-again"
+        self._taken.add(slug)
+        return self._folder / f"scores-{slug}.parquet"
 
 
 def _title(title: str, protocol: Protocol, first: Protocol) -> str:
@@ -83,22 +129,20 @@ def _title(title: str, protocol: Protocol, first: Protocol) -> str:
     return title if protocol == first else f"{title} ({protocol})"
 
 
-def _score(
-    scorer: SplitScorer, candidate: Candidate, protocol: Protocol, first: Protocol, device: str | None
-) -> ReportRow:
-    recognizer, stage = candidate.recognizer(device), candidate.stage
-    table = scorer.score(recognizer, protocol, _title(candidate.title, protocol, first))
-    return ReportRow(
-        table=table,
-        note=stage.note if stage else "",
-        ceiling=stage.ceiling if stage else None,
-        minutes=recognizer.checkpoint.training.get("minutes"),
-        parameters=sum(p.numel() for p in recognizer.checkpoint.model.parameters()),
+def _score(scorer: SplitScorer, candidate: Candidate, protocols: Sequence[Protocol], device: str | None) -> _Scored:
+    recognizer = candidate.recognizer(device)
+    checkpoint = recognizer.checkpoint
+    names = {protocol: _title(candidate.title, protocol, protocols[0]) for protocol in protocols}
+    return _Scored(
+        candidate=candidate,
+        parts=scorer.score(recognizer, names),
+        minutes=checkpoint.training.get("minutes"),
+        parameters=sum(p.numel() for p in checkpoint.model.parameters()),
     )
 
 
 def _with_late_fusion(
-    rows: list[ReportRow], candidates: Sequence[Candidate], title: str, ceiling: float | None
+    rows: list[ReportRow], candidates: Sequence[Candidate], title: str, ceiling: float | None, files: _Files
 ) -> list[ReportRow]:
     """Insert the two-stream baseline, the mean of the single streams' scores, after these."""
     single = {
@@ -109,9 +153,9 @@ def _with_late_fusion(
     if set(single) != {"appearance", "motion"}:
         return rows
     pair = [rows[i] for i in single.values()]
-    tables: list[ScoreTable] = [row.table for row in pair]
+    batches = zip(*(row.table.batches(streams=()) for row in pair), strict=True)
     fused = ReportRow(
-        table=fuse(tables, name=title),
+        table=write_scores(files.named(title), (fuse(tables, name=title) for tables in batches)),
         note="mean of both streams' scores",
         ceiling=ceiling,
         minutes=sum(row.minutes or 0 for row in pair),

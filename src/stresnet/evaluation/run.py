@@ -15,7 +15,7 @@ from stresnet.evaluation.metrics import mean_class_accuracy, top_k_accuracy
 from stresnet.evaluation.report import Report, ReportRow, write_report
 from stresnet.evaluation.report.collect import collect_curves, collect_examples, collect_facts
 from stresnet.evaluation.rows import Candidate, score_rows
-from stresnet.evaluation.scores import ScoreTable
+from stresnet.evaluation.scores import Scores
 from stresnet.evaluation.scoring import SplitScorer
 from stresnet.evaluation.summary import summarize
 from stresnet.inference.protocols import Protocol
@@ -98,8 +98,8 @@ def evaluate(
     store = store.with_test_groups(last.test_groups) if last.test_groups else store
     entries = _entries_to_score(store, split, last, candidates[-1].name)
     scorer = SplitScorer(store, entries, folder / ".parts", progress)
-    rows = score_rows(scorer, candidates, protocols, device, run.recipe.late_fusion_ceiling if run else None)
-    _write_scores(rows, folder)
+    ceiling = run.recipe.late_fusion_ceiling if run else None
+    rows = score_rows(scorer, candidates, protocols, device, ceiling, folder)
     report = Report(
         title=title or f"{store.name}: {split}",
         intro=intro,
@@ -114,13 +114,6 @@ def evaluate(
     if run is not None:
         _record_scores(run, candidates, rows, store, split)
     return Evaluation(tuple(rows), page, tuple(sorted(scorer.failed.items())))
-
-
-def _write_scores(rows: Sequence[ReportRow], folder: Path) -> None:
-    for row in rows:
-        name = row.table.name.lower()
-        slug = "".join(c if c.isalnum() or c in "*-" else "-" for c in name).replace("*", "-star").strip("-")
-        row.table.write(folder / f"scores-{slug}.parquet")
 
 
 def _as_run(model: str | Path | Run | Recognizer) -> Run | None:
@@ -199,14 +192,14 @@ def _record_scores(
         shutil.copyfile(run.model_file(candidates[-1].stage_name), temporary)
 
 
-def _with_score(checkpoint: Checkpoint, table: ScoreTable, store: Store, split: str) -> Checkpoint:
+def _with_score(checkpoint: Checkpoint, table: Scores, store: Store, split: str) -> Checkpoint:
     """Return the checkpoint with the scores of a table, in place of earlier ones on the same videos."""
     top1, mean_class = top_k_accuracy(table, 1), mean_class_accuracy(table)
     score = {
         "store": store.name,
         "split": split,
         "protocol": table.protocol,
-        "videos": len(table.video_ids),
+        "videos": len(table.labels),
         "top1": [top1.value, top1.low, top1.high],
         "mean_class": [mean_class.value, mean_class.low, mean_class.high],
     }

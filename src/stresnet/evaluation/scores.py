@@ -1,4 +1,4 @@
-"""Score tables: the logits of N videos over K classes, on disk as Parquet, and how tables are combined.
+"""Scores: the logits of N videos over K classes, in memory as tables, on disk as Parquet, and how they are combined.
 
 Videos with label -1 (unknown) are scored but ignored by every measure.
 """
@@ -6,9 +6,12 @@ Videos with label -1 (unknown) are scored but ignored by every measure.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +28,38 @@ Ints = npt.NDArray[np.int64]
 
 UNKNOWN = -1
 
+BATCH_VIDEOS = 1024
+"""Videos whose scores are held at a time when a file is written or measured."""
+
 _METADATA_KEY = b"stresnet"
 _FORMAT = "stresnet scores 1"
-_STREAMS = ("logits", "appearance", "motion")
+STREAMS = ("logits", "appearance", "motion")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class ScoreTable:
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """How the videos were classified; all measures are computed from it.
+
+    Attributes:
+        labels: (N,) int64, index of the true class, -1 if unknown.
+        predicted: (N,) int64, index of the class with the highest logit.
+        ranks: (N,) int64, number of classes before the true one, by logit, then by index; undefined if that is unknown.
+    """
+
+    labels: Ints
+    predicted: Ints
+    ranks: Ints
+
+    @classmethod
+    def of(cls, labels: Ints, logits: Floats) -> Outcomes:
+        """Return the outcomes of logits (N, K)."""
+        true_logit = logits[np.arange(len(labels)), labels][:, None]
+        before = np.arange(logits.shape[1]) < labels[:, None]
+        ranks = ((logits > true_logit) | ((logits == true_logit) & before)).sum(axis=1)
+        return cls(labels, logits.argmax(axis=1).astype(np.int64), ranks)
+
+
+class Scores(ABC):
     """The logits of N videos over K classes, from one model under one test protocol.
 
     Attributes:
@@ -43,6 +71,39 @@ class ScoreTable:
         logits: (N, K) float32, the fused scores before softmax.
         appearance: (N, K) float32 logits of the appearance stream alone, or None.
         motion: (N, K) float32 logits of the motion stream alone, or None.
+    """
+
+    name: str
+    protocol: str
+    classes: tuple[str, ...]
+    video_ids: tuple[str, ...]
+    labels: Ints
+    logits: Floats
+    appearance: Floats | None
+    motion: Floats | None
+
+    def __repr__(self) -> str:
+        size = f"{len(self.labels)} videos × {len(self.classes)} classes"
+        return f"{type(self).__name__}({self.name!r}, {self.protocol!r}, {size})"
+
+    @abstractmethod
+    def batches(self, streams: Sequence[str] = STREAMS) -> Iterator[ScoreTable]:
+        """Yield tables of up to `BATCH_VIDEOS` videos, in order, with the logits and of the other streams these."""
+
+    @abstractmethod
+    def take(self, rows: Sequence[int]) -> ScoreTable:
+        """Return a table of these rows, 0-based; at least one."""
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """How the videos were classified."""
+        parts = [Outcomes.of(table.labels, table.logits) for table in self.batches(streams=())]
+        return Outcomes(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("labels", "predicted", "ranks")))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ScoreTable(Scores):
+    """Scores in memory, with the attributes of `Scores`.
 
     Raises:
         ScoreError: shapes do not match, an id or class is repeated, a label is out of range, or a score is not finite.
@@ -66,7 +127,7 @@ class ScoreTable:
         self._require_unique("class", self.classes)
         self._require_unique("video", self.video_ids)
         put("labels", self._checked_labels())
-        for field in _STREAMS:
+        for field in STREAMS:
             scores = getattr(self, field)
             if scores is not None:
                 put(field, self._checked_scores(field, scores))
@@ -103,10 +164,6 @@ class ScoreTable:
             )
         return scores
 
-    def __repr__(self) -> str:
-        size = f"{len(self.video_ids)} videos × {len(self.classes)} classes"
-        return f"ScoreTable({self.name!r}, {self.protocol!r}, {size})"
-
     def to_dict(self) -> dict[str, Any]:
         """Return the table as JSON types; a stream that is absent is null."""
         return {
@@ -115,11 +172,19 @@ class ScoreTable:
             "classes": list(self.classes),
             "video_ids": list(self.video_ids),
             "labels": self.labels.tolist(),
-            **{field: None if (scores := getattr(self, field)) is None else scores.tolist() for field in _STREAMS},
+            **{field: None if (scores := getattr(self, field)) is None else scores.tolist() for field in STREAMS},
         }
 
+    def batches(self, streams: Sequence[str] = STREAMS) -> Iterator[ScoreTable]:
+        wanted = replace(
+            self,
+            appearance=self.appearance if "appearance" in streams else None,
+            motion=self.motion if "motion" in streams else None,
+        )
+        for start in range(0, len(self.video_ids), BATCH_VIDEOS):
+            yield wanted.take(range(start, min(start + BATCH_VIDEOS, len(self.video_ids))))
+
     def take(self, rows: Sequence[int]) -> ScoreTable:
-        """Return a table of these rows, 0-based; at least one."""
         index = list(rows)
         return replace(
             self,
@@ -140,24 +205,22 @@ class ScoreTable:
         Raises:
             ScoreError: the file cannot be written.
         """
+        with writing(Path(path)) as temporary:
+            pq.write_table(self.to_arrow(), temporary)
+
+    def to_arrow(self) -> Any:
+        """Return the table in the form in which it is written, see `write`."""
         columns: dict[str, Any] = {
             "video_id": pa.array(self.video_ids, pa.string()),
             "label": pa.array(self.labels),
         }
-        for field in _STREAMS:
+        for field in STREAMS:
             scores = getattr(self, field)
             if scores is not None:
                 flat = pa.array(np.ascontiguousarray(scores).ravel())
                 columns[field] = pa.FixedSizeListArray.from_arrays(flat, len(self.classes))
         about = {"format": _FORMAT, "name": self.name, "protocol": self.protocol, "classes": self.classes}
-        table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(about).encode()})
-        path = Path(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                pq.write_table(table, temporary)
-        except OSError as error:
-            raise ScoreError(f"cannot write scores to {path}: {error.strerror or error}") from error
+        return pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(about).encode()})
 
     @classmethod
     def read(cls, path: str | Path) -> ScoreTable:
@@ -166,31 +229,21 @@ class ScoreTable:
         Raises:
             ScoreError: the file is missing, is not a Parquet file, or does not hold scores.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise ScoreError(f"no score file at {path}; expected a Parquet file written by an evaluation")
-        try:
-            table = pq.ParquetFile(path).read()
-        except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ScoreError(f"{path} cannot be read as Parquet scores: {reason}") from error
-        try:
-            return cls._from_arrow(table)
-        except ScoreError as error:
-            raise ScoreError(f"{path}: {error}") from error
-        except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            needed = "columns video_id, label, logits and 'stresnet' metadata"
-            raise ScoreError(f"{path} is a Parquet file without scores; expected {needed}") from error
+        with reading(Path(path)) as file:
+            return cls.from_arrow(file.read())
 
     @classmethod
-    def _from_arrow(cls, table: Any) -> ScoreTable:
-        about = json.loads(table.schema.metadata[_METADATA_KEY])
-        if about["format"] != _FORMAT:
-            raise ScoreError(f"expected format {_FORMAT!r}, found {about['format']!r}; evaluate again")
+    def from_arrow(cls, table: Any) -> ScoreTable:
+        """Return the table that `to_arrow` turned into this.
+
+        Raises:
+            ScoreError, KeyError, TypeError, ValueError, pyarrow.ArrowException: it holds no scores.
+        """
+        about = read_about(table.schema)
         shape = (table.num_rows, len(about["classes"]))
         scores = {
             field: table.column(field).combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(shape)
-            for field in _STREAMS
+            for field in STREAMS
             if field in table.column_names or field == "logits"
         }
         return cls(
@@ -201,6 +254,55 @@ class ScoreTable:
             labels=table.column("label").to_numpy(),
             **scores,
         )
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file of scores; errors in the block are those of reading it.
+
+    Raises:
+        ScoreError: the file is missing, is not a Parquet file, or does not hold scores.
+    """
+    if not path.is_file():
+        raise ScoreError(f"no score file at {path}; expected a Parquet file written by an evaluation")
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except ScoreError as error:
+        raise ScoreError(f"{path}: {error}") from error
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ScoreError(f"{path} cannot be read as Parquet scores: {reason}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        needed = "columns video_id, label, logits and 'stresnet' metadata"
+        raise ScoreError(f"{path} is a Parquet file without scores; expected {needed}") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file that becomes ``path`` when the block ends without an error.
+
+    Raises:
+        ScoreError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise ScoreError(f"cannot write scores to {path}: {error.strerror or error}") from error
+
+
+def read_about(schema: Any) -> dict[str, Any]:
+    """Return name, protocol and classes of the scores in a file, given its Arrow schema.
+
+    Raises:
+        ScoreError, KeyError, TypeError, ValueError: it holds no scores.
+    """
+    about: dict[str, Any] = json.loads((schema.metadata or {})[_METADATA_KEY])
+    if about["format"] != _FORMAT:
+        raise ScoreError(f"expected format {_FORMAT!r}, found {about['format']!r}; evaluate again")
+    return about
 
 
 def fuse(tables: Sequence[ScoreTable], weights: Sequence[float] | None = None, name: str = "fusion") -> ScoreTable:
@@ -262,7 +364,7 @@ def concatenate(tables: Sequence[ScoreTable], name: str) -> ScoreTable:
     )
 
 
-def rows_of(reference: ScoreTable, other: ScoreTable) -> Ints:
+def rows_of(reference: Scores, other: Scores) -> Ints:
     """Return the row of ``other`` for each row of ``reference``, (N,) int64.
 
     Raises:
@@ -278,17 +380,17 @@ def rows_of(reference: ScoreTable, other: ScoreTable) -> Ints:
             + next(f"{x!r} and {y!r}" for x, y in zip(reference.classes, other.classes, strict=True) if x != y)
         )
     row_of = {video: row for row, video in enumerate(other.video_ids)}
-    unmatched = set(reference.video_ids) ^ set(other.video_ids)
+    videos = reference.video_ids
+    unmatched = row_of.keys() ^ set(videos)
     if unmatched:
         raise ScoreError(
             f"{pair} must score the same videos, but {len(unmatched)} are in only one of them, "
             f"for instance {min(unmatched)!r}; evaluate both on the same split"
         )
-    rows = np.array([row_of[video] for video in reference.video_ids], dtype=np.int64)
+    rows = np.array([row_of[video] for video in videos], dtype=np.int64)
     differ = np.flatnonzero(other.labels[rows] != reference.labels)
     if len(differ):
         raise ScoreError(
-            f"{pair} must agree on the true classes, but differ on {len(differ)} videos, "
-            f"first {reference.video_ids[differ[0]]!r}"
+            f"{pair} must agree on the true classes, but differ on {len(differ)} videos, first {videos[differ[0]]!r}"
         )
     return rows

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 
 from stresnet.data.store import Entries, Store, StoreEntry
 from stresnet.errors import StoreError
-from stresnet.evaluation.scores import ScoreTable, concatenate
+from stresnet.evaluation.score_files import ScoreFile, write_scores
+from stresnet.evaluation.scores import BATCH_VIDEOS, ScoreTable, concatenate
 from stresnet.inference.prediction import VideoScores
 from stresnet.inference.protocols import Protocol
 from stresnet.inference.recognizer import Recognizer
@@ -22,6 +24,19 @@ from stresnet.progress import Progress
 PART_VIDEOS = 64  # videos per part on disk: at most this many are scored again after an interruption
 
 
+@dataclass(frozen=True)
+class ScoredParts:
+    """The scores of one model under one protocol, in files of up to `PART_VIDEOS` videos.
+
+    Attributes:
+        name: name of the model.
+        files: the files, in the order of the videos.
+    """
+
+    name: str
+    files: Sequence[Path]
+
+
 @dataclass
 class SplitScorer:
     """Scores videos of a store, with one model after another.
@@ -29,7 +44,7 @@ class SplitScorer:
     Attributes:
         store: prepared videos.
         entries: the videos to score.
-        parts: folder where finished parts are kept until the report is written.
+        parts: folder where parts are kept until the report is written.
         progress: called before and after every video.
         failed: reason by id of each video that could not be scored.
     """
@@ -41,30 +56,62 @@ class SplitScorer:
     failed: dict[str, str] = field(default_factory=dict)
     _part_files: list[Path] = field(default_factory=list)
 
-    def score(self, recognizer: Recognizer, protocol: Protocol, name: str) -> ScoreTable:
-        """Return the scores of one model, called ``name``; parts left by an interrupted call are read from disk.
+    def score(self, recognizer: Recognizer, names: Mapping[Protocol, str]) -> list[ScoredParts]:
+        """Score the videos with one model under some protocols; parts left by an interrupted call are kept.
+
+        Args:
+            recognizer: the model.
+            names: the name of the model's scores under each protocol.
 
         Raises:
             StoreError: if none of the videos can be scored.
+            ScoreError: if a part cannot be written.
         """
         self.parts.mkdir(parents=True, exist_ok=True)  # fail before the first part is computed
-        key = self._key(recognizer.checkpoint, protocol)
-        parts: list[ScoreTable] = []
+        model = _digest(recognizer.checkpoint)
+        return [self._score_parts(recognizer, protocol, name, model) for protocol, name in names.items()]
+
+    def _score_parts(self, recognizer: Recognizer, protocol: Protocol, name: str, model: str) -> ScoredParts:
+        key = self._key(model, protocol)
+        files = []
         for start in range(0, len(self.entries), PART_VIDEOS):
             chunk = self.entries[start : start + PART_VIDEOS]
             file = self.parts / f"{key}-{start:07d}.parquet"
-            self._part_files.append(file)
+            incomplete = file.with_suffix(".incomplete.parquet")  # a resumed call scores it again, to find its failures
+            self._part_files += file, incomplete
+            if not file.is_file():
+                scored = self._score(recognizer, protocol, name, start, chunk)
+                file = file if len(scored) == len(chunk) else incomplete
+                file.unlink(missing_ok=True)
+                if scored:
+                    self._as_table(recognizer, scored, protocol, name).write(file)
             if file.is_file():
-                parts.append(replace(ScoreTable.read(file), name=name))
-            elif scored := self._score(recognizer, protocol, name, start, chunk):
-                parts.append(self._as_table(recognizer, scored, protocol, name))
-                if len(scored) == len(chunk):  # an incomplete part would hide its failures from a resumed call
-                    parts[-1].write(file)
+                files.append(file)
             self._report_progress(name, start + len(chunk))
-        if not parts:
+        if not files:
             first = next(iter(self.failed.values()))
             raise StoreError(f"none of the {len(self.entries)} videos could be scored, first: {first}")
-        return concatenate(parts, name)
+        return ScoredParts(name, files)
+
+    def merge(self, parts: ScoredParts, path: Path) -> ScoreFile:
+        """Write parts to one file, without the videos on which any model failed, so that all files have the same.
+
+        Raises:
+            StoreError: if none is left.
+            ScoreError: if a part cannot be read, or the file cannot be written.
+        """
+        if len(self.failed) == len(self.entries):
+            first = next(iter(self.failed.values()))
+            raise StoreError(f"none of the videos could be scored by all models, first: {first}")
+        return write_scores(path, self._scored_by_all(parts))
+
+    def _scored_by_all(self, parts: ScoredParts) -> Iterator[ScoreTable]:
+        at_once = BATCH_VIDEOS // PART_VIDEOS
+        for start in range(0, len(parts.files), at_once):
+            table = concatenate([ScoreTable.read(file) for file in parts.files[start : start + at_once]], parts.name)
+            keep = [row for row, video_id in enumerate(table.video_ids) if video_id not in self.failed]
+            if keep:
+                yield table.take(keep)
 
     def discard_parts(self) -> None:
         """Remove the parts from disk, once they are no longer needed to resume."""
@@ -72,18 +119,6 @@ class SplitScorer:
             file.unlink(missing_ok=True)
         if self.parts.is_dir() and not any(self.parts.iterdir()):
             self.parts.rmdir()
-
-    def without_failed(self, table: ScoreTable) -> ScoreTable:
-        """Return a table without the videos on which any model failed, so that all tables have the same videos.
-
-        Raises:
-            StoreError: if none is left.
-        """
-        keep = [i for i, video_id in enumerate(table.video_ids) if video_id not in self.failed]
-        if not keep:
-            first = next(iter(self.failed.values()))
-            raise StoreError(f"none of the videos could be scored by all models, first: {first}")
-        return table.take(keep)
 
     def _score(
         self, recognizer: Recognizer, protocol: Protocol, name: str, start: int, chunk: Sequence[StoreEntry]
@@ -103,7 +138,9 @@ class SplitScorer:
         self, recognizer: Recognizer, scored: Sequence[tuple[StoreEntry, VideoScores]], protocol: Protocol, name: str
     ) -> ScoreTable:
         # The model may have been trained on a store with another order of classes.
-        order = [recognizer.classes.index(label) for label in self.store.classes]
+        position = {label: k for k, label in enumerate(recognizer.classes)}
+        order = [position[label] for label in self.store.classes]
+        index = {label: k for k, label in enumerate(self.store.classes)}
 
         def stream(which: str) -> np.ndarray | None:
             values = [getattr(scores, which) for _, scores in scored]
@@ -114,7 +151,7 @@ class SplitScorer:
             protocol=protocol,
             classes=self.store.classes,
             video_ids=tuple(entry.record.id for entry, _ in scored),
-            labels=np.array([self.store.classes.index(entry.record.label) for entry, _ in scored], dtype=np.int64),
+            labels=np.array([index[entry.record.label] for entry, _ in scored], dtype=np.int64),
             logits=np.stack([scores.fused for _, scores in scored])[:, order],
             appearance=stream("appearance"),
             motion=stream("motion"),
@@ -124,11 +161,17 @@ class SplitScorer:
         if self.progress:
             self.progress(f"scoring {name}", done, len(self.entries))
 
-    def _key(self, checkpoint: Checkpoint, protocol: Protocol) -> str:
-        """Return a file name that is unique to the model, the protocol and the videos."""
-        videos = [(e.record.id, e.record.label, e.frames, e.bytes) for e in self.entries]
-        identity = f"{_digest(checkpoint)} {protocol} {self.store.spec} {videos}"
+    def _key(self, model: str, protocol: Protocol) -> str:
+        """Return a file name that is unique to the model, given by its digest, the protocol and the videos."""
+        identity = f"{model} {protocol} {self.store.spec} {self._videos}"
         return hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
+
+    @cached_property
+    def _videos(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        for name in ("id", "label", "frames", "bytes"):
+            digest.update("\0".join(map(str, self.entries.column(name).to_pylist())).encode() + b"\0\0")
+        return digest.hexdigest()
 
 
 def _digest(checkpoint: Checkpoint) -> str:

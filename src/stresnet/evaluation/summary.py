@@ -27,7 +27,7 @@ def summarize(rows: Sequence[ReportRow]) -> list[dict[str, Any]]:
         {
             "name": row.table.name,
             "protocol": row.table.protocol,
-            "videos": len(row.table.video_ids),
+            "videos": len(row.table.labels),
             "top1": _values(top_k_accuracy(row.table, 1)),
             "mean_class": _values(mean_class_accuracy(row.table)),
             "p_value": None if row is chosen else mcnemar(row.table, chosen.table).p_value,

@@ -10,7 +10,7 @@ import torch
 
 from stresnet.data.store import Store, StoreEntry
 from stresnet.evaluation.report.content import Example, LearningCurve
-from stresnet.evaluation.scores import ScoreTable
+from stresnet.evaluation.scores import Scores, ScoreTable
 from stresnet.flow import dequantize_flow
 from stresnet.inference.prediction import ranked
 from stresnet.model import Checkpoint
@@ -19,14 +19,17 @@ from stresnet.training import Run
 EXAMPLE_FRAMES = 48
 
 
-def collect_examples(table: ScoreTable, store: Store, count: int) -> list[Example]:
-    """Return the first ``count`` videos of a table, taking one of each class in turn."""
+def collect_examples(scores: Scores, store: Store, count: int) -> list[Example]:
+    """Return the first ``count`` videos of some scores, taking one of each class in turn."""
     by_class: dict[int, list[int]] = {}
-    for i, label in enumerate(table.labels):
+    for i, label in enumerate(scores.labels):
         by_class.setdefault(int(label), []).append(i)
     rounds = range(max(map(len, by_class.values())))
     order = [rows[n] for n in rounds for rows in by_class.values() if n < len(rows)]
-    return [_example(table, i, store) for i in order[:count]]
+    if not count:
+        return []
+    table = scores.take(order[:count])
+    return [_example(table, i, store) for i in range(len(table.video_ids))]
 
 
 def _example(table: ScoreTable, row: int, store: Store) -> Example:

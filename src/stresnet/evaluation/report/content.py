@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stresnet.evaluation.scores import ScoreTable
+from stresnet.evaluation.scores import Scores
 
 TopClasses = Sequence[tuple[str, float]]
 
@@ -26,7 +26,7 @@ class ReportRow:
         chosen: whether the report is about this row; the others are tested against it.
     """
 
-    table: ScoreTable
+    table: Scores
     note: str = ""
     ceiling: float | None = None
     minutes: float | None = None

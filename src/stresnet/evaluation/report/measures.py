@@ -17,7 +17,7 @@ from stresnet.evaluation.metrics import (
     top_k_accuracy,
 )
 from stresnet.evaluation.report.content import Example, LearningCurve, Report, ReportRow
-from stresnet.evaluation.scores import ScoreTable
+from stresnet.evaluation.scores import Scores
 
 FORMAT = "stresnet report 1"
 
@@ -81,7 +81,7 @@ def _row(row: ReportRow, chosen: ReportRow) -> dict[str, Any]:
     }
 
 
-def _against(table: ScoreTable, chosen: ScoreTable) -> dict[str, Any]:
+def _against(table: Scores, chosen: Scores) -> dict[str, Any]:
     test = mcnemar(table, chosen)
     return {"only_this": test.only_a, "only_chosen": test.only_b, "p_value": test.p_value}
 
