@@ -19,7 +19,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -151,7 +151,13 @@ class PreparedVideoMetadata:
     def from_json(cls, text: str | bytes) -> PreparedVideoMetadata:
         """Return the metadata that :meth:`to_json` wrote."""
         values = json.loads(text)
-        return cls(**values | {"spec": StoreSpec.from_dict(values["spec"])})
+        return cls(**values | {"spec": _spec(json.dumps(values["spec"]))})
+
+
+@lru_cache
+def _spec(text: str) -> StoreSpec:
+    """Return a spec given as JSON; the videos of a store share one, which takes longer to check than to read."""
+    return StoreSpec.from_dict(json.loads(text))
 
 
 class PreparedVideo:

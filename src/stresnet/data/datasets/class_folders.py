@@ -53,8 +53,9 @@ class _Walk:
         """Yield the POSIX paths of videos relative to the folder."""
         extensions = _video_extensions()
         for folder, _, files in self._folders():
+            inside = self._relative(folder)
             for name in files:
-                video_id = Path(os.path.relpath(os.path.join(folder, name), self._base)).as_posix()
+                video_id = f"{inside}/{name}" if inside != "." else name
                 if name.startswith("."):
                     continue
                 if os.path.splitext(name)[1].lower() in extensions:
@@ -67,7 +68,10 @@ class _Walk:
         for folder, folders, files in self._folders():
             if any(name.lower().endswith((".jpg", ".jpeg")) for name in files):
                 folders.clear()
-                yield from self._if_utf8(Path(os.path.relpath(folder, self._base)).as_posix())
+                yield from self._if_utf8(self._relative(folder))
+
+    def _relative(self, folder: str) -> str:
+        return Path(os.path.relpath(folder, self._base)).as_posix()
 
     def _folders(self) -> Iterator[tuple[str, list[str], list[str]]]:
         """Walk the folder as os.walk does; links are followed, and each folder is entered once."""
@@ -116,7 +120,7 @@ def _no_class_folders(base: Path, ids: Sequence[str], walk: _Walk, *, jpegs: boo
 
 def _record(base: Path, video_id: str, has_splits: bool) -> VideoRecord:
     parts = video_id.split("/")
-    record = VideoRecord(video_id, str(base / video_id), label=parts[0])
+    record = VideoRecord(video_id, os.path.join(base, *parts), label=parts[0])
     if has_splits:
         return replace(record, label=parts[1], split=SPLIT_NAMES[parts[0].lower()])
     return record
