@@ -239,7 +239,7 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "s.parquet"
     table_of((0,), (0,), name="old").write(path)
 
-    def full_disk(_table: object, target: Path) -> None:
+    def full_disk(_table: object, target: Path, **_options: object) -> None:
         target.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

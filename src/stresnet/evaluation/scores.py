@@ -206,7 +206,7 @@ class ScoreTable(Scores):
             ScoreError: the file cannot be written.
         """
         with writing(Path(path)) as temporary:
-            pq.write_table(self.to_arrow(), temporary)
+            pq.write_table(self.to_arrow(), temporary, use_dictionary=False)
 
     def to_arrow(self) -> Any:
         """Return the table in the form in which it is written, see `write`."""
