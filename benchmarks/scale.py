@@ -198,7 +198,7 @@ def measure_prepare(rows: int, folder: Path) -> dict[str, float]:
     from stresnet.data.prepared_video_writer import write_prepared_video
     from stresnet.data.store import StoreSpec
     from stresnet.flow.spec import FlowSpec
-    from stresnet.media.video import write_video
+    from stresnet.media import write_video
 
     def frames() -> Iterator[np.ndarray]:
         yield from np.zeros((12, 32, 32, 3), np.uint8)

@@ -20,7 +20,7 @@ from stresnet.data.prepared_video import PreparedVideo
 from stresnet.data.prepared_video_writer import write_prepared_video
 from stresnet.data.store import Store, StoreEntry, StoreSpec, video_path
 from stresnet.flow.spec import FlowSpec
-from stresnet.media.video import write_video
+from stresnet.media import write_video
 
 SPEC = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))
 

@@ -67,7 +67,7 @@ class Checkpoint(Description):
 def video_hash(video_id: str) -> str:
     """Return the short hash by which a checkpoint identifies a training video, so that test videos can be checked."""
     digest = _EMPTY_HASH.copy()  # half the time of making one
-    digest.update(video_id.encode(errors="surrogateescape"))
+    digest.update(video_id.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
