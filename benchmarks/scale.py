@@ -4,7 +4,8 @@
 
 Each row is measured in a process of its own, without decoding videos or running a network: the index is made up, the
 logits (three sets of 400 classes) are random, and preparing a video makes a link to one that is ready. So what is left
-is the bookkeeping. MB is the growth of the peak memory of the process beyond that after the imports. Prints Markdown.
+is the bookkeeping. Times are processor time of the process, so other work on the machine hardly counts; the worker of
+prepare is not included. MB is the growth of the peak memory beyond that after the imports. Prints Markdown tables.
 """
 
 from __future__ import annotations

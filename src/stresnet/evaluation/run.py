@@ -32,7 +32,7 @@ class Evaluation:
 
     Attributes:
         rows: one per stage and protocol, and the late fusion of the single streams. The row that the report is about
-            has ``chosen`` set.
+            has ``chosen`` set. The scores of a row are read from its file in the folder of the report when used.
         report: the page, ``report.html``; scores and ``report.json`` are in the same folder.
         failed: (id, reason) of videos that could not be scored.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -25,10 +26,11 @@ def collect_examples(scores: Scores, store: Store, count: int) -> list[Example]:
     for i, label in enumerate(scores.labels):
         by_class.setdefault(int(label), []).append(i)
     rounds = range(max(map(len, by_class.values())))
-    order = [rows[n] for n in rounds for rows in by_class.values() if n < len(rows)]
-    if not count:
+    order = (rows[n] for n in rounds for rows in by_class.values() if n < len(rows))
+    chosen = list(islice(order, count))
+    if not chosen:
         return []
-    table = scores.take(order[:count])
+    table = scores.take(chosen)
     return [_example(table, i, store) for i in range(len(table.video_ids))]
 
 
