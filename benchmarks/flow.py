@@ -1,4 +1,4 @@
-"""Compare TV-L1 flow in PyTorch with OpenCV's: accuracy, speed, and the gain of each optimisation. Measure DIS too.
+"""Compare TV-L1 flow in PyTorch with OpenCV's: accuracy, speed, the gain of each optimisation. Measure OpenCV's others.
 
     python benchmarks/flow.py [VIDEO …] [--pairs 16] [--rounds 5] [--threads 2] [--short-side 256] [--quick]
 
@@ -64,11 +64,11 @@ def main() -> None:
     print(f"torch {torch.__version__}, OpenCV {cv2.__version__}, {options.threads} threads\n")
     print_accuracy(known_motions(options.videos[:12], options.quick), {} if options.quick else SCHEDULES)
     for video in options.videos:
-        print_distance(video, options.short_side, 1 if options.quick else 3)
+        print_opencvtance(video, options.short_side, 1 if options.quick else 3)
     frames = clip(options.videos, options.short_side, options.pairs + 1)
     print_speed(frames, options)
     if options.videos:
-        print_dis(options.videos[0], options)
+        print_opencv(options.videos[0], options)
     if torch.cuda.is_available():
         print_gpu(frames, options.rounds)
 
@@ -186,7 +186,7 @@ def print_accuracy(motions: list[Motion], schedules: dict[str, TVL1Parameters]) 
         print(f"| {name} | " + " | ".join(cells) + f" | {worse} |", flush=True)
 
 
-def print_distance(video: Path, short_side: int, count: int) -> None:
+def print_opencvtance(video: Path, short_side: int, count: int) -> None:
     """Print the distance between ours and OpenCV's flow, and the warping error of each."""
     frames = [gray(frame.rgb) for frame in iter_frames(video, short_side=short_side)]
     pairs = [(frames[t], frames[t + 1]) for t in np.linspace(0, len(frames) - 2, count + 2, dtype=int)[1:-1]]
@@ -247,9 +247,7 @@ def print_speed(frames: Image, options: argparse.Namespace) -> None:
 
     def operations_shared() -> None:
         with torch.no_grad():
-            tvl1_torch._flow_of_pairs(
-                first[:2], second[:2], TVL1Parameters(), tvl1_torch.inner_step(first.device, False)
-            )
+            tvl1_torch._flow_of_pairs(first[:2], second[:2], TVL1Parameters(), None)
 
     def alone(**how: bool) -> None:
         with changed(tvl1_torch._TOGETHER_PX, 1):
@@ -295,36 +293,33 @@ def in_turn(ways: dict[str, tuple[int, Callable[[], object]]], rounds: int) -> d
     }
 
 
-def print_dis(video: Path, options: argparse.Namespace) -> None:
-    """Print the speed of DIS on a whole video, decoding included: a pair on all threads, or 8 pairs per thread."""
-    presets = ("ultrafast", "fast", "medium")
+def print_opencv(video: Path, options: argparse.Namespace) -> None:
+    """Print the speed of OpenCV's methods on a whole video, decoding included: a pair on all threads, or on each."""
     side = options.short_side
+    specs = [FlowSpec("dis", preset) for preset in ("ultrafast", "fast", "medium")] + [FlowSpec("farneback")]
     count = sum(1 for _ in iter_frames(video, short_side=side)) - 1
 
-    def pair_on_all_threads(spec: FlowSpec) -> int:
-        return sum(1 for _ in iter_flow((frame.rgb for frame in iter_frames(video, short_side=side)), spec))
+    def pair_on_all_threads(spec: FlowSpec) -> None:
+        load = METHODS[spec.method].from_pictures
+        assert load is not None
+        estimator = load(spec.preset, spec.parameters)
+        for pair in itertools.pairwise(gray(frame.rgb) for frame in iter_frames(video, short_side=side)):
+            estimator.compute(pair)
 
-    def batches(spec: FlowSpec) -> int:
-        frames = (frame.rgb for frame in iter_frames(video, short_side=side))
-        cv2.setNumThreads(1)
-        with ThreadPoolExecutor(options.threads) as pool:
-            waiting, last = [], [next(frames)]
-            while more := list(itertools.islice(frames, 8)):
-                waiting.append(pool.submit(lambda part: sum(1 for _ in iter_flow(part, spec)), last + more))
-                last = more[-1:]
-                if len(waiting) > 2 * options.threads:
-                    waiting.pop(0).result()
-        cv2.setNumThreads(options.threads)
-        return count
+    def pair_on_each_thread(spec: FlowSpec) -> None:
+        for _ in iter_flow((frame.rgb for frame in iter_frames(video, short_side=side)), spec):
+            pass
 
-    ways: dict[str, tuple[int, Callable[[], object]]] = {}
-    for preset in presets:
-        for name, way in (("all threads", pair_on_all_threads), ("8 pairs per thread", batches)):
-            spec = FlowSpec("dis", preset)
-            ways[f"DIS {preset}, {name}"] = count, lambda way=way, spec=spec: way(spec)
-    print("\n| decoding included | frames/s | times 25 frames/s |\n|---|---|---|")
-    for name, (rate, _) in in_turn(ways, options.rounds).items():
-        print(f"| {name} | {rate:.0f} | {rate / 25:.1f} |")
+    print("\n| decoding included | a pair on all threads, frames/s | on each thread | ratio |\n|---|---|---|---|")
+    for spec in specs:
+        ways: dict[str, tuple[int, Callable[[], object]]] = {
+            "all": (count, lambda spec=spec: pair_on_all_threads(spec)),
+            "each": (count, lambda spec=spec: pair_on_each_thread(spec)),
+        }
+        rates = in_turn(ways, options.rounds)
+        print(
+            f"| {spec.method} {spec.preset} | {rates['all'][0]:.0f} | {rates['each'][0]:.0f} | {rates['each'][1]:.2f} |"
+        )
 
 
 def print_gpu(frames: Image, rounds: int) -> None:
@@ -352,9 +347,8 @@ def print_gpu(frames: Image, rounds: int) -> None:
     copy = 2 * source.nbytes / timed(source.clone)
     print(f"\n{torch.cuda.get_device_name()}: a copy {copy / 1e9:.0f} GB/s; {moved_bytes / 1e6:.0f} MB a pair")
     print("\n| | frames/s | share of the copy's bandwidth |\n|---|---|---|")
-    for compiled in (False, True):
-        rate = 256 / timed(lambda compiled=compiled: tvl1(*pair, params, compiled=compiled))  # type: ignore[misc]
-        print(f"| {'compiled' if compiled else 'uncompiled'} | {rate:.0f} | {100 * rate * moved_bytes / copy:.0f} % |")
+    rate = 256 / timed(lambda: tvl1(*pair, params))
+    print(f"| PyTorch | {rate:.0f} | {100 * rate * moved_bytes / copy:.0f} % |")
 
 
 if __name__ == "__main__":

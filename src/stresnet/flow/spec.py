@@ -24,7 +24,7 @@ class FlowSpec:
             ``farneback``, ``mv`` (the video codec's motion vectors: coarse, at the speed of decoding) or ``raft``
             (needs torchvision).
         preset: ``ultrafast``, ``fast`` or ``medium`` for ``dis``; ``default`` (OpenCV's, about 1 frame/s on a CPU) or
-            ``fast`` (PyTorch's, about 10, more on a GPU; not the same flow) for ``tvl1``; ``large`` or ``small`` for
+            ``fast`` (PyTorch's, about 30; not the same flow) for ``tvl1``; ``large`` or ``small`` for
             ``raft``; ``default`` for the others. An empty name becomes ``medium``, ``large`` or ``default``.
         short_side: pixels of the shorter side of the frames that the flow is computed on *and* stored at (256 in the
             released code); flow is never resized. Resize frames before computing their flow:

@@ -9,7 +9,6 @@ import shutil
 import threading
 import time
 import warnings
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from helpers.known_motions import FOLLOWING, MOTIONS, PREVIOUS, TRUTH, H, Numbers, W, places
 from stresnet.errors import FlowSpecError
-from stresnet.flow.methods import METHODS, tvl1_torch, tvl1_torch_scale
+from stresnet.flow.methods import METHODS, tvl1_torch, tvl1_torch_compiled, tvl1_torch_scale
 from stresnet.flow.methods.tvl1_torch import TVL1Parameters, tvl1
 
 QUICK = TVL1Parameters(inner_iterations=6)  # for tests that only compare results
@@ -236,7 +235,7 @@ def test_iterations_match_the_plain_version() -> None:
     lines = tvl1_torch_scale._Lines(flow, TVL1Parameters(tau=tau, lambda_=lambda_, theta=theta))
     lines.set_data(data)
     for _ in range(4):
-        lines.advance(tvl1_torch_scale._step)
+        lines.advance()
     for k in range(n):
         u, p = flow[k].double().numpy(), np.zeros((2, 2, height, width))
         for _ in range(4):
@@ -291,9 +290,9 @@ def test_both_medians_match_opencv_exactly(size: int) -> None:
 
 @pytest.fixture
 def _fresh() -> Any:
-    tvl1_torch_scale._compiled_for.cache_clear()
+    tvl1_torch_compiled._compiled.cache_clear()
     yield
-    tvl1_torch_scale._compiled_for.cache_clear()
+    tvl1_torch_compiled._compiled.cache_clear()
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile with")
@@ -307,15 +306,31 @@ def test_compiled_flow_is_identical(ours: Tensor) -> None:
     assert torch.equal(tvl1(PREVIOUS, FOLLOWING, compiled=True), ours)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile with")
+@pytest.mark.parametrize(("n", "height", "width"), [(1, 3, 3), (3, 5, 7), (2, 9, 16), (1, 40, 61), (2, 17, 33)])
+@pytest.mark.parametrize("count", [1, 10, 23])
+def test_compiled_iterations_are_identical(n: int, height: int, width: int, count: int) -> None:
+    """Fewer and more rows than a band of the compiled code, fewer and more iterations than it takes in a pass."""
+    flow, data = random_flow(0, n, 2, height, width), random_flow(1, 4, n, height, width)
+    both = [tvl1_torch_scale._Lines(flow, TVL1Parameters()) for _ in range(2)]
+    iterate = tvl1_torch_compiled.compiled_iterations()
+    assert iterate is not None
+    for lines in both:
+        lines.set_data(data)
+    both[0].advance_by(count, iterate)
+    for _ in range(count):
+        both[1].advance()
+    assert torch.equal(both[0].flow, both[1].flow)
+    assert not torch.equal(both[0].flow, flow.transpose(0, 1))
+
+
 @pytest.mark.usefixtures("_fresh")
 def test_a_failed_compilation_warns_once_and_continues(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_compiler(*_: Any, **__: Any) -> Callable[..., None]:
-        def called(*_: Any) -> None:
-            raise RuntimeError("g++ not found\nand more lines")
+    def no_compiler(source: str) -> None:
+        assert "iterate" in source
+        raise RuntimeError("g++ not found\nand more lines")
 
-        return called
-
-    monkeypatch.setattr(torch, "compile", no_compiler)
+    monkeypatch.setattr("torch._inductor.codecache.CppCodeCache.load", no_compiler)
     with pytest.warns(RuntimeWarning, match=r"^TV-L1 flow is computed uncompiled, which is slower: g\+\+ not found$"):
         flow = tvl1(PREVIOUS, FOLLOWING, QUICK, compiled=True)
     assert torch.equal(flow, tvl1(PREVIOUS, FOLLOWING, QUICK))
@@ -326,9 +341,8 @@ def test_a_failed_compilation_warns_once_and_continues(monkeypatch: pytest.Monke
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("compiled", [False, True])
-def test_a_gpu_gives_the_same_flow(ours: Tensor, compiled: bool) -> None:
-    flow = tvl1(PREVIOUS.cuda(), FOLLOWING.cuda(), compiled=compiled)
+def test_a_gpu_gives_the_same_flow(ours: Tensor) -> None:
+    flow = tvl1(PREVIOUS.cuda(), FOLLOWING.cuda())
     assert flow.is_cuda
     assert distance(flow.cpu(), ours).max() < 0.01  # px; a GPU fuses additions
 

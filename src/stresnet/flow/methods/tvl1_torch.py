@@ -2,7 +2,7 @@
 
 The method and its parameters are those of OpenCV's DualTVL1OpticalFlow; the memory layout is not (see
 `tvl1_torch_scale`). On a CPU, each pair's flow is the same to the bit whatever pairs it is batched with, however many
-threads compute it, and whether the inner iteration is compiled.
+threads compute it, and whether the inner iterations are compiled.
 
 N pairs of frames, H height, W width. Flow in pixels per frame, u to the right, v down.
 """
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from stresnet.flow.methods.memory import halve_pairs
 from stresnet.flow.methods.method import MIN_SIDE_PX
+from stresnet.flow.methods.tvl1_torch_compiled import Iterate, compiled_iterations
 from stresnet.flow.methods.tvl1_torch_parameters import TVL1Parameters as TVL1Parameters
-from stresnet.flow.methods.tvl1_torch_scale import Step, flow_of_scale, inner_step
+from stresnet.flow.methods.tvl1_torch_scale import flow_of_scale
 
 _SMALLEST_SCALE_PX = 16  # scales with a shorter side are skipped, as in OpenCV
 _PX = 340 * 256  # one pair at the size of the paper
@@ -46,9 +47,9 @@ def tvl1(
         previous: (N, H, W) gray levels 0 to 255, uint8 or float32; N at least 1, H and W at least 32.
         following: the same shape, type and device.
         params: the parameters; those of `TVL1Parameters` by default.
-        compiled: whether to fuse the inner iteration into two kernels with ``torch.compile``: more than twice as fast
-            on a CPU, after some 15 seconds of compiling (once per process; 5 where torch's cache has it). If
-            compiling fails, a warning says so and the flow is computed uncompiled.
+        compiled: whether to take the inner iterations in compiled C++ on a CPU: several times as fast, after some
+            seconds of compiling, once per machine. If that fails, a warning says so and the flow is computed
+            uncompiled.
 
     Raises:
         FlowSpecError: too little memory for one pair.
@@ -57,19 +58,20 @@ def tvl1(
     assert previous.ndim == 3
     assert min(previous.shape[1:]) >= MIN_SIDE_PX
     assert (previous.shape, previous.dtype, previous.device) == (following.shape, following.dtype, following.device)
-    step = inner_step(previous.device, compiled)
+    assert previous.device.type == "cpu" or not compiled
+    iterate = compiled_iterations() if compiled else None
     with torch.inference_mode(False), torch.no_grad():  # threads started here would not inherit inference mode
-        return _in_batches(previous.detach(), following.detach(), params, step)
+        return _in_batches(previous.detach(), following.detach(), params, iterate)
 
 
-def _in_batches(previous: Tensor, following: Tensor, params: TVL1Parameters, step: Step) -> Tensor:
+def _in_batches(previous: Tensor, following: Tensor, params: TVL1Parameters, iterate: Iterate | None) -> Tensor:
     """Return the flow of all pairs, computed in batches that suit memory and threads."""
     height, width = previous.shape[1:]
     flow = torch.empty(len(previous), 2, height, width, dtype=torch.float32, device=previous.device)
     workers = torch.get_num_threads() if previous.device.type == "cpu" else 1
 
     def compute(pairs: slice) -> None:
-        flow[pairs] = _flow_of_pairs(previous[pairs], following[pairs], params, step)
+        flow[pairs] = _flow_of_pairs(previous[pairs], following[pairs], params, iterate)
 
     at_once = max(1, _AT_ONCE_PX[previous.device.type] // (height * width))
     done = 0
@@ -123,7 +125,7 @@ _one_thread_each = _OneThreadEach()  # shared, because torch keeps one number fo
 
 
 @torch.no_grad()
-def _flow_of_pairs(previous: Tensor, following: Tensor, params: TVL1Parameters, step: Step) -> Tensor:
+def _flow_of_pairs(previous: Tensor, following: Tensor, params: TVL1Parameters, iterate: Iterate | None) -> Tensor:
     """Return the flow (n, 2, H, W) of pairs (n, H, W), from the coarsest scale to the finest."""
     scales = _scales(torch.stack([previous, following]).float(), params)
     flow = scales[-1].new_zeros(len(previous), 2, *scales[-1].shape[2:])
@@ -135,7 +137,7 @@ def _flow_of_pairs(previous: Tensor, following: Tensor, params: TVL1Parameters, 
         if params.epsilon > 0:
             together = 1  # each pair stops independently of the others
         parts = [slice(at, at + together) for at in range(0, len(flow), together)]
-        flow = torch.cat([flow_of_scale(first[part], second[part], flow[part], params, step) for part in parts])
+        flow = torch.cat([flow_of_scale(first[part], second[part], flow[part], params, iterate) for part in parts])
     return flow
 
 

@@ -10,22 +10,18 @@ u and v):
 
     u <- u + threshold(rho) + theta div p        p <- (p + tau/theta grad u) / (1 + tau/theta |grad u|)
 
-The cost is in that step, taken some hundred times per pair, and there in memory traffic. All n pairs therefore lie row
-after row in one line, (planes, n H W). Neighbours are then shifts by 1 and by W of contiguous memory, for any number of
-pairs of any size; one row of padding at each end keeps the shifts inside. Where a pixel has no right (lower) neighbour,
-p's first (second) component is held at 0: the border condition of both grad and div, which also separates the pairs.
+The cost is in that step, taken some hundred times per pair. All n pairs lie row after row in one line, (planes, n H R).
+Neighbours are then shifts by 1 and by R of contiguous memory, for any number of pairs of any size. R is the width,
+padded to whole vectors; one row of padding at each end keeps the shifts inside. Where a pixel has no right (lower)
+neighbour, p's first (second) component is held at 0: the border condition of both grad and div, which also separates
+the pairs and keeps the padding at 0.
 
 No operation is fused with another, so that rounding does not depend on the arrangement.
 """
 
 from __future__ import annotations
 
-import threading
-import warnings
-from collections.abc import Callable
-from contextlib import suppress
-from functools import lru_cache
-from multiprocessing import parent_process
+import math
 from typing import Any
 
 import cv2
@@ -34,17 +30,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stresnet.flow.methods.tvl1_torch_compiled import WIDTH_STEP, Iterate
 from stresnet.flow.methods.tvl1_torch_parameters import TVL1Parameters
-
-Step = Callable[..., None]
-"""`_step`, compiled or not."""
 
 _FLAT = 1e-7  # squared gradients up to this count as zero
 _TINY = 1e-20  # makes 0 rsqrt(0) 0; too small to change the result otherwise, since 1 is added
 _CHECK_EVERY = 5  # iterations between checks for convergence, each a pass over the flow that a GPU has to wait for
 
 
-def flow_of_scale(first: Tensor, second: Tensor, flow: Tensor, params: TVL1Parameters, step: Step) -> Tensor:
+def flow_of_scale(
+    first: Tensor, second: Tensor, flow: Tensor, params: TVL1Parameters, iterate: Iterate | None
+) -> Tensor:
     """Return the flow (n, 2, H, W) of pairs at one scale.
 
     Args:
@@ -52,7 +48,7 @@ def flow_of_scale(first: Tensor, second: Tensor, flow: Tensor, params: TVL1Param
         second: (n, H, W) float32.
         flow: (n, 2, H, W) float32, pixels of this scale: the flow to start from.
         params: the parameters; with an epsilon above 0, n must be 1.
-        step: from `inner_step`.
+        iterate: the compiled iterations, on a CPU; without them, or with an epsilon above 0, PyTorch takes each one.
     """
     lines = _Lines(flow, params)
     moving = torch.stack([second, *_gradient(second)], dim=1)
@@ -60,62 +56,77 @@ def flow_of_scale(first: Tensor, second: Tensor, flow: Tensor, params: TVL1Param
         lines.set_data(_linearized(first, moving, lines.flow))
         for _ in range(params.outer_iterations):
             lines.filter(params.median_filter)
-            if _iterate(lines, params, step):
+            if _iterated(lines, params, iterate):
                 break
     return lines.flow.transpose(0, 1).contiguous()
 
 
-def _iterate(lines: _Lines, params: TVL1Parameters, step: Step) -> bool:
+def _iterated(lines: _Lines, params: TVL1Parameters, iterate: Iterate | None) -> bool:
     """Take the inner iterations; return whether the flow converged."""
+    if iterate is not None and params.epsilon == 0:
+        lines.advance_by(params.inner_iterations, iterate)
+        return False
     for index in range(1, params.inner_iterations + 1):
-        lines.advance(step)
+        lines.advance()
         if params.epsilon > 0 and index % _CHECK_EVERY == 0 and lines.change() <= params.epsilon**2:
             return True
     return False
 
 
 class _Lines:
-    """Flow and dual variable of n pairs in one line, in two buffers: each step reads one and writes the other."""
+    """Flow and dual variable of n pairs in one line, in two buffers: `_step` reads one and writes the other."""
 
     def __init__(self, flow: Tensor, params: TVL1Parameters) -> None:
         n, _, height, width = flow.shape
-        self._shape, self._width = (2, n, height, width), width
-        pixels = n * height * width
-        right = flow.new_full((1, width), params.tau / params.theta)
-        right[:, -1] = 0
-        down = flow.new_full((n * height, 1), params.tau / params.theta)
+        self._shape, self._row = (n, height, width), -(-width // WIDTH_STEP) * WIDTH_STEP
+        row, rows = self._row, n * height
+        right = flow.new_zeros(1, row)
+        right[:, : width - 1] = params.tau / params.theta
+        down = flow.new_full((rows, 1), params.tau / params.theta)
         down.view(n, height)[:, -1] = 0
-        self._data = flow.new_zeros(4, pixels + width)
+        self._data = flow.new_zeros(4, (rows + 1) * row)
         constants = self._data, right, down, params.theta * params.lambda_, params.theta
-        states = [[flow.new_zeros(2, pixels + 2 * width) for _ in range(3)] for _ in range(2)]  # u, p right, p down
-        written = [[u[:, width:], *(p[:, width:-width].view(2, -1, width) for p in both_p)] for u, *both_p in states]
-        self._calls = (*states[0], *constants, *written[1]), (*states[1], *constants, *written[0])
-        self._u = [state[0] for state in states]
+        one, other = ([flow.new_zeros(2, (rows + 2) * row) for _ in range(3)] for _ in range(2))  # u, p right, p down
+        self._u = one[0], other[0]
+        # The arguments of `_step`, when one or the other state is the current one.
+        self._read: list[Any] = [(*state, *constants) for state in (one, other)]
+        self._written: list[Any] = [
+            (u[:, row:], *(p[:, row:-row].view(2, -1, row) for p in both_p)) for u, *both_p in (other, one)
+        ]
         self._now = 0
         self.flow.copy_(flow.transpose(0, 1))
 
     @property
     def flow(self) -> Tensor:
         """The current flow, a view (2, n, H, W)."""
-        return self._u[self._now][:, self._width : -self._width].view(self._shape)
+        return self._pixels(self._u[self._now][:, self._row : -self._row])
 
     def set_data(self, data: Tensor) -> None:
         """Set the data term, (4, n, H, W) from `_linearized`."""
-        self._data[:, : -self._width] = data.flatten(1)
+        self._pixels(self._data[:, : -self._row]).copy_(data)
 
     def filter(self, size: int) -> None:
         """Apply a median filter to the flow."""
         if size > 1:
-            self.flow.copy_(median(self.flow.flatten(0, 1), size).view(self._shape))
+            self.flow.copy_(median(self.flow.flatten(0, 1), size).view(2, *self._shape))
 
-    def advance(self, step: Step) -> None:
+    def advance(self) -> None:
         """Take one inner iteration."""
-        step(*self._calls[self._now])
+        _step(*self._read[self._now], *self._written[self._now])
         self._now = 1 - self._now
+
+    def advance_by(self, count: int, iterate: Iterate) -> None:
+        """Take several inner iterations, compiled."""
+        iterate(*(*self._read[self._now], count))
 
     def change(self) -> float:
         """Return the mean squared change of the flow in the last iteration, pixels². (The padding stays 0.)"""
-        return float((self._u[0] - self._u[1]).square_().sum() / (self._data.shape[1] - self._width))
+        return float((self._u[0] - self._u[1]).square_().sum() / math.prod(self._shape))
+
+    def _pixels(self, lines: Tensor) -> Tensor:
+        """Return lines (planes, n H R) as a view (planes, n, H, W), without the padding of their rows."""
+        n, height, width = self._shape
+        return lines.view(-1, n, height, self._row)[..., :width]
 
 
 def _step(
@@ -133,20 +144,21 @@ def _step(
 ) -> None:
     """Write the flow and the dual variable after one iteration.
 
-    Operates in place where possible: uncompiled, allocating memory costs more than the arithmetic.
+    ``tvl1_iterations.cpp`` does the same, operation by operation. Here they are in place where possible, because
+    allocating memory costs more than the arithmetic.
 
     Args:
-        u: flow (2, W + n H W + W): u, v.
+        u: flow (2, R + n H R + R): u, v.
         p_right: dual variable's component to the right, of u and v, padded likewise.
         p_down: its component down.
-        data: (4, n H W + W) from `_linearized`; zeros in the last row.
-        right: (1, W): tau / theta, 0 where there is no neighbour to the right.
+        data: (4, n H R + R) from `_linearized`; zeros in the padding.
+        right: (1, R): tau / theta, 0 where there is no neighbour to the right.
         down: (n H, 1): tau / theta, 0 where there is no neighbour below.
         reach: theta lambda.
         theta: theta.
-        u_next: (2, n H W + W), written.
-        p_right_next: (2, n H, W), written.
-        p_down_next: (2, n H, W), written.
+        u_next: (2, n H R + R), written.
+        p_right_next: (2, n H, R), written.
+        p_down_next: (2, n H, R), written.
     """
     width = right.shape[1]
     pixels = data.shape[1] - width
@@ -169,54 +181,12 @@ def _step(
     downward = (u_next[:, width:].view(2, -1, width) - here).mul_(down)
     squared = to_right * to_right
     squared += downward * downward
-    # 1 / (1 + sqrt(squared)), with rsqrt because torch.sqrt rounds differently when compiled.
+    # 1 / (1 + sqrt(squared)), as x rsqrt(x): on a CPU rsqrt is exact, sqrt rounds differently in PyTorch's kernels.
     shrink = (squared + _TINY).rsqrt_().mul_(squared).add_(1).reciprocal_()
     for p, step, p_next in ((p_right, to_right, p_right_next), (p_down, downward, p_down_next)):
         step += p[:, width:-width].view(2, -1, width)
         step *= shrink
         p_next.copy_(step)
-
-
-def inner_step(device: torch.device, compiled: bool) -> Step:
-    """Return the function that takes an inner iteration on a device, compiled if requested and possible."""
-    return _compiled_for(device.type) if compiled else _step
-
-
-class _Compiled:
-    """`_step`, compiled for all sizes at its first call; left uncompiled, with a warning, if compiling fails."""
-
-    def __init__(self, device_type: str) -> None:
-        # On a CPU, a C++ wrapper calls the kernels without holding the GIL, so that other threads can compute.
-        self._options: dict[str, Any] = {"cpp_wrapper": device_type == "cpu"}
-        self._step: Step | None = None
-        self._lock = threading.Lock()
-
-    def __call__(self, *arguments: Any) -> None:
-        if self._step is None:
-            with self._lock:
-                self._step = self._step or self._compile(arguments)
-        self._step(*arguments)
-
-    def _compile(self, arguments: tuple[Any, ...]) -> Step:
-        if parent_process() is not None:
-            # The compiler creates a tqdm bar, whose lock spans processes: if this process is killed, it would leak.
-            with suppress(ImportError):
-                from tqdm import tqdm  # type: ignore[import-untyped]
-
-                tqdm.set_lock(threading.RLock())
-        try:
-            step: Step = torch.compile(_step, dynamic=True, options=self._options)
-            step(*arguments)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except Exception as error:  # a compiler, or its absence, may raise anything
-            reason = str(error).strip().partition("\n")[0]
-            warnings.warn(f"TV-L1 flow is computed uncompiled, which is slower: {reason}", RuntimeWarning, stacklevel=2)
-            return _step
-        return step
-
-
-_compiled_for = lru_cache(_Compiled)  # one per device type, because compiling takes seconds
 
 
 def _gradient(frames: Tensor) -> tuple[Tensor, Tensor]:
