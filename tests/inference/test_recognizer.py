@@ -18,7 +18,7 @@ from helpers.tiny import SPEC, tiny_recipe
 from helpers.videos_in_memory import encoded
 from stresnet.data.prepared_video import PreparedVideo
 from stresnet.data.store import Store
-from stresnet.errors import CheckpointError, FlowSpecError, StresnetError, VideoError
+from stresnet.errors import CheckpointError, FlowSpecError, StoreError, StresnetError, VideoError
 from stresnet.flow import FlowSpec
 from stresnet.inference.prediction import Prediction, VideoScores, ranked
 from stresnet.inference.protocols import Protocol
@@ -227,6 +227,39 @@ def test_predict_reports_progress_and_truncation(tmp_path: Path) -> None:
     found = recognizer.predict(video, protocol="center")
     assert 15 <= found.frames <= 30
     assert found.truncated
+
+
+def test_predicting_many_videos_gives_the_same_in_order_and_names_failures(tmp_path: Path) -> None:
+    recognizer = Recognizer(checkpoint())
+    good = noise_video(tmp_path)
+    write_video(tmp_path / "dark.mp4", np.zeros((30, 32, 48, 3), np.uint8), fps=25)
+    (tmp_path / "text.mp4").write_text("no video")
+    files = [good, tmp_path / "text.mp4", tmp_path / "dark.mp4", "https://example.org/a.mp4", good]
+    found = list(recognizer.predict_all(files, protocol="crop10x25", top=2))
+    expected = [recognizer.predict(file, protocol="crop10x25", top=2) for file in (good, tmp_path / "dark.mp4")]
+    values = [None if isinstance(result, StresnetError) else result.to_dict() for result in found]
+    assert values == [expected[0].to_dict(), None, expected[1].to_dict(), None, expected[0].to_dict()]
+    assert "text.mp4" in str(found[1])
+    assert str(found[3]) == "https://example.org/a.mp4: expected a file, found a URL; download it first"
+
+
+def test_scoring_many_prepared_videos_gives_the_same_and_stops_at_no_error(prepared: PreparedVideo) -> None:
+    recognizer = Recognizer(checkpoint())
+
+    def broken() -> PreparedVideo:
+        raise StoreError("damaged")
+
+    first, second, third = recognizer.score_all([lambda: prepared, broken, lambda: prepared], "crop10x25")
+    assert isinstance(second, StoreError)
+    for scores in (first, third):
+        assert isinstance(scores, VideoScores)
+        assert scores.to_dict() == recognizer.score(prepared, "crop10x25").to_dict()
+
+
+def test_numerics_name_precision_and_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda net, **_: net)
+    assert Recognizer(checkpoint(), precision="fp32").numerics == "fp32"
+    assert Recognizer(checkpoint(), precision="bf16", compiled=True).numerics == "bf16 compiled"
 
 
 def test_ranking_breaks_ties_by_class_order_and_survives_large_logits() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.networks import calibrated
 from stresnet.model import STResNet, STResNetConfig
 from stresnet.model.folding import fold_batch_norm
 
@@ -20,22 +21,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def trained(config: STResNetConfig) -> STResNet:
-    """Return a network whose batch norm has moments and parameters unlike the initial ones."""
-    torch.manual_seed(0)
-    net = STResNet(config)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
-        elif isinstance(module, nn.Conv2d) and module.bias is not None:
-            nn.init.normal_(module.bias)
-    with torch.no_grad():
-        net.train()(*clip())
-    return net.eval()
-
-
 def clip() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return (
@@ -46,7 +31,7 @@ def clip() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_folding_keeps_the_function_and_the_original(name: str) -> None:
-    net = trained(STResNetConfig(num_classes=4, depth=26, width=0.125).replace(**CONFIGS[name]))
+    net = calibrated(STResNet(STResNetConfig(num_classes=4, depth=26, width=0.125).replace(**CONFIGS[name])))
     before = {key: value.clone() for key, value in net.state_dict().items()}
     folded = fold_batch_norm(net)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
@@ -59,7 +44,7 @@ def test_folding_keeps_the_function_and_the_original(name: str) -> None:
 
 
 def test_a_convolution_followed_by_no_normalisation_is_left_alone() -> None:
-    net = trained(STResNetConfig(num_classes=4, depth=26, width=0.125, temporal="inject"))
+    net = calibrated(STResNet(STResNetConfig(num_classes=4, depth=26, width=0.125, temporal="inject")))
     folded = fold_batch_norm(net)
     injected = [key for key in net.state_dict() if ".temporal." in key]
     assert injected
