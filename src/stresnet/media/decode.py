@@ -98,8 +98,7 @@ class VideoFile:
             try:
                 packet = next(packets, None)
                 if packet is None:
-                    if "matroska" in self.format:
-                        self.truncated |= is_truncated(self.path)
+                    self.truncated |= self.is_cut_off()
                     return
                 if tagged:
                     tag_packet(packet, self.stream.codec_context, number)
@@ -111,6 +110,10 @@ class VideoFile:
             for picture in pictures:
                 self.truncated |= bool(picture.is_corrupt)
                 yield picture
+
+    def is_cut_off(self) -> bool:
+        """Return whether the end of the file is missing, where its packets do not tell."""
+        return "matroska" in self.format and is_truncated(self.path)
 
     def first(self, coded: Iterator[VideoFrame]) -> VideoFrame:
         """Return the first of the coded pictures.
@@ -210,6 +213,9 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
         ) from error
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
+            if stream.codec_context is None:
+                container.close()
+                raise VideoError(f"{path}: its codec is unknown to this build of FFmpeg; convert it, such as to H.264")
             # One thread is as fast at these sizes, and worker processes already use all cores.
             stream.thread_count = 1
             return container, stream

@@ -67,8 +67,8 @@ def index_packets(file: VideoFile) -> PacketIndex | None:
                 rows.append((number, cast(int, packet.pts), picture.start))
     except (av.FFmpegError, EOFError):
         return None
-    if not rows or not {b"", parameters[0]} >= set(parameters):
-        return None  # parameters change midway
+    if not rows or file.is_cut_off() or not {b"", parameters[0]} >= set(parameters):
+        return None  # parameters must not change midway
     return _in_display_order(np.array(rows, np.int64), codec.reorder_depth)
 
 

@@ -11,6 +11,7 @@ Packets that are not decoded are read and passed over instead: that takes some m
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -24,6 +25,9 @@ from numpy.typing import NDArray
 from stresnet.media.decode import Clock, Converter, VideoFile
 from stresnet.media.packets import PacketIndex, index_packets
 from stresnet.media.video import Frame, VideoInfo, describe, require_short_side
+
+_ALWAYS_WHOLE_FRAMES = 1000
+"""Shorter videos are always decoded as a whole. It takes a second, and clips of data sets have no unnoticed damage."""
 
 _HELD_BYTES = 64 << 20
 """Coded pictures of a short video are kept in memory of this size, so that it is decoded once."""
@@ -84,7 +88,7 @@ class IndexedFrames:
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Iterator[Frame]:
         """Yield frames; see `SelectedFrames.read`."""
-        wanted = [int(index) for index in indices]
+        wanted = deque(map(int, indices))
         file = VideoFile(self._path)
         try:
             pictures = self._decode(file, self._stretches(wanted))
@@ -94,25 +98,22 @@ class IndexedFrames:
                     converter = Converter(picture, self._short_side)
                     self.info = describe(file, converter)
                 if wanted and wanted[0] == index:
-                    yield Frame(converter.rgb(picture), float(self.times_sec[index]))
-                    del wanted[0]
+                    yield Frame(converter.rgb(picture), float(self.times_sec[wanted.popleft()]))
         except (av.FFmpegError, EOFError) as error:
             raise IndexMismatchError from error
         finally:
             file.close()
-        if wanted:
-            raise IndexMismatchError
 
     def _stretches(self, wanted: Sequence[int]) -> list[tuple[int, int]]:
         """Return the runs of frames to decode, as (first, last): each begins at a start, the first at frame 0.
 
-        If most of the video would be decoded anyway, all of it is: then damage cannot go unnoticed.
+        If the video is short or most of it would be decoded anyway, all of it is: then damage cannot go unnoticed.
         """
         last_of = {0: 0}
         for index in wanted:
             last_of[self._index.start_of(index)] = index
         total = len(self._index.ticks)
-        if 2 * sum(last + 1 - first for first, last in last_of.items()) > total:
+        if total < _ALWAYS_WHOLE_FRAMES or 2 * sum(last + 1 - first for first, last in last_of.items()) > total:
             return [(0, total - 1)]
         return sorted(last_of.items())
 
@@ -138,6 +139,8 @@ class IndexedFrames:
                 self._check(picture, expected, is_first, file.by_decode_time)
                 yield expected, picture
                 expected, is_first = expected + 1, False
+        if expected <= last or following:
+            raise IndexMismatchError
 
     def _check(self, picture: VideoFrame, index: int, is_first: bool, by_decode_time: bool) -> None:
         """Raise unless a decoded picture is the one at an index."""
@@ -179,6 +182,9 @@ class CountedFrames:
                 if self._held is not None:
                     self._held.append(picture)
             self.truncated = file.truncated
+            if self.truncated:
+                # Where a picture is damaged, it shows what its memory held before: pictures that were released.
+                self._held = None
         finally:
             file.close()
         self.times_sec = np.array(times_sec)
@@ -195,7 +201,9 @@ class CountedFrames:
             file.close()
 
     def _selected(self, pictures: Iterable[VideoFrame], indices: Sequence[int] | NDArray[np.int64]) -> Iterator[Frame]:
-        numbered = enumerate(pictures)
-        for wanted in indices:
-            picture = next(picture for index, picture in numbered if index == wanted)
-            yield Frame(self._converter.rgb(picture), float(self.times_sec[wanted]))
+        wanted = deque(map(int, indices))
+        for index, picture in enumerate(pictures):
+            if not wanted:
+                return
+            if index == wanted[0]:
+                yield Frame(self._converter.rgb(picture), float(self.times_sec[wanted.popleft()]))
