@@ -17,13 +17,12 @@ from safetensors.torch import load_file
 import stresnet.evaluation.scoring as scoring_module
 from helpers.tiny import SPEC, grouped, prepared, tiny_recipe
 from stresnet.data.prepared_video import PreparedVideo
-from stresnet.data.store import Entries, Store, video_path
+from stresnet.data.store import Entries, Store, StoreEntry, video_path
 from stresnet.errors import FlowSpecError, RecipeError, ScoreError, StoreError
 from stresnet.evaluation import Evaluation, evaluate
 from stresnet.evaluation.metrics import top_k_accuracy
 from stresnet.evaluation.scores import ScoreTable
 from stresnet.flow import FlowSpec
-from stresnet.inference.prediction import VideoScores
 from stresnet.inference.recognizer import Recognizer
 from stresnet.model import load_checkpoint, save_checkpoint
 from stresnet.model.checkpoint import read_metadata
@@ -78,13 +77,13 @@ def assert_same_tables(report: Path, expected: Path) -> None:
 def counting(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count how often each video is scored from now on."""
     scored: Counter[str] = Counter()
-    score = Recognizer.score
+    open_video = scoring_module.SplitScorer._open
 
-    def count(self: Recognizer, video: PreparedVideo, *arguments: Any) -> VideoScores:
-        scored[video.meta.id] += 1
-        return score(self, video, *arguments)
+    def count(self: scoring_module.SplitScorer, entry: StoreEntry) -> PreparedVideo:
+        scored[entry.record.id] += 1
+        return open_video(self, entry)
 
-    monkeypatch.setattr(Recognizer, "score", count)
+    monkeypatch.setattr(scoring_module.SplitScorer, "_open", count)
     return scored
 
 
@@ -259,6 +258,19 @@ def test_interrupted_evaluation_resumes(
     assert calls[-1] == ("scoring ST-ResNet", 4, 4)
     assert_same_tables(tmp_path / "report", out)
     assert not (tmp_path / "report" / ".parts").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_precision_is_recorded_and_scores_equal_those_of_a_recognizer(
+    run: Run, store: Store, tmp_path: Path, precision: Any
+) -> None:
+    model = run.model_file("st-resnet")
+    table = evaluate(model, store, tmp_path, precision=precision, examples=0).rows[0].table
+    assert ScoreTable.read(tmp_path / "scores-st-resnet.parquet").numerics == precision
+    assert json.loads((tmp_path / "report.json").read_text())["rows"][0]["numerics"] == precision
+    recognizer = Recognizer(model, precision=precision)
+    for video_id, logits in zip(table.video_ids, table.logits, strict=True):
+        assert np.array_equal(recognizer.score(store.video(video_id)).fused, logits)
 
 
 def test_parts_of_changed_videos_are_not_reused(

@@ -61,6 +61,7 @@ class RandomScorer(SplitScorer):
 MODEL: Any = SimpleNamespace(
     checkpoint=SimpleNamespace(model=torch.nn.Linear(2, 2), preprocessing="", recipe="", stage=""),
     classes=CLASSES[::-1],
+    numerics="fp32",
 )
 
 

@@ -18,19 +18,31 @@ def evaluate(
     protocol: options.Protocols = ["dense25"],  # noqa: B006
     split: Annotated[str, typer.Option(help="Split to score.")] = "test",
     device: options.Device = None,
+    precision: options.Precision = "auto",
+    compiled: options.Compile = None,
     as_json: options.Json = False,
 ) -> None:
     """Score the test videos; write scores per video, report.json and report.html."""
     from stresnet.evaluation import evaluate as run_evaluate
     from stresnet.training import Run
 
-    protocols = options.parse_protocols(protocol)
+    protocols, wanted = options.parse_protocols(protocol), options.parse_precision(precision)
     if (model / "store.json").is_file():
         raise typer.BadParameter(f"{model} is a prepared store: give the model or run first, then the store")
     if model.is_dir() and (missing := [stage.name for stage in Run.open(model).unfinished()]):
         note(f"not trained yet and left out of the report: {', '.join(missing)}")
     with Bar() as bar:
-        evaluation = run_evaluate(model, store, out, protocols=protocols, split=split, device=device, progress=bar)
+        evaluation = run_evaluate(
+            model,
+            store,
+            out,
+            protocols=protocols,
+            split=split,
+            device=device,
+            precision=wanted,
+            compiled=compiled,
+            progress=bar,
+        )
     show_rows(evaluation.rows, as_json=as_json)
     errors.print(f"report: {evaluation.report}", soft_wrap=True)
     exit_with_failures(evaluation.failed)

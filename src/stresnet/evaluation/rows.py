@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from stresnet.inference.protocols import Protocol
 from stresnet.inference.recognizer import Recognizer
 from stresnet.model import Checkpoint, load_checkpoint
 from stresnet.recipes import LATE_FUSION, Stage
+
+OpenModel = Callable[[Path], Recognizer]
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class Candidate:
         """Return its checkpoint, read from the file if there is one."""
         return self.model.checkpoint if isinstance(self.model, Recognizer) else load_checkpoint(self.model)
 
-    def recognizer(self, device: str | None) -> Recognizer:
-        """Return a recognizer; a loaded one stays on its device."""
-        return self.model if isinstance(self.model, Recognizer) else Recognizer(self.model, device=device)
+    def recognizer(self, open_model: OpenModel) -> Recognizer:
+        """Return a recognizer; a loaded one stays as it is."""
+        return self.model if isinstance(self.model, Recognizer) else open_model(self.model)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def score_rows(
     scorer: SplitScorer,
     candidates: Sequence[Candidate],
     protocols: Sequence[Protocol],
-    device: str | None,
+    open_model: OpenModel,
     late_fusion_ceiling: float | None,
     folder: Path,
 ) -> list[ReportRow]:
@@ -92,7 +94,7 @@ def score_rows(
         ScoreError: if scores cannot be written.
     """
     # A video on which one model fails is left out of all rows, so no file is written before all models are done.
-    scored = [_score(scorer, candidate, protocols, device) for candidate in candidates]
+    scored = [_score(scorer, candidate, protocols, open_model) for candidate in candidates]
     files = _Files(folder)
     rows: list[ReportRow] = []
     for i, protocol in enumerate(protocols):
@@ -129,8 +131,8 @@ def _title(title: str, protocol: Protocol, first: Protocol) -> str:
     return title if protocol == first else f"{title} ({protocol})"
 
 
-def _score(scorer: SplitScorer, candidate: Candidate, protocols: Sequence[Protocol], device: str | None) -> _Scored:
-    recognizer = candidate.recognizer(device)
+def _score(scorer: SplitScorer, candidate: Candidate, protocols: Sequence[Protocol], open_model: OpenModel) -> _Scored:
+    recognizer = candidate.recognizer(open_model)
     checkpoint = recognizer.checkpoint
     names = {protocol: _title(candidate.title, protocol, protocols[0]) for protocol in protocols}
     return _Scored(

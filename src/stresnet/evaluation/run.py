@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from stresnet.evaluation.rows import Candidate, score_rows
 from stresnet.evaluation.scores import Scores
 from stresnet.evaluation.scoring import SplitScorer
 from stresnet.evaluation.summary import summarize
+from stresnet.inference.engine import worth_compiling
 from stresnet.inference.protocols import Protocol
 from stresnet.inference.recognizer import Recognizer
 from stresnet.model import Checkpoint, load_checkpoint, save_checkpoint
 from stresnet.model.checkpoint import trained_videos
+from stresnet.model.precision import PrecisionChoice
 from stresnet.progress import Progress
 from stresnet.training import Run
 
@@ -65,6 +68,8 @@ def evaluate(
     intro: str = "",
     examples: int = 6,
     device: str | None = None,
+    precision: PrecisionChoice = "auto",
+    compiled: bool | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score the videos of a split; write scores, report.json and report.html to a folder.
@@ -81,7 +86,10 @@ def evaluate(
         title: heading of the report; by default the names of store and split.
         intro: text below the heading; an empty line starts a new paragraph.
         examples: number of videos shown in the report.
-        device: where to run; by default CUDA if available, else the CPU.
+        device: where to run; by default CUDA if available, else the CPU. This and the next two do not apply to a
+            loaded recognizer.
+        precision: `fp32`, `bf16`, or `auto`: bf16 where the device computes in it natively.
+        compiled: whether to compile networks, see `Recognizer`; by default for many videos in bf16.
         progress: called after every video.
 
     Raises:
@@ -99,7 +107,10 @@ def evaluate(
     entries = _entries_to_score(store, split, last, candidates[-1].name)
     scorer = SplitScorer(store, entries, folder / ".parts", progress)
     ceiling = run.recipe.late_fusion_ceiling if run else None
-    rows = score_rows(scorer, candidates, protocols, device, ceiling, folder)
+    if compiled is None:
+        compiled = worth_compiling(len(entries), precision, device)
+    open_model = partial(Recognizer, device=device, precision=precision, compiled=compiled)
+    rows = score_rows(scorer, candidates, protocols, open_model, ceiling, folder)
     report = Report(
         title=title or f"{store.name}: {split}",
         intro=intro,

@@ -43,6 +43,7 @@ class ScoreFile(Scores):
             about = read_about(file.schema_arrow)
             self._names = file.schema_arrow.names
             self.name, self.protocol, self.classes = about["name"], about["protocol"], tuple(about["classes"])
+            self.numerics = about["numerics"]
 
     def batches(self, streams: Sequence[str] = STREAMS) -> Iterator[ScoreTable]:
         columns = [n for n in self._names if n not in STREAMS or n == "logits" or n in streams]

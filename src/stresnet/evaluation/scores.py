@@ -71,10 +71,12 @@ class Scores(ABC):
         logits: (N, K) float32, the fused scores before softmax.
         appearance: (N, K) float32 logits of the appearance stream alone, or None.
         motion: (N, K) float32 logits of the motion stream alone, or None.
+        numerics: what the network computed in, see `Recognizer.numerics`.
     """
 
     name: str
     protocol: str
+    numerics: str
     classes: tuple[str, ...]
     video_ids: tuple[str, ...]
     labels: Ints
@@ -117,6 +119,7 @@ class ScoreTable(Scores):
     logits: Floats
     appearance: Floats | None = None
     motion: Floats | None = None
+    numerics: str = "fp32"
 
     def __post_init__(self) -> None:
         def put(field: str, value: object) -> None:
@@ -200,7 +203,7 @@ class ScoreTable(Scores):
 
         Columns: ``video_id`` string, ``label`` int64, ``logits`` and, if present, ``appearance`` and ``motion`` as
         float32 lists of length K. The schema metadata holds a JSON object under ``stresnet`` with ``format``
-        ("stresnet scores 1"), ``name``, ``protocol`` and ``classes``.
+        ("stresnet scores 1"), ``name``, ``protocol``, ``classes`` and ``numerics`` (fp32 if it is missing).
 
         Raises:
             ScoreError: the file cannot be written.
@@ -219,7 +222,13 @@ class ScoreTable(Scores):
             if scores is not None:
                 flat = pa.array(np.ascontiguousarray(scores).ravel())
                 columns[field] = pa.FixedSizeListArray.from_arrays(flat, len(self.classes))
-        about = {"format": _FORMAT, "name": self.name, "protocol": self.protocol, "classes": self.classes}
+        about = {
+            "format": _FORMAT,
+            "name": self.name,
+            "protocol": self.protocol,
+            "classes": self.classes,
+            "numerics": self.numerics,
+        }
         return pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(about).encode()})
 
     @classmethod
@@ -252,6 +261,7 @@ class ScoreTable(Scores):
             classes=tuple(about["classes"]),
             video_ids=tuple(table.column("video_id").to_pylist()),
             labels=table.column("label").to_numpy(),
+            numerics=about["numerics"],
             **scores,
         )
 
@@ -294,7 +304,7 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def read_about(schema: Any) -> dict[str, Any]:
-    """Return name, protocol and classes of the scores in a file, given its Arrow schema.
+    """Return name, protocol, classes and numerics of the scores in a file, given its Arrow schema.
 
     Raises:
         ScoreError, KeyError, TypeError, ValueError: it holds no scores.
@@ -302,7 +312,7 @@ def read_about(schema: Any) -> dict[str, Any]:
     about: dict[str, Any] = json.loads((schema.metadata or {})[_METADATA_KEY])
     if about["format"] != _FORMAT:
         raise ScoreError(f"expected format {_FORMAT!r}, found {about['format']!r}; evaluate again")
-    return about
+    return {"numerics": "fp32"} | about
 
 
 def fuse(tables: Sequence[ScoreTable], weights: Sequence[float] | None = None, name: str = "fusion") -> ScoreTable:
@@ -330,6 +340,7 @@ def fuse(tables: Sequence[ScoreTable], weights: Sequence[float] | None = None, n
     return ScoreTable(
         name=name,
         protocol=" + ".join(dict.fromkeys(table.protocol for table in tables)),
+        numerics=" + ".join(dict.fromkeys(table.numerics for table in tables)),
         classes=first.classes,
         video_ids=first.video_ids,
         labels=first.labels,
@@ -355,6 +366,7 @@ def concatenate(tables: Sequence[ScoreTable], name: str) -> ScoreTable:
     return ScoreTable(
         name=name,
         protocol=tables[0].protocol,
+        numerics=tables[0].numerics,
         classes=tables[0].classes,
         video_ids=tuple(video for t in tables for video in t.video_ids),
         labels=np.concatenate([t.labels for t in tables]),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from stresnet.data.store import Entries, Store, StoreEntry
+from stresnet.data.store import Entries, PreparedVideo, Store, StoreEntry
 from stresnet.errors import StoreError
 from stresnet.evaluation.score_files import ScoreFile, write_scores
 from stresnet.evaluation.scores import BATCH_VIDEOS, ScoreTable, concatenate
@@ -68,7 +68,7 @@ class SplitScorer:
             ScoreError: if a part cannot be written.
         """
         self.parts.mkdir(parents=True, exist_ok=True)  # fail before the first part is computed
-        model = _digest(recognizer.checkpoint)
+        model = f"{_digest(recognizer.checkpoint)} {recognizer.numerics}"
         return [self._score_parts(recognizer, protocol, name, model) for protocol, name in names.items()]
 
     def _score_parts(self, recognizer: Recognizer, protocol: Protocol, name: str, model: str) -> ScoredParts:
@@ -124,15 +124,22 @@ class SplitScorer:
         self, recognizer: Recognizer, protocol: Protocol, name: str, start: int, chunk: Sequence[StoreEntry]
     ) -> list[tuple[StoreEntry, VideoScores]]:
         scored = []
+        results = recognizer.score_all((partial(self._open, entry) for entry in chunk), protocol)
         for done, entry in enumerate(chunk, start):
             self._report_progress(name, done)
-            try:
-                video = self.store.video(entry.record.id)
-                video.verify()  # a damaged JPEG may decode without an error, to another picture
-                scored.append((entry, recognizer.score(video, protocol)))
-            except StoreError as error:
-                self.failed[entry.record.id] = str(error)
+            result = next(results)
+            if isinstance(result, VideoScores):
+                scored.append((entry, result))
+            elif isinstance(result, StoreError):
+                self.failed[entry.record.id] = str(result)
+            else:
+                raise result
         return scored
+
+    def _open(self, entry: StoreEntry) -> PreparedVideo:
+        video = self.store.video(entry.record.id)
+        video.verify()  # a damaged JPEG may decode without an error, to another picture
+        return video
 
     def _as_table(
         self, recognizer: Recognizer, scored: Sequence[tuple[StoreEntry, VideoScores]], protocol: Protocol, name: str
@@ -155,6 +162,7 @@ class SplitScorer:
             logits=np.stack([scores.fused for _, scores in scored])[:, order],
             appearance=stream("appearance"),
             motion=stream("motion"),
+            numerics=recognizer.numerics,
         )
 
     def _report_progress(self, name: str, done: int) -> None:
@@ -162,7 +170,7 @@ class SplitScorer:
             self.progress(f"scoring {name}", done, len(self.entries))
 
     def _key(self, model: str, protocol: Protocol) -> str:
-        """Return a file name that is unique to the model, given by its digest, the protocol and the videos."""
+        """Return a file name that is unique to the model, given by digest and numerics, the protocol and the videos."""
         identity = f"{model} {protocol} {self.store.spec} {self._videos}"
         return hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
 

@@ -13,6 +13,7 @@ def summarize(rows: Sequence[ReportRow]) -> list[dict[str, Any]]:
     """Return one object per row as JSON types; one of the rows must be chosen.
 
     ``name``, ``protocol``
+    ``numerics``               what the network computed in, such as ``fp32``
     ``videos``                 number of videos
     ``top1``, ``mean_class``   [value, low, high], accuracy with its 95 % confidence interval, 0..1
     ``p_value``                McNemar's test against the chosen row; null for that one
@@ -27,6 +28,7 @@ def summarize(rows: Sequence[ReportRow]) -> list[dict[str, Any]]:
         {
             "name": row.table.name,
             "protocol": row.table.protocol,
+            "numerics": row.table.numerics,
             "videos": len(row.table.labels),
             "top1": _values(top_k_accuracy(row.table, 1)),
             "mean_class": _values(mean_class_accuracy(row.table)),

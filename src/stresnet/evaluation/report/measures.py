@@ -32,7 +32,8 @@ def measure(report: Report) -> dict[str, Any]:
     ``videos``     number of labelled videos: ``labelled`` in all, ``per_class`` as a list
     ``chosen``     index into ``rows``
     ``rows``       one object each:
-        ``name``, ``protocol``, ``note``, ``n`` (labelled videos), ``ceiling``, ``minutes``, ``parameters`` (or null)
+        ``name``, ``protocol``, ``numerics``, ``note``, ``n`` (labelled videos)
+        ``ceiling``, ``minutes``, ``parameters`` (or null)
         ``metrics``: ``top1``, ``top5`` (null up to 5 classes), ``mean_class``: {``value``, ``interval``: [low, high]}
         ``per_class``: K accuracies, null for a class without videos
         ``confusion``: K×K counts, rows by true class
@@ -65,6 +66,7 @@ def _row(row: ReportRow, chosen: ReportRow) -> dict[str, Any]:
     return {
         "name": table.name,
         "protocol": table.protocol,
+        "numerics": table.numerics,
         "note": row.note,
         "n": int((table.labels >= 0).sum()),
         "ceiling": _number(row.ceiling),
