@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +21,7 @@ def test_emulated_bfloat16_is_replaced_by_float32(
     supported: bool, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(_is_mkldnn_bf16_supported=lambda: supported))
+    monkeypatch.setattr("stresnet.training.trainer.has_native_bf16", lambda device: supported)
     assert emulates_bf16(stage("bf16-mixed")) is not supported
     assert not emulates_bf16(stage("32-true"))
     assert make_trainer(tmp_path, stage("bf16-mixed"), 1, 1, None).precision == expected

@@ -24,6 +24,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from stresnet.atomic import replacing
 from stresnet.errors import CheckpointError, RecipeError, StresnetError
+from stresnet.model.precision import has_native_bf16
 from stresnet.progress import Progress
 from stresnet.recipes import Recipe, Stage
 
@@ -93,10 +94,8 @@ def check_devices(recipe: Recipe, devices: int) -> None:
 
 def emulates_bf16(stage: Stage) -> bool:
     """Return whether a stage asks for bfloat16 that this machine would emulate, several times slower than float32."""
-    if stage.optimisation.precision != "bf16-mixed" or torch.cuda.is_available():
-        return False
-    mkldnn: Any = torch.backends.mkldnn
-    return not (mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return stage.optimisation.precision == "bf16-mixed" and not has_native_bf16(device)
 
 
 class _AtomicCheckpoints(TorchCheckpointIO):
