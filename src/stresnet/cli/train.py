@@ -130,7 +130,7 @@ def _warnings(store: Store, recipe: Recipe, has_test_groups: bool) -> Iterator[s
             "a larger --short-side, or train with a smaller clips.crop_px (--set)"
         )
     if any(emulates_bf16(stage) for stage in recipe.stages):
-        yield "this CPU can only emulate bfloat16, several times slower: training in float32 instead"
+        yield "this machine can only emulate bfloat16, several times slower: training in float32 instead"
 
 
 def _fetch_initial_weights(texts: Sequence[str]) -> dict[str, Path]:
