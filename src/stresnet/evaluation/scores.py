@@ -33,6 +33,7 @@ BATCH_VIDEOS = 1024
 
 _METADATA_KEY = b"stresnet"
 _FORMAT = "stresnet scores 1"
+_ABOUT = ("name", "protocol", "classes", "numerics")  # fields kept in the metadata of the file
 STREAMS = ("logits", "appearance", "motion")
 
 
@@ -222,13 +223,7 @@ class ScoreTable(Scores):
             if scores is not None:
                 flat = pa.array(np.ascontiguousarray(scores).ravel())
                 columns[field] = pa.FixedSizeListArray.from_arrays(flat, len(self.classes))
-        about = {
-            "format": _FORMAT,
-            "name": self.name,
-            "protocol": self.protocol,
-            "classes": self.classes,
-            "numerics": self.numerics,
-        }
+        about = {"format": _FORMAT} | {name: getattr(self, name) for name in _ABOUT}
         return pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(about).encode()})
 
     @classmethod
@@ -256,12 +251,9 @@ class ScoreTable(Scores):
             if field in table.column_names or field == "logits"
         }
         return cls(
-            name=about["name"],
-            protocol=about["protocol"],
-            classes=tuple(about["classes"]),
+            **{name: about[name] for name in _ABOUT},
             video_ids=tuple(table.column("video_id").to_pylist()),
             labels=table.column("label").to_numpy(),
-            numerics=about["numerics"],
             **scores,
         )
 
