@@ -13,13 +13,14 @@ from stresnet.model.folding import fold_batch_norm
 from stresnet.model.precision import Precision, PrecisionChoice, choose_precision
 
 COMPILED_FROM_VIDEOS = 200
-"""Number of videos from which compiling pays, at the speed of a ResNet-50 in bf16 on two cores."""
+"""Number of videos from which networks are compiled in bf16."""
 
 
 def worth_compiling(videos: int, wanted: PrecisionChoice, device: str | torch.device | None) -> bool:
-    """Return whether compiling saves more time than it takes.
+    """Return whether to compile unless told otherwise: for many videos in bf16.
 
-    It does not in float32, where convolutions take almost all of the time and are not faster compiled.
+    In float32 compiling gains less and costs the same. On two cores with AVX2, a ResNet-50 of half width scores a
+    `dense25` view in 0.48 s instead of 0.57 s after 48 s of compiling for its size.
     """
     return videos >= COMPILED_FROM_VIDEOS and choose_precision(wanted, default_device(device)) == "bf16"
 
