@@ -234,6 +234,29 @@ def test_injected_convolutions_start_from_the_chosen_taps(start: str, taps: tupl
     assert torch.allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("start", "taps"),
+    [("identity", (0, 1, 0)), ("average", (1 / 3, 1 / 3, 1 / 3)), ("difference", (-1, 3, -1))],
+)
+def test_inflated_convolutions_start_from_the_chosen_multiples_of_the_image_filter(
+    start: str, taps: tuple[float, ...]
+) -> None:
+    plain = randomized(STResNet(config(link=None, temporal=None)))
+    net = STResNet(config(link=None, inflate_init=start))
+    transfer_weights(net, [plain.state_dict()])
+    for name in ("conv1", "conv3"):
+        image, inflated = (model.motion.layer2[1].get_submodule(name).weight.double() for model in (plain, net))
+        assert torch.allclose(inflated, image * torch.tensor(taps, dtype=torch.float64)[:, None], atol=1e-7)
+
+
+def test_identity_inflation_changes_nothing_until_trained() -> None:
+    plain = randomized(STResNet(config(link=None, temporal=None)))
+    net = STResNet(config(link=None, inflate_init="identity")).double().eval()
+    transfer_weights(net, [plain.state_dict()])
+    with torch.no_grad():
+        assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(net(*clips_of()), plain(*clips_of()), strict=True))
+
+
 def test_identity_injection_changes_nothing_until_trained() -> None:
     plain = randomized(STResNet(config(link="multiply", temporal=None)))
     net = STResNet(config(link="multiply", temporal="inject")).double().eval()

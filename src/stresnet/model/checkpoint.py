@@ -17,7 +17,7 @@ from torch import Tensor
 from stresnet.atomic import replacing
 from stresnet.errors import CheckpointError
 from stresnet.model.config import Description, STResNetConfig
-from stresnet.model.initialization import average_taps
+from stresnet.model.initialization import inflate
 from stresnet.model.mismatch import mismatch
 from stresnet.model.network import STResNet
 from stresnet.model.preprocessing import Preprocessing
@@ -166,8 +166,8 @@ def load_model(path: str | Path) -> STResNet:
 def transfer_weights(model: STResNet, sources: Sequence[Weights], *, new_classifier: bool = False) -> None:
     """Fill a network with the weights of earlier stages; it may have gained temporal taps, links or a pool since.
 
-    A temporal filter starts as the average over its taps of the image filter; an injected temporal convolution and a
-    learned link scale that no source has keep their initial values. Every other weight must be present in the same
+    An inflated filter starts from the image filter, see `inflate`; an injected temporal convolution and a learned link
+    scale that no source has keep their initial values. Every other weight must be present in the same
     shape, and nothing more in the streams of the network. If two sources hold a stream, the later one counts.
 
     Args:
@@ -185,7 +185,7 @@ def transfer_weights(model: STResNet, sources: Sequence[Weights], *, new_classif
     for key, initial in state.items():
         value = found.get(key)
         if value is not None and initial.ndim == 4 and initial.shape[2:] == (3, 1) and value.shape[2:] == (1, 1):
-            value = average_taps(value)
+            value = inflate(value, model.config.inflate_init)
         if value is None and (key.startswith("links.") or ".temporal." in key):
             value = initial
         if ".fc." in key and new_classifier:

@@ -21,6 +21,8 @@ UNITS_PER_LAYER: dict[Depth, tuple[int, int, int, int]] = {
 }
 """Bottleneck units in conv2_x … conv5_x (He et al. 2016; 26 is the smallest depth that has second units)."""
 
+TemporalInit = Literal["identity", "average", "difference"]
+
 Whole = Annotated[int, Field(strict=True, ge=1)]
 Number = Annotated[float, Field(strict=True)]
 
@@ -102,10 +104,15 @@ class Architecture(Description):
         description="How second units span three time steps: `inflate` makes their two 1×1 convolutions 1×1×3 "
         "(ST-ResNet); `inject` adds a 1×1×3 convolution after the ReLU of their 3×3 (ST-MulNet).",
     )
-    temporal_init: Literal["identity", "average", "difference"] = Field(
+    temporal_init: TemporalInit = Field(
         default="identity",
         description="Initial taps of injected convolutions: `identity` (0, 1, 0), `average` (⅓, ⅓, ⅓) or `difference` "
-        "(−1, 3, −1). Inflated ones always start as the average of their image filter.",
+        "(−1, 3, −1).",
+    )
+    inflate_init: TemporalInit = Field(
+        default="average",
+        description="The same for inflated convolutions, whose taps multiply the image filter. The paper's is "
+        "`average`; with `identity` a network starts as if it did not convolve over time.",
     )
     temporal_layers: tuple[Layer, ...] = Field(
         default=LAYERS, description="The layers, of conv2_x … conv5_x, whose second units span time."

@@ -5,31 +5,36 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from stresnet.model.config import Architecture, TemporalInit
 from stresnet.model.layers import TemporalConv
 
-TEMPORAL_INIT = {"identity": (0.0, 1.0, 0.0), "average": (1 / 3, 1 / 3, 1 / 3), "difference": (-1.0, 3.0, -1.0)}
-"""The taps with which each channel of an injected convolution reads itself (released ST-MulNet)."""
+TAPS: dict[TemporalInit, tuple[int, int, int]] = {
+    "identity": (0, 1, 0),
+    "average": (1, 1, 1),
+    "difference": (-1, 3, -1),
+}
+"""Relative weights of the steps t − 1, t and t + 1 (paper: average; released ST-MulNet has all three)."""
 
 
-def initialize(model: nn.Module, temporal_init: str) -> None:
-    """Draw random weights: He-normal filters, taps of one third each, and a classifier from N(0, 0.01).
+def initialize(model: nn.Module, config: Architecture) -> None:
+    """Draw random weights: He-normal filters, inflated ones included, and a classifier from N(0, 0.01).
 
     Injected temporal convolutions are not random: each channel reads only itself.
 
     Args:
         model: the network to fill.
-        temporal_init: the taps of injected convolutions, a key of `TEMPORAL_INIT`.
+        config: its description, which says how temporal convolutions start.
     """
     for module in model.modules():
         if isinstance(module, TemporalConv) and module.bias is not None:
-            taps = torch.tensor(TEMPORAL_INIT[temporal_init])[:, None]  # (3,1)
-            module.weight.data.copy_(torch.eye(len(module.bias))[:, :, None, None] * taps)
+            identity = torch.eye(len(module.bias))[:, :, None, None]
+            module.weight.data.copy_(inflate(identity, config.temporal_init))
             nn.init.zeros_(module.bias)
         elif isinstance(module, TemporalConv):
             out, inputs = module.weight.shape[:2]
             image = torch.empty(out, inputs, 1, 1)
             nn.init.kaiming_normal_(image, mode="fan_out", nonlinearity="relu")
-            module.weight.data.copy_(average_taps(image))
+            module.weight.data.copy_(inflate(image, config.inflate_init))
         elif isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
@@ -39,9 +44,10 @@ def initialize(model: nn.Module, temporal_init: str) -> None:
             nn.init.zeros_(module.bias)
 
 
-def average_taps(image_weight: Tensor) -> Tensor:
-    """Return a temporal filter (O,I,3,1) whose taps are each a third of an image filter (O,I,1,1).
+def inflate(image_weight: Tensor, start: TemporalInit) -> Tensor:
+    """Return a temporal filter (O,I,3,1) whose taps are an image filter (O,I,1,1) in the proportions of `TAPS`.
 
-    A clip of identical frames is filtered as the image filter would, away from its ends (paper).
+    The taps sum to the image filter: away from a clip's ends, identical frames are filtered as by that (paper).
     """
-    return (image_weight / 3).expand(-1, -1, 3, -1).contiguous()
+    taps = TAPS[start]
+    return torch.cat([image_weight * tap / sum(taps) for tap in taps], dim=2)

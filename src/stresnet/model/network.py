@@ -57,7 +57,7 @@ class STResNet(nn.Module):
         self.appearance = StreamNet(config, "appearance", 3) if "appearance" in config.streams else None
         self.motion = StreamNet(config, "motion", 2 * config.flow_stack) if "motion" in config.streams else None
         self.links = nn.ModuleDict({stream: _links(config) for stream in config.streams if config.links_into(stream)})
-        initialize(self, config.temporal_init)
+        initialize(self, config)
 
     def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> StreamLogits:
         """Return the logits of both streams.

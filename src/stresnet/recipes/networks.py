@@ -131,4 +131,4 @@ def _recipes_of(network: _Network, trained: Sequence[_Network]) -> tuple[str, ..
 
 def _inference_config(config: STResNetConfig) -> STResNetConfig:
     """Return the config without the fields that matter in training only."""
-    return config.replace(dropout=0.0, motion_dropout=None, temporal_init="identity")
+    return config.replace(dropout=0.0, motion_dropout=None, temporal_init="identity", inflate_init="average")

@@ -19,7 +19,7 @@ from torch import Tensor
 from stresnet.errors import CheckpointError
 from stresnet.model.checkpoint import compare, first_line, load_checkpoint, summary
 from stresnet.model.config import UNITS_PER_LAYER, Architecture, Depth, Stream, STResNetConfig
-from stresnet.model.initialization import average_taps
+from stresnet.model.initialization import inflate
 from stresnet.model.network import STResNet
 from stresnet.model.preprocessing import Preprocessing
 from stresnet.weights.file_types import explain
@@ -180,7 +180,7 @@ def init_from_images(model: STResNet, image: ImageWeights) -> list[str]:
     """Initialise every stream from a ResNet trained on images, as the released code does; classifiers stay random.
 
     The motion stream's conv1 is the mean over R, G and B, repeated for all 2L channels without rescaling. Inflated
-    filters are a third of the image filter at each of three steps; injected ones keep their initial values.
+    filters start from the image filter (`inflate_init`); injected ones keep their initial values.
 
     Returns:
         What was done, one line each.
@@ -210,7 +210,7 @@ def _fill(model: STResNet, stream: Stream, image: ImageWeights) -> dict[str, Ten
         elif value is not None and key == "conv1.weight" and stream == "motion" and value.ndim == 4:
             value = value.mean(1, keepdim=True).repeat(1, initial.shape[1], 1, 1)
         elif value is not None and initial.shape[2:] == (3, 1) and value.shape[2:] == (1, 1):
-            value = average_taps(value)
+            value = inflate(value, model.config.inflate_init)
         if value is not None:
             taken[key] = value
     extra = {k: v for k, v in image.weights.items() if not k.startswith("fc.") and k not in state}
@@ -239,7 +239,7 @@ def _report(model: STResNet, image: ImageWeights) -> list[str]:
     if "motion" in config.streams:
         lines.append(f"motion conv1: the mean over R, G, B, repeated for {2 * config.flow_stack} flow channels")
     if config.temporal == "inflate":
-        lines.append("inflated convolutions: a third of the image filter at each of three steps")
+        lines.append(f"inflated convolutions: {config.inflate_init} of the image filter")
     elif config.temporal == "inject":
         lines.append(f"injected temporal convolutions: {config.temporal_init}")
     ignored = [k for k in image.weights if k.startswith("fc.")]
