@@ -20,6 +20,7 @@ from stresnet.model import Checkpoint, save_checkpoint
 from stresnet.model.checkpoint import video_hash
 from stresnet.progress import Progress
 from stresnet.recipes import Recipe, Stage, load_recipe
+from stresnet.training.memory import keeping_freed_memory
 from stresnet.training.run import Run, prepare_folder
 from stresnet.training.stage import StageTraining, VideoOrder
 from stresnet.training.starts import StartingWeights
@@ -115,7 +116,7 @@ def _train_stage(
         if validation_entries:
             centered = CenteredClips(store, validation_entries, stage.clips, stage.network)
             validation = _loader(centered, sub_batch, workers)
-        with plain_errors(trainer), single_threaded_opencv():
+        with plain_errors(trainer), single_threaded_opencv(), keeping_freed_memory():
             trainer.fit(module, training, validation, ckpt_path=resume_file if resumes else None)
     return module
 
