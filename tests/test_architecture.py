@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "cv2", "av", "lightning", "matplotlib")
+HEAVY = ("torch", "cv2", "av", "lightning", "matplotlib", "pyarrow.parquet")
 
 
 def loaded_by(code: str) -> set[str]:
@@ -25,7 +25,11 @@ def test_importing_the_package_and_the_command_line_loads_nothing_heavy(code: st
 
 @pytest.mark.parametrize("module", ["media", "flow", "flow.estimate", "data.catalog", "data.store", "data.prepare"])
 def test_processes_that_prepare_videos_do_not_load_torch(module: str) -> None:
-    assert loaded_by(f"import stresnet.{module}") <= {"cv2", "av"}
+    assert loaded_by(f"import stresnet.{module}") <= {"cv2", "av", "pyarrow.parquet"}
+
+
+def test_predicting_loads_nothing_for_stores_training_or_reports() -> None:
+    assert loaded_by("import stresnet.inference.recognizer") <= {"torch", "cv2", "av"}
 
 
 def test_a_heavy_import_is_noticed() -> None:

@@ -145,6 +145,13 @@ def test_a_round_trip_keeps_every_bit_and_all_metadata(tmp_path: Path) -> None:
     assert load_file(again).keys() == load_file(path).keys()
 
 
+def test_loading_draws_no_random_weights(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "model.safetensors", checkpoint())
+    before = torch.get_rng_state()
+    load_checkpoint(tmp_path / "model.safetensors")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_an_interrupted_save_leaves_only_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, checkpoint())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self, TypedDict
+from typing import TYPE_CHECKING, Self, TypedDict
 
 import cv2
 import numpy as np
@@ -24,8 +24,10 @@ from stresnet.data.sampling import (
     sample_centers,
     stack_around,
 )
-from stresnet.data.store import Entries, PreparedVideo, Store, StoreEntry
 from stresnet.model.config import STREAMS, Architecture, Description, Stream, Whole
+
+if TYPE_CHECKING:  # prediction needs no store, nor what Parquet files need
+    from stresnet.data.store import Entries, PreparedVideo, Store, StoreEntry
 
 
 class Sample(TypedDict, total=False):

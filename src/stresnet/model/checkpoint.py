@@ -17,7 +17,7 @@ from torch import Tensor
 from stresnet.atomic import replacing
 from stresnet.errors import CheckpointError
 from stresnet.model.config import Description, STResNetConfig
-from stresnet.model.initialization import inflate
+from stresnet.model.initialization import inflate, without_drawing
 from stresnet.model.mismatch import mismatch
 from stresnet.model.network import STResNet
 from stresnet.model.preprocessing import Preprocessing
@@ -139,7 +139,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     config = metadata.pop("config", None)
     del metadata["format"]
     try:
-        model = STResNet(STResNetConfig.from_dict(config)).eval()
+        with without_drawing():
+            model = STResNet(STResNetConfig.from_dict(config)).eval()
         checkpoint = Checkpoint.from_dict(metadata | {"model": model})
     except ValueError as error:
         raise CheckpointError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -17,16 +18,23 @@ def fold_batch_norm(model: STResNet) -> STResNet:
     With running moments μ, σ² and parameters γ, β, a filter w with bias b becomes w·γ/√(σ²+ε), with bias
     β + (b − μ)·γ/√(σ²+ε). Logits change by rounding only (relative 1e-6).
     """
-    folded = copy.deepcopy(model).eval()
-    for module in list(folded.modules()):
-        if isinstance(module, StreamNet):
-            _fold(module, "conv1", "bn1")
-        elif isinstance(module, Unit):
-            for number in (1, 2, 3):
-                _fold(module, f"conv{number}", f"bn{number}")
-            if module.downsample is not None:
-                _fold(module.downsample, "0", "1")
+    # What is folded is replaced, so it is shared with the copy rather than copied.
+    replaced = {id(p): p for parent, *names in _pairs(model) for n in names for p in getattr(parent, n).parameters()}
+    folded = copy.deepcopy(model, replaced).eval()
+    for parent, conv_name, norm_name in list(_pairs(folded)):
+        _fold(parent, conv_name, norm_name)
     return folded
+
+
+def _pairs(model: STResNet) -> Iterator[tuple[nn.Module, str, str]]:
+    """Yield every convolution that a batch normalisation follows: their parent and their names in it."""
+    for module in model.modules():
+        if isinstance(module, StreamNet):
+            yield module, "conv1", "bn1"
+        elif isinstance(module, Unit):
+            yield from ((module, f"conv{number}", f"bn{number}") for number in (1, 2, 3))
+            if module.downsample is not None:
+                yield module.downsample, "0", "1"
 
 
 @torch.no_grad()

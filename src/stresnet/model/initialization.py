@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from stresnet.model.config import Architecture, TemporalInit
 from stresnet.model.layers import TemporalConv
@@ -51,3 +54,18 @@ def inflate(image_weight: Tensor, start: TemporalInit) -> Tensor:
     """
     taps = TAPS[start]
     return torch.cat([image_weight * tap / sum(taps) for tap in taps], dim=2)
+
+
+class without_drawing(TorchFunctionMode):  # noqa: N801
+    """Leave random weights undefined, in networks that are filled from a file or on the meta device.
+
+    Drawing them takes longer than reading them.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+_DRAWS = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)

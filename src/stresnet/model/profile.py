@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from stresnet.model.config import LAYERS, Architecture, STResNetConfig
+from stresnet.model.initialization import without_drawing
 from stresnet.model.network import STResNet
 
 
@@ -111,7 +109,7 @@ def flops_of(net: STResNet, steps: int, side_px: int) -> int:
 
 def on_meta(config: STResNetConfig) -> STResNet:
     """Return a network on the meta device, whose weights have shapes but no values."""
-    with torch.device("meta"), _NoDraws():
+    with torch.device("meta"), without_drawing():
         return STResNet(config).eval()
 
 
@@ -129,12 +127,3 @@ def temporal_reach_steps(config: Architecture) -> tuple[int, ...]:
         reach = {s: linked[s] + (added if layer in config.temporal_layers_of(s) else 0) for s in reach}
         widest.append(max(reach.values()))
     return tuple(widest)
-
-
-class _NoDraws(TorchFunctionMode):
-    """Skip drawing random weights, which takes most of the time on the meta device and has no effect there."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
-            return args[0]
-        return func(*args, **(kwargs or {}))
