@@ -20,10 +20,12 @@ needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="need
 
 def is_kept() -> bool:
     """Return whether a block that was freed can be filled again without taking its pages from the system anew."""
-    _ = b"x" * BLOCK_BYTES
+    block = b"x" * BLOCK_BYTES
+    del block
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    _ = b"x" * BLOCK_BYTES
+    block = b"x" * BLOCK_BYTES
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    del block
     return faults < BLOCK_BYTES // resource.getpagesize() // 2
 
 
