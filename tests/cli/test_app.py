@@ -59,7 +59,10 @@ def test_module_runs_the_command_line() -> None:
         (["predict"], "Missing argument"),
         (["prepare", "--nonsense"], "No such option: --nonsense"),
         (["nonsense"], "No such command 'nonsense'"),
-        (["evaluate", "run", "store", "--protocol", "dense"], "--protocol must be one of dense25, crop10x25, center"),
+        (
+            ["evaluate", "run", "store", "--protocol", "densest"],
+            "--protocol must be one of dense25, crop10x25, dense, center",
+        ),
         (["predict", "model", "video", "--protocol", "dense"], "not 'dense'"),
         (["predict", "model", "video", "--top", "0"], "'--top'"),
         (["prepare", "a", "b", "--dataset", "ucf101"], "--dataset ucf101 needs --splits"),

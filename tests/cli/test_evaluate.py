@@ -13,6 +13,7 @@ from helpers.tiny import Command
 from stresnet.data.store import Store
 from stresnet.evaluation.metrics import mcnemar, top_k_accuracy
 from stresnet.evaluation.scores import ScoreTable
+from stresnet.model import load_checkpoint, save_checkpoint
 from stresnet.training import Run
 
 
@@ -46,6 +47,25 @@ def test_evaluate(command: Command, store: Store, copy: Path, tmp_path: Path) ->
     assert code == 0
     assert out.splitlines()[1].startswith("st-resnet ")
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_evaluate_uses_the_protocol_of_the_recipe_and_notes_strides_outside_training(
+    command: Command, store: Store, copy: Path, tmp_path: Path
+) -> None:
+    code, out, err = command("evaluate", copy, store.root, "--json")
+    assert code == 0
+    assert {row["protocol"] for row in json.loads(out)} == {"dense25"}
+    notes = [line for line in err.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1, notes  # the single streams do not convolve over time
+    assert notes[0].startswith("note: ST-ResNet: in 4 of 4 videos the 25 steps of dense25 are closer together or")
+    assert notes[0].endswith("(2 to 4 frames), which may cost accuracy; use --protocol dense")
+    model = tmp_path / "dense.safetensors"
+    checkpoint = load_checkpoint(copy / "model.safetensors")
+    save_checkpoint(model, checkpoint.replace(recipe=checkpoint.recipe | {"protocol": "dense"}))
+    code, out, err = command("evaluate", model, store.root, "--json")
+    assert code == 0
+    assert [row["protocol"] for row in json.loads(out)] == ["dense"]
+    assert "note: " not in err
 
 
 def test_evaluate_notes_untrained_stages(command: Command, store: Store, run: Run, tmp_path: Path) -> None:

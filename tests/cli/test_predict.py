@@ -32,7 +32,12 @@ def test_predict(command: Command, store: Store, run: Run, tmp_path: Path) -> No
     assert first["top"] == second["top"]
     assert [set(t) for t in first["top"]] == [{"label", "probability"}] * 2
     assert [(one["frames"], one["truncated"]) for one in (first, second)] == [(26, False)] * 2
-    assert err.splitlines() == ["recognising: 0/2", "recognising: 1/2"]
+    strides = "the 25 steps of dense25 are closer together or farther apart than in training (2 to 4 frames)"
+    assert err.splitlines() == [
+        "recognising: 0/2",
+        "recognising: 1/2",
+        f"note: in 2 of 2 videos {strides}, which may cost accuracy; use --protocol dense",
+    ]
     code, out, _ = command("predict", run.folder, good, "--top", "2", "--json")  # the folder holds the same model
     assert (code, json.loads(out)) == (0, [first])
     code, out, _ = command("predict", model, tmp_path / "no.mp4", short, "--json")

@@ -15,6 +15,7 @@ from stresnet.data.sampling import (
     middle_centers,
     sample_centers,
     spread_centers,
+    spread_clips,
     stack_around,
     valid_centers,
     whole_frame,
@@ -110,6 +111,39 @@ def test_middle_centers_are_in_the_middle_at_the_middle_stride() -> None:
     assert abs((centers[0] - valid[0]) - (valid[-1] - centers[-1])) <= 1
     assert middle_centers(101, 10, 1, (1, 1)).tolist() == spread_centers(101, 10, 1).tolist()
     assert middle_centers(30, 10, 5, (5, 15)).tolist() == spread_centers(30, 10, 5).tolist()
+
+
+@pytest.mark.parametrize(
+    ("frames", "clips"),
+    [  # five steps, 2 to 6 frames apart in training, and the centres 5 … N−6
+        (60, [[start, start + 4, start + 8, start + 12, start + 16] for start in (5, 13, 22, 30, 38)]),
+        (30, [[5, 9, 13, 17, 21], [6, 10, 14, 18, 22], [7, 11, 15, 19, 23], [8, 12, 16, 20, 24]]),
+        (27, [[5, 9, 13, 17, 21]]),  # a stride of 4 just fits
+        (26, [[5, 8, 11, 14, 17], [6, 9, 12, 15, 18], [7, 10, 13, 16, 19], [8, 11, 14, 17, 20]]),
+        (20, [[5, 7, 9, 11, 13], [6, 8, 10, 12, 14]]),
+        (19, [[5, 7, 9, 11, 13]]),
+        (18, [[5, 7, 8, 10, 12]]),  # not even a stride of 2 fits: as training spreads a clip
+        (11, [[5, 5, 5, 5, 5]]),
+    ],
+)
+def test_spread_clips_keep_to_the_strides_of_training(frames: int, clips: list[list[int]]) -> None:
+    assert spread_clips(frames, 10, 5, (2, 6), 5).tolist() == clips
+
+
+def test_spread_clips_of_one_step_are_spread_centers() -> None:
+    for frames in (11, 20, 35, 60, 300):
+        expected = np.unique(spread_centers(frames, 10, 25))
+        assert spread_clips(frames, 10, 1, (1, 1), 25).tolist() == expected[:, None].tolist()
+    assert spread_clips(14, 10, 1, (5, 15), 3).tolist() == [[5], [6], [8]]  # a single step has no stride
+
+
+def test_a_single_spread_clip_is_in_the_middle() -> None:
+    assert spread_clips(41, 10, 5, (2, 6), 1).tolist() == [[12, 16, 20, 24, 28]]  # 7 centres before it and 7 after
+
+
+def test_spread_clips_of_a_video_that_is_too_short() -> None:
+    with pytest.raises(ValueError, match="at least 11 frames, but the video has 10"):
+        spread_clips(10, 10, 5, (2, 6), 5)
 
 
 def border_crops(draws: int, height: int, width: int, mirror: bool = True) -> list[Crop]:

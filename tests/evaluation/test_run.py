@@ -182,7 +182,7 @@ def test_evaluating_again_replaces_recorded_scores(
 
 def test_result_as_plain_values(evaluation: Evaluation, out: Path) -> None:
     values = json.loads(json.dumps(evaluation.to_dict()))
-    assert set(values) == {"rows", "report", "failed"}
+    assert set(values) == {"rows", "report", "failed", "notes"}
     assert [row["name"] for row in values["rows"]] == [row.table.name for row in evaluation.rows]
     chosen = values["rows"][3]
     top1 = top_k_accuracy(evaluation.chosen.table, 1)

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from helpers.tiny import SPEC, tiny_recipe
 from helpers.videos_in_memory import encoded
 from stresnet.data.prepared_video import PreparedVideo
+from stresnet.data.sampling import Protocol
 from stresnet.data.store import Store
 from stresnet.errors import CheckpointError, FlowSpecError, StoreError, StresnetError, VideoError
 from stresnet.flow import FlowSpec
 from stresnet.inference.prediction import Prediction, VideoScores, ranked
-from stresnet.inference.protocols import Protocol
+from stresnet.inference.protocols import stride_note
 from stresnet.inference.recognizer import Recognizer
 from stresnet.media import write_video
 from stresnet.model import Checkpoint, Preprocessing, STResNet
@@ -160,6 +161,59 @@ def test_center(prepared: PreparedVideo) -> None:
     assert_scores(Recognizer(found).score(prepared, "center"), expected)
 
 
+def dense_by_hand(
+    found: Checkpoint, video: PreparedVideo, clips: Sequence[Sequence[int]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the mean logits of clips in the whole frame and its mirror."""
+    whole_frame = (0, 16, 32, 64, 32, 64)
+    appearance, motion = zip(
+        *(by_hand(found, video, clip, [whole_frame], [False, True]) for clip in clips), strict=True
+    )
+    return np.mean(appearance, axis=0), np.mean(motion, axis=0)
+
+
+@pytest.mark.parametrize("temporal_pool", [None, (3, 1)])
+def test_dense(prepared: PreparedVideo, temporal_pool: tuple[int, int] | None) -> None:
+    found = checkpoint(temporal_pool=temporal_pool)  # five steps, 2 to 4 frames apart; valid centres 5 … 25
+    clips = [[start, start + 3, start + 6, start + 9, start + 12] for start in (5, 7, 9, 11, 13)]
+    assert_scores(Recognizer(found).score(prepared, "dense"), dense_by_hand(found, prepared, clips))
+
+
+def test_dense_takes_the_length_of_clips_from_the_stage(prepared: PreparedVideo) -> None:
+    long = tiny_recipe({"st-resnet": {"starts_from": [], "clips": {"steps": 11, "tau": [1, 1]}}})
+    found = checkpoint().replace(recipe=long.to_dict())
+    clips = [range(5, 16), range(10, 21), range(15, 26)]  # three clips make at least 25 steps
+    assert_scores(Recognizer(found).score(prepared, "dense"), dense_by_hand(found, prepared, clips))
+
+
+def test_the_default_protocol_is_that_of_the_recipe(prepared: PreparedVideo, tmp_path: Path) -> None:
+    published = checkpoint()
+    ours = published.replace(recipe=published.recipe | {"protocol": "dense"})
+    video = noise_video(tmp_path)
+    for found, protocol in ((published, "dense25"), (ours, "dense"), (published.replace(recipe={}), "dense25")):
+        recognizer = Recognizer(found)
+        assert recognizer.protocol == protocol
+        expected = recognizer.score(prepared, protocol).to_dict()
+        assert recognizer.score(prepared).to_dict() == expected
+        assert [scores.to_dict() for scores in recognizer.score_all([lambda: prepared])] == [expected]
+        prediction = recognizer.predict(video)
+        assert prediction.protocol == prediction.to_dict()["protocol"] == protocol
+        assert prediction.to_dict() == recognizer.predict(video, protocol=protocol).to_dict()
+        assert [one.to_dict() for one in recognizer.predict_all([video])] == [prediction.to_dict()]
+
+
+def test_stride_note_counts_videos_outside_the_strides_of_training() -> None:
+    found = checkpoint()  # 2 to 4 frames: 49 to 97 valid centres, 59 to 107 frames
+    frames = [58, 59, 107, 108, 11]
+    expected = "in 3 of 5 videos the 25 steps of dense25 are closer together or farther apart than in training (2 to 4 "
+    assert stride_note("dense25", found, frames).startswith(expected)
+    assert "steps of crop10x25 are" in stride_note("crop10x25", found, frames)
+    assert stride_note("dense25", found, [59, 107]) == ""
+    assert stride_note("dense", found, frames) == stride_note("center", found, frames) == ""
+    assert stride_note("dense25", found.replace(recipe={}), frames) == ""
+    assert stride_note("dense25", checkpoint(temporal=None), frames) == ""
+
+
 def test_center_of_a_video_too_short_for_a_clip(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     write_video(tmp_path / "short.mp4", rng.integers(0, 255, (14, 32, 48, 3), np.uint8), fps=25)
@@ -181,7 +235,7 @@ def test_one_stream_alone(prepared: PreparedVideo) -> None:
         assert getattr(scores, other) is None
 
 
-@pytest.mark.parametrize("protocol", ["dense25", "center"])
+@pytest.mark.parametrize("protocol", ["dense25", "dense", "center"])
 def test_file_and_prepared_video_give_identical_scores(
     run: Run, store: Store, tmp_path: Path, protocol: Protocol
 ) -> None:
@@ -280,10 +334,11 @@ def test_unusable_videos_raise(run: Run, tmp_path: Path) -> None:
         recognizer.score(encoded("long", tmp_path / "long.mp4", other))
     assert str(SPEC.flow) in str(error.value)
     assert str(other.flow) in str(error.value)
-    with pytest.raises(ValueError, match="unknown protocol 'dense': expected one of dense25, crop10x25, center"):
-        recognizer.predict(tmp_path / "long.mp4", protocol="dense")
-    with pytest.raises(CheckpointError, match="has no recipe"):
-        Recognizer(recognizer.checkpoint.replace(recipe={})).predict(tmp_path / "long.mp4", protocol="center")
+    with pytest.raises(ValueError, match="unknown protocol 'dence': expected one of dense25, crop10x25, dense, center"):
+        recognizer.predict(tmp_path / "long.mp4", protocol="dence")
+    for protocol in ("center", "dense"):
+        with pytest.raises(CheckpointError, match="has no recipe"):
+            Recognizer(recognizer.checkpoint.replace(recipe={})).predict(tmp_path / "long.mp4", protocol=protocol)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "xpu"])
@@ -322,12 +377,13 @@ def test_reprs_are_short(tmp_path: Path) -> None:
 
 def test_prediction_as_json_values() -> None:
     scores = VideoScores(None, np.float32([0.5, -1]))
-    found = Prediction("a", 0.75, (("a", 0.75), ("b", 0.25)), scores, frames=31, truncated=True).to_dict()
+    found = Prediction("a", 0.75, (("a", 0.75), ("b", 0.25)), scores, "dense", frames=31, truncated=True).to_dict()
     assert json.loads(json.dumps(found)) == found
     assert found == {
         "label": "a",
         "probability": 0.75,
         "top": [{"label": "a", "probability": 0.75}, {"label": "b", "probability": 0.25}],
+        "protocol": "dense",
         "frames": 31,
         "truncated": True,
         "scores": {"appearance": None, "motion": [0.5, -1.0], "fused": [0.5, -1.0]},

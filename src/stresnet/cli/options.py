@@ -11,18 +11,20 @@ import typer
 from stresnet.flow.methods import presets_help
 
 if TYPE_CHECKING:
-    from stresnet.inference.protocols import Protocol as ProtocolName
+    from stresnet.data.sampling import Protocol as ProtocolName
     from stresnet.model.precision import PrecisionChoice
 
-_PROTOCOL_HELP = "Test protocol: dense25, crop10x25 or center (fast)."
+_PROTOCOL_HELP = "Test protocol: dense25, crop10x25, dense or center (fast). Default: that of the model's recipe."
 _CLASSES_HELP = (
     "File of class names, such as UCF101's classInd.txt. Required for image weights, whose classes it replaces."
 )
 
 Store = Annotated[Path, typer.Argument(help="Prepared store.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Protocol = Annotated[str, typer.Option(help=_PROTOCOL_HELP)]
-Protocols = Annotated[list[str], typer.Option("--protocol", help=f"{_PROTOCOL_HELP} May be repeated.")]
+Protocol = Annotated[str | None, typer.Option(help=_PROTOCOL_HELP, show_default=False)]
+Protocols = Annotated[
+    list[str] | None, typer.Option("--protocol", help=f"{_PROTOCOL_HELP} May be repeated.", show_default=False)
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if available, else cpu.")]
 Precision = Annotated[str, typer.Option(help="fp32, bf16 or auto: bf16 where the device computes in it natively.")]
 Compile = Annotated[

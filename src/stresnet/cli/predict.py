@@ -14,8 +14,8 @@ from stresnet.cli.display import Bar, console, exit_with_failures, note, note_da
 from stresnet.errors import StresnetError
 
 if TYPE_CHECKING:
+    from stresnet.data.sampling import Protocol
     from stresnet.inference.prediction import Prediction
-    from stresnet.inference.protocols import Protocol
     from stresnet.inference.recognizer import Recognizer
     from stresnet.progress import Progress
 
@@ -24,7 +24,7 @@ def predict(
     model: Annotated[str, typer.Argument(help="Model file, folder of a run, URL or hub name.", show_default=False)],
     videos: Annotated[list[str], typer.Argument(help="Video files.", show_default=False)],
     top: Annotated[int, typer.Option(help="Number of actions to list.", min=1)] = 5,
-    protocol: options.Protocol = "dense25",
+    protocol: options.Protocol = None,
     device: options.Device = None,
     precision: options.Precision = "auto",
     compiled: options.Compile = None,
@@ -32,15 +32,17 @@ def predict(
 ) -> None:
     """Recognise the action in each video. Flow is computed too."""
     from stresnet.inference.engine import worth_compiling
+    from stresnet.inference.protocols import stride_note
     from stresnet.inference.recognizer import Recognizer
     from stresnet.weights.fetch import fetch
 
-    chosen, wanted = options.parse_protocols([protocol])[0], options.parse_precision(precision)
+    given, wanted = options.parse_protocols([protocol] if protocol else []), options.parse_precision(precision)
     with Bar(transient=True) as bar:
         file = fetch(model, progress=bar)
     if compiled is None:
         compiled = worth_compiling(len(videos), wanted, device)
     recognizer = Recognizer(file, device=device, precision=wanted, compiled=compiled)
+    chosen = given[0] if given else recognizer.protocol
     stages = [stage["name"] for stage in recognizer.checkpoint.recipe.get("stages", ())]
     if Path(model).is_dir() and stages and stages[-1] != recognizer.checkpoint.stage:
         note(f"the run is not finished: using its stage {recognizer.checkpoint.stage}")
@@ -57,6 +59,9 @@ def predict(
             if not as_json:
                 names = "  ".join(f"{name} {probability:.1%}" for name, probability in found.top)
                 console.print(f"{video}: {names}", soft_wrap=True)
+    frames = [result["frames"] for result in results if "frames" in result]
+    if text := stride_note(chosen, recognizer.checkpoint, frames):
+        note(text)
     if as_json:
         print(json.dumps(results, ensure_ascii=False))
     exit_with_failures([(result["video"], result["error"]) for result in results if "error" in result])

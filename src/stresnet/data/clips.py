@@ -80,6 +80,31 @@ def cut(
     return sample
 
 
+def cut_clips(
+    video: PreparedVideo,
+    clips: Indices,
+    crop: Crop,
+    size: tuple[int, int],
+    *,
+    flow_stack: int,
+    streams: Sequence[Stream] = STREAMS,
+) -> Sample:
+    """Return clips of a prepared video as a batch; steps that they share are cut once.
+
+    Args:
+        clips: (B,T) int64, the frames of each clip's steps.
+        video, crop, size, flow_stack, streams: see `cut`.
+    """
+    steps, where = np.unique(clips, return_inverse=True)
+    shared = cut(video, steps, crop, size, flow_stack=flow_stack, streams=streams)
+    batch = Sample(flow_scale=shared["flow_scale"].expand(len(clips), 2))
+    if "rgb" in shared:
+        batch["rgb"] = shared["rgb"][where.reshape(clips.shape)]
+    if "flow" in shared:
+        batch["flow"] = shared["flow"][where.reshape(clips.shape)]
+    return batch
+
+
 def _crop(picture: NDArray[np.uint8], crop: Crop, size: tuple[int, int]) -> NDArray[np.uint8]:
     window = picture[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
     if window.shape[:2] != size:

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
 
+Protocol = Literal["dense25", "crop10x25", "dense", "center"]
+"""The test protocols, see `stresnet.inference.protocols`."""
+
 
 def valid_centers(frames: int, flow_stack: int) -> range:
     """Return the frames around which a whole flow stack exists.
@@ -45,10 +48,13 @@ def stack_around(centers: Indices, flow_stack: int) -> Indices:
 
 def spread_centers(frames: int, flow_stack: int, steps: int) -> Indices:
     """Return centres evenly spaced over the valid range, ends included, (steps,) int64; a single one is the middle."""
-    valid = valid_centers(frames, flow_stack)
-    if steps == 1:
-        return np.array([valid[len(valid) // 2]])
-    return np.round(np.linspace(valid[0], valid[-1], steps)).astype(np.int64)
+    return _evenly(valid_centers(frames, flow_stack), steps)
+
+
+def _evenly(indices: range, count: int) -> Indices:
+    if count == 1:
+        return np.array([indices[len(indices) // 2]])
+    return np.round(np.linspace(indices[0], indices[-1], count)).astype(np.int64)
 
 
 def sample_centers(frames: int, flow_stack: int, steps: int, tau: tuple[int, int], rng: np.random.Generator) -> Indices:
@@ -77,6 +83,23 @@ def middle_centers(frames: int, flow_stack: int, steps: int, tau: tuple[int, int
     if free < 0:
         return spread_centers(frames, flow_stack, steps)
     return valid[free // 2] + stride_frames * np.arange(steps)
+
+
+def spread_clips(frames: int, flow_stack: int, steps: int, tau: tuple[int, int], count: int) -> Indices:
+    """Return the centres of clips spread evenly over the video, (n,steps) int64, without duplicates: n ≤ `count`.
+
+    The steps of a clip are apart by the middle stride of `tau`; in a video too short for it, by the largest that fits.
+    If the least of `tau` does not fit, one clip is spread over the valid range, as in training.
+    """
+    valid = valid_centers(frames, flow_stack)
+    stride_frames, last = sum(tau) // 2, len(valid) - 1
+    if steps > 1:
+        stride_frames = min(stride_frames, last // (steps - 1))
+    if stride_frames < tau[0]:
+        return spread_centers(frames, flow_stack, steps)[None]
+    starts = np.unique(_evenly(valid[: last - (steps - 1) * stride_frames + 1], count))
+    clips: Indices = starts[:, None] + stride_frames * np.arange(steps)
+    return clips
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stresnet.data.sampling import Protocol
 from stresnet.evaluation.report import ReportRow
 from stresnet.evaluation.score_files import ScoreFile, write_scores
 from stresnet.evaluation.scores import fuse
 from stresnet.evaluation.scoring import ScoredParts, SplitScorer
-from stresnet.inference.protocols import Protocol
 from stresnet.inference.recognizer import Recognizer
 from stresnet.model import Checkpoint, load_checkpoint
 from stresnet.recipes import LATE_FUSION, Stage

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stresnet.atomic import replacing
+from stresnet.data.sampling import Protocol
 from stresnet.data.store import Entries, Store, StoreSpec
 from stresnet.errors import CheckpointError, RecipeError, ScoreError, StoreError
 from stresnet.evaluation.metrics import mean_class_accuracy, top_k_accuracy
@@ -20,7 +21,7 @@ from stresnet.evaluation.scores import Scores
 from stresnet.evaluation.scoring import SplitScorer
 from stresnet.evaluation.summary import summarize
 from stresnet.inference.engine import worth_compiling
-from stresnet.inference.protocols import Protocol
+from stresnet.inference.protocols import default_protocol, stride_note
 from stresnet.inference.recognizer import Recognizer
 from stresnet.model import Checkpoint, load_checkpoint, save_checkpoint
 from stresnet.model.checkpoint import trained_videos
@@ -38,11 +39,13 @@ class Evaluation:
             has ``chosen`` set. The scores of a row are read from its file in the folder of the report when used.
         report: the page, ``report.html``; scores and ``report.json`` are in the same folder.
         failed: (id, reason) of videos that could not be scored.
+        notes: what to know about the scores, such as that a protocol left the strides of training; one sentence each.
     """
 
     rows: tuple[ReportRow, ...]
     report: Path
     failed: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> ReportRow:
@@ -51,7 +54,12 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON types, see `stresnet.evaluation.summary.summarize` for the rows."""
-        return {"rows": summarize(self.rows), "report": str(self.report), "failed": dict(self.failed)}
+        return {
+            "rows": summarize(self.rows),
+            "report": str(self.report),
+            "failed": dict(self.failed),
+            "notes": list(self.notes),
+        }
 
     def __repr__(self) -> str:
         return f"Evaluation({len(self.rows)} rows, {len(self.failed)} failed, report={str(self.report)!r})"
@@ -62,7 +70,7 @@ def evaluate(
     store: str | Path | Store,
     out: str | Path | None = None,
     *,
-    protocols: Sequence[Protocol] = ("dense25",),
+    protocols: Sequence[Protocol] | None = None,
     split: str = "test",
     title: str | None = None,
     intro: str = "",
@@ -81,7 +89,8 @@ def evaluate(
         store: prepared videos. Groups that the model held out of training become its test split.
         out: folder to write to; by default ``report`` in the run's folder, or ``report-NAME`` beside the model file,
             with the split appended unless it is ``test``.
-        protocols: test protocols; the report is about the first.
+        protocols: test protocols; the report is about the first. By default the one that the model's recipe names, or
+            `dense25`.
         split: the split to score.
         title: heading of the report; by default the names of store and split.
         intro: text below the heading; an empty line starts a new paragraph.
@@ -107,6 +116,7 @@ def evaluate(
     entries = _entries_to_score(store, split, last, candidates[-1].name)
     scorer = SplitScorer(store, entries, folder / ".parts", progress)
     ceiling = run.recipe.late_fusion_ceiling if run else None
+    protocols = protocols or [default_protocol(last)]
     if compiled is None:
         compiled = worth_compiling(len(entries), precision, device)
     open_model = partial(Recognizer, device=device, precision=precision, compiled=compiled)
@@ -124,7 +134,9 @@ def evaluate(
     scorer.discard_parts()
     if run is not None:
         _record_scores(run, candidates, rows, store, split)
-    return Evaluation(tuple(rows), page, tuple(sorted(scorer.failed.items())))
+    return Evaluation(
+        tuple(rows), page, tuple(sorted(scorer.failed.items())), _stride_notes(candidates, protocols, entries)
+    )
 
 
 def _as_run(model: str | Path | Run | Recognizer) -> Run | None:
@@ -143,6 +155,13 @@ def _candidates(model: str | Path | Run | Recognizer, run: Run | None) -> list[C
         return [Candidate(model, model.checkpoint.stage or "model")]
     assert not isinstance(model, Run)
     return [Candidate(Path(model), load_checkpoint(model).stage or Path(model).stem)]
+
+
+def _stride_notes(candidates: Sequence[Candidate], protocols: Sequence[Protocol], entries: Entries) -> tuple[str, ...]:
+    frames = entries.column("frames").to_pylist()
+    models = [(candidate.title, candidate.checkpoint()) for candidate in candidates]
+    notes = [(title, stride_note(protocol, model, frames)) for protocol in protocols for title, model in models]
+    return tuple(f"{title}: {text}" for title, text in notes if text)
 
 
 def _default_folder(model: str | Path | Run | Recognizer, split: str) -> Path:

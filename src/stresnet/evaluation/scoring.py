@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from stresnet.data.sampling import Protocol
 from stresnet.data.store import Entries, PreparedVideo, Store, StoreEntry
 from stresnet.errors import StoreError
 from stresnet.evaluation.score_files import ScoreFile, write_scores
 from stresnet.evaluation.scores import BATCH_VIDEOS, ScoreTable, concatenate
 from stresnet.inference.prediction import VideoScores
-from stresnet.inference.protocols import Protocol
 from stresnet.inference.recognizer import Recognizer
 from stresnet.model import Checkpoint
 from stresnet.progress import Progress

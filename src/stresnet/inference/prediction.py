@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stresnet.data.sampling import Protocol
+
 Scores = NDArray[np.float32]
 
 
@@ -48,6 +50,7 @@ class Prediction:
         probability: its softmax probability from the fused logits, 0 to 1; not calibrated.
         top: the most likely classes with their probabilities, best first.
         scores: the logits, in the order of the classes.
+        protocol: how the video was sampled.
         frames: number of decoded frames.
         truncated: whether some frames could not be decoded, because the file is cut short or damaged.
     """
@@ -56,6 +59,7 @@ class Prediction:
     probability: float
     top: tuple[tuple[str, float], ...]
     scores: VideoScores
+    protocol: Protocol
     frames: int
     truncated: bool
 
@@ -65,6 +69,7 @@ class Prediction:
             "label": self.label,
             "probability": self.probability,
             "top": [{"label": label, "probability": probability} for label, probability in self.top],
+            "protocol": self.protocol,
             "frames": self.frames,
             "truncated": self.truncated,
             "scores": self.scores.to_dict(),

@@ -1,29 +1,38 @@
-"""Test protocols: the time steps, crops and mirrors of a video that a network scores."""
+"""Test protocols: the clips, crops and mirrors of a video that a network scores."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
+import numpy as np
+
+from stresnet.data.clips import ClipSampling
 from stresnet.data.prepared_video import PreparedVideoMetadata
 from stresnet.data.sampling import (
     Crop,
     Indices,
+    Protocol,
     corner_and_center_crops,
     middle_centers,
     spread_centers,
+    spread_clips,
+    valid_centers,
     whole_frame,
 )
 from stresnet.errors import CheckpointError
 from stresnet.model import Checkpoint
+from stresnet.model.config import STREAMS
 from stresnet.recipes import parse_recipe
 
-Protocol = Literal["dense25", "crop10x25", "center"]
-PROTOCOLS: tuple[Protocol, ...] = ("dense25", "crop10x25", "center")
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 """The test protocols.
 
 - `dense25`: 25 steps spread over the video; the whole frame and its mirror (released code).
 - `crop10x25`: the same steps; four corner crops and the centre crop, and their mirrors (option of the released code).
+- `dense`: clips of training's length and middle stride spread over the video, as many as make 25 steps; the whole
+  frame and its mirror.
 - `center`: one clip from the middle of the video, sampled as in training; the centre crop (fast).
 """
 
@@ -35,14 +44,19 @@ class Views:
     """The views of a video under a protocol.
 
     Attributes:
-        centers: frame indices of the steps, (T,) int64, the same for all views.
+        clips: frame indices of the steps of each clip, (B,T) int64, the same for all crops.
         crops: windows of the stored frame, each with the (height, width) in px that it is resized to.
         mirror: whether each crop is also scored mirrored.
     """
 
-    centers: Indices
+    clips: Indices
     crops: tuple[tuple[Crop, tuple[int, int]], ...]
     mirror: bool
+
+
+def default_protocol(checkpoint: Checkpoint) -> Protocol:
+    """Return the protocol under which a network is tested unless told otherwise: its recipe's, or `dense25`."""
+    return parse_recipe(checkpoint.recipe, "the checkpoint's recipe").protocol if checkpoint.recipe else "dense25"
 
 
 def require_protocol(protocol: str, checkpoint: Checkpoint) -> None:
@@ -54,43 +68,82 @@ def require_protocol(protocol: str, checkpoint: Checkpoint) -> None:
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
-    if protocol == "center" and not checkpoint.recipe:
+    if not _is_published(protocol) and not checkpoint.recipe:
         raise CheckpointError("the checkpoint has no recipe, so the length of its clips is unknown: use dense25")
 
 
 def centers(protocol: Protocol, checkpoint: Checkpoint, frames: int) -> Indices:
-    """Return the frames of a video that a network scores under a protocol, (T,) int64, the same in all views.
+    """Return the frames of a video that a network looks at under a protocol, (N,) int64, sorted and distinct.
+
+    Raises:
+        ValueError, CheckpointError: see `clips`.
+    """
+    return np.unique(clips(protocol, checkpoint, frames))
+
+
+def clips(protocol: Protocol, checkpoint: Checkpoint, frames: int) -> Indices:
+    """Return the frames of the clips that a network scores under a protocol, (B,T) int64.
 
     Raises:
         ValueError: there is no such protocol, or the video is too short for a stack of flow fields.
         CheckpointError: see `require_protocol`.
     """
     require_protocol(protocol, checkpoint)
+    flow_stack = checkpoint.model.config.flow_stack
+    if _is_published(protocol):
+        return spread_centers(frames, flow_stack, DENSE_STEPS)[None]
+    trained = _trained_clips(checkpoint)
     if protocol == "center":
-        return _middle_clip(checkpoint, frames)
-    return spread_centers(frames, checkpoint.model.config.flow_stack, DENSE_STEPS)
+        return middle_centers(frames, flow_stack, trained.steps, trained.tau)[None]
+    return spread_clips(frames, flow_stack, trained.steps, trained.tau, -(-DENSE_STEPS // trained.steps))
 
 
 def views(protocol: Protocol, checkpoint: Checkpoint, video: PreparedVideoMetadata) -> Views:
     """Return the views of a prepared video that a network scores under a protocol.
 
     Raises:
-        ValueError: there is no such protocol.
-        CheckpointError: see `require_protocol`.
+        ValueError, CheckpointError: see `clips`.
     """
-    steps = centers(protocol, checkpoint, video.frames)
+    shown = clips(protocol, checkpoint, video.frames)
     crop_px, mirror = checkpoint.preprocessing.crop_px, checkpoint.preprocessing.mirror
     size = (crop_px, crop_px)
     corners_and_center = corner_and_center_crops(video.height, video.width, crop_px)
     if protocol == "center":
-        return Views(steps, ((corners_and_center[-1], size),), mirror=False)
+        return Views(shown, ((corners_and_center[-1], size),), mirror=False)
     if protocol == "crop10x25":
-        return Views(steps, tuple((crop, size) for crop in corners_and_center), mirror)
+        return Views(shown, tuple((crop, size) for crop in corners_and_center), mirror)
     frame = whole_frame(video.height, video.width, crop_px)
-    return Views(steps, ((frame, (max(frame.height, crop_px), max(frame.width, crop_px))),), mirror)
+    return Views(shown, ((frame, (max(frame.height, crop_px), max(frame.width, crop_px))),), mirror)
 
 
-def _middle_clip(checkpoint: Checkpoint, frames: int) -> Indices:
-    """Return the steps of a clip in the middle of a video, of training's length and mean stride."""
-    stage = parse_recipe(checkpoint.recipe, "the checkpoint's recipe").stage(checkpoint.stage)
-    return middle_centers(frames, checkpoint.model.config.flow_stack, stage.clips.steps, stage.clips.tau)
+def stride_note(protocol: Protocol, checkpoint: Checkpoint, frames: Sequence[int]) -> str:
+    """Return a sentence that says for how many videos a protocol leaves the strides of training, and what to use.
+
+    Empty if there are none, if the network does not convolve over time, or if its strides are unknown.
+
+    Args:
+        protocol: the protocol of the test.
+        checkpoint: the network.
+        frames: the number of frames of each video.
+    """
+    config = checkpoint.model.config
+    if not checkpoint.recipe or not _is_published(protocol) or not any(map(config.temporal_layers_of, STREAMS)):
+        return ""
+    low, high = _trained_clips(checkpoint).tau
+    strides = [(len(valid_centers(n, config.flow_stack)) - 1) / (DENSE_STEPS - 1) for n in frames]
+    outside = sum(not low <= stride <= high for stride in strides)
+    if not outside:
+        return ""
+    return (
+        f"in {outside} of {len(strides)} videos the {DENSE_STEPS} steps of {protocol} are closer together or farther "
+        f"apart than in training ({low} to {high} frames), which may cost accuracy; use --protocol dense"
+    )
+
+
+def _is_published(protocol: str) -> bool:
+    """Return whether a protocol is one of the released code, whose steps do not depend on those of training."""
+    return protocol in ("dense25", "crop10x25")
+
+
+def _trained_clips(checkpoint: Checkpoint) -> ClipSampling:
+    return parse_recipe(checkpoint.recipe, "the checkpoint's recipe").stage(checkpoint.stage).clips

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from stresnet.data.prepared_video import PreparedVideo, StoreSpec
+from stresnet.data.sampling import Protocol
 from stresnet.errors import CheckpointError, StresnetError
 from stresnet.inference.prediction import Prediction, VideoScores, ranked
-from stresnet.inference.protocols import Protocol, require_protocol
+from stresnet.inference.protocols import default_protocol, require_protocol
 from stresnet.inference.scorer import Scored, Scorer, prepare_for
 from stresnet.model import Checkpoint, load_checkpoint
 from stresnet.model.precision import PrecisionChoice
@@ -82,30 +83,37 @@ class Recognizer:
         return f"{engine.precision} compiled" if engine.compiled else engine.precision
 
     @property
+    def protocol(self) -> Protocol:
+        """The test protocol that is used by default: the one that the recipe names, or `dense25`."""
+        return default_protocol(self.checkpoint)
+
+    @property
     def store_spec(self) -> StoreSpec:
         """How videos are prepared for this network."""
         return StoreSpec.from_dict(self.checkpoint.store_spec)
 
     def predict(
-        self, video: str | Path, *, protocol: Protocol = "dense25", top: int = 5, progress: Progress | None = None
+        self, video: str | Path, *, protocol: Protocol | None = None, top: int = 5, progress: Progress | None = None
     ) -> Prediction:
         """Recognise the action in a video file; flow is computed as for evaluation, with the same result.
 
         Args:
             video: the file.
-            protocol: the views that are scored.
+            protocol: the views that are scored; by default the model's own, see `protocol`.
             top: number of classes in `Prediction.top`.
             progress: called after every frame read and before every crop scored.
 
         Raises:
             VideoError: the file cannot be read, or is too short for a stack of flow fields.
         """
+        protocol = protocol or self.protocol
         require_protocol(protocol, self.checkpoint)
         prepared = prepare_for(self.checkpoint, self.store_spec, video, protocol, progress)
-        return self._prediction(Scored(prepared.meta, self._scorer.score(prepared, protocol, progress)), top)
+        scored = Scored(prepared.meta, self._scorer.score(prepared, protocol, progress))
+        return self._prediction(scored, protocol, top)
 
     def predict_all(
-        self, videos: Iterable[str | Path], *, protocol: Protocol = "dense25", top: int = 5
+        self, videos: Iterable[str | Path], *, protocol: Protocol | None = None, top: int = 5
     ) -> Generator[Prediction | StresnetError]:
         """Yield the prediction for each video file in order, or the error that it raised.
 
@@ -113,30 +121,31 @@ class Recognizer:
 
         Args:
             videos: the files.
-            protocol: the views that are scored.
+            protocol: the views that are scored; by default the model's own, see `protocol`.
             top: number of classes in `Prediction.top`.
         """
+        protocol = protocol or self.protocol
         require_protocol(protocol, self.checkpoint)
         opening = (partial(prepare_for, self.checkpoint, self.store_spec, video, protocol) for video in videos)
         for scored in self._scorer.score_all(opening, protocol):
-            yield scored if isinstance(scored, StresnetError) else self._prediction(scored, top)
+            yield scored if isinstance(scored, StresnetError) else self._prediction(scored, protocol, top)
 
-    def _prediction(self, scored: Scored, top: int) -> Prediction:
+    def _prediction(self, scored: Scored, protocol: Protocol, top: int) -> Prediction:
         video, scores = scored
         best = ranked(self.classes, scores.fused, top)
-        return Prediction(*best[0], best, scores, frames=video.frames, truncated=video.truncated)
+        return Prediction(*best[0], best, scores, protocol, frames=video.frames, truncated=video.truncated)
 
-    def score(self, video: PreparedVideo, protocol: Protocol = "dense25") -> VideoScores:
+    def score(self, video: PreparedVideo, protocol: Protocol | None = None) -> VideoScores:
         """Return the logits of a prepared video under a protocol.
 
         Raises:
             FlowSpecError: the video was prepared differently from the network's training videos.
         """
         self._require_same(video)
-        return self._scorer.score(video, protocol)
+        return self._scorer.score(video, protocol or self.protocol)
 
     def score_all(
-        self, videos: Iterable[Callable[[], PreparedVideo]], protocol: Protocol = "dense25"
+        self, videos: Iterable[Callable[[], PreparedVideo]], protocol: Protocol | None = None
     ) -> Generator[VideoScores | StresnetError]:
         """Yield the logits of prepared videos in order, or the error that one raised.
 
@@ -148,7 +157,8 @@ class Recognizer:
             self._require_same(video)
             return video
 
-        for scored in self._scorer.score_all((partial(checked, open_video) for open_video in videos), protocol):
+        opening = (partial(checked, open_video) for open_video in videos)
+        for scored in self._scorer.score_all(opening, protocol or self.protocol):
             yield scored if isinstance(scored, StresnetError) else scored.scores
 
     def _require_same(self, video: PreparedVideo) -> None:

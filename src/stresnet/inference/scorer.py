@@ -10,14 +10,15 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from stresnet.data.clips import Sample, cut
+from stresnet.data.clips import Sample, cut_clips
 from stresnet.data.encode_video import video_around
 from stresnet.data.prepared_video import PreparedVideo, PreparedVideoMetadata, StoreSpec
+from stresnet.data.sampling import Protocol
 from stresnet.errors import StresnetError, VideoError
 from stresnet.flow import FlowSpec
 from stresnet.inference.engine import Engine, default_device
 from stresnet.inference.prediction import Scores, VideoScores, mean_scores
-from stresnet.inference.protocols import Protocol, centers, views
+from stresnet.inference.protocols import centers, views
 from stresnet.model import Checkpoint
 from stresnet.model.checkpoint import first_line
 from stresnet.model.precision import PrecisionChoice, choose_precision
@@ -34,10 +35,10 @@ class Scored(NamedTuple):
 
 
 class _View(NamedTuple):
-    """One crop of a video, ready for the network."""
+    """One crop of a video's clips, ready for the network."""
 
     video: PreparedVideoMetadata
-    sample: Sample
+    clips: Sample
     mirror: bool
     is_last: bool
 
@@ -128,8 +129,10 @@ class Scorer:
                 for done, (crop, size) in enumerate(shown.crops):
                     if progress:
                         progress(activity, done, crops)
-                    sample = cut(video, shown.centers, crop, size, flow_stack=config.flow_stack, streams=config.streams)
-                    yield _View(video.meta, sample, shown.mirror, is_last=done == crops - 1)
+                    clips = cut_clips(
+                        video, shown.clips, crop, size, flow_stack=config.flow_stack, streams=config.streams
+                    )
+                    yield _View(video.meta, clips, shown.mirror, is_last=done == crops - 1)
             except StresnetError as error:
                 yield error
 
@@ -146,12 +149,13 @@ class Scorer:
                 logits = []
 
     def _logits(self, view: _View) -> Iterator[VideoScores]:
-        """Yield the logits of a crop and, if wanted, of its mirror."""
-        batch = {name: cast(Tensor, value)[None].to(self.engine.device) for name, value in view.sample.items()}
+        """Yield the logits of a crop and, if wanted, of its mirror, averaged over clips and temporal outputs."""
+        batch = {name: cast(Tensor, value).to(self.engine.device) for name, value in view.clips.items()}
         normalize = self.checkpoint.preprocessing.normalize
         inputs = normalize(batch.get("rgb"), batch.get("flow"), batch["flow_scale"])
         for rgb, flow in (inputs, mirrored(*inputs)) if view.mirror else (inputs,):
-            yield VideoScores(*(None if s is None else s[0].mean(0).cpu().numpy() for s in self.engine(rgb, flow)))
+            logits = self.engine(rgb, flow)  # (B,T′,K) of each stream
+            yield VideoScores(*(None if s is None else s.flatten(0, 1).mean(0).cpu().numpy() for s in logits))
 
 
 def _mean(logits: list[VideoScores]) -> VideoScores:

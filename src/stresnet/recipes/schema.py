@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from stresnet.data.clips import ClipSampling
+from stresnet.data.sampling import Protocol
 from stresnet.errors import RecipeError
 from stresnet.model.config import Architecture, Description, Stream, Whole
 
@@ -122,6 +123,11 @@ class Recipe(Description):
 
     name: str = Field(description="Name of the recipe, shown in reports.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of initial weights, data order, clips and dropout.")
+    protocol: Protocol = Field(
+        default="dense25",
+        description="Test protocol of its models unless one is given. `dense25` is the published one; `dense` keeps to "
+        "the strides of training, also in short videos.",
+    )
     late_fusion_ceiling: float | None = Field(
         default=None,
         ge=0,
