@@ -63,7 +63,7 @@ def test_module_runs_the_command_line() -> None:
             ["evaluate", "run", "store", "--protocol", "densest"],
             "--protocol must be one of dense25, crop10x25, dense, center",
         ),
-        (["predict", "model", "video", "--protocol", "dense"], "not 'dense'"),
+        (["predict", "model", "video", "--protocol", "dence"], "not 'dence'"),
         (["predict", "model", "video", "--top", "0"], "'--top'"),
         (["prepare", "a", "b", "--dataset", "ucf101"], "--dataset ucf101 needs --splits"),
         (["prepare", "a", "b", "--dataset", "kinetics"], "must be one of folders, csv, ucf101, hmdb51, not 'kinetics'"),
