@@ -53,6 +53,22 @@ def test_predict(command: Command, store: Store, run: Run, tmp_path: Path) -> No
     assert err.splitlines()[-1] == f"failed: {tmp_path / 'no.mp4'}: cannot be read (No such file or directory)"
 
 
+def test_predict_with_another_preset_of_the_flow_method(
+    command: Command, store: Store, run: Run, tmp_path: Path
+) -> None:
+    predict = ["predict", run.folder, store.select("test")[0].record.path, "--protocol", "center", "--flow-preset"]
+    code, out, err = command(*predict, "fast", "--json")
+    assert (code, json.loads(out)[0]["flow"]) == (0, "dis/fast")
+    note = "note: flow by dis/fast instead of dis/ultrafast, which the model was trained with"
+    assert err.splitlines()[0] == note
+    code, out, err = command(*predict, "ultrafast")  # that of training
+    assert code == 0
+    assert "note: " not in err
+    code, out, err = command(*predict, "quick")
+    assert (code, out) == (1, "")
+    assert one_line(err) == "stresnet: unknown flow preset 'quick' of dis: expected one of ultrafast, fast, medium"
+
+
 def test_predict_shows_progress_within_a_video_on_a_terminal(
     command: Command, store: Store, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

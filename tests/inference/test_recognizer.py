@@ -267,6 +267,32 @@ def test_prediction(tmp_path: Path) -> None:
     assert found.top[1][1] == pytest.approx(softmax[second])
 
 
+def test_another_preset_of_the_flow_method(prepared: PreparedVideo, tmp_path: Path) -> None:
+    slow = replace(SPEC, flow=FlowSpec("tvl1", short_side=32))
+    found = checkpoint().replace(store_spec=slow.to_dict())
+    video = noise_video(tmp_path)
+    recognizer = Recognizer(found, flow_preset="fast")
+    fast = replace(SPEC, flow=FlowSpec("tvl1", "fast", short_side=32))
+    assert recognizer.store_spec == fast
+    prediction = recognizer.predict(video, protocol="center")
+    assert prediction.flow == prediction.to_dict()["flow"] == "tvl1/fast"
+    scores = recognizer.score(encoded("noise", video, fast), "center")
+    assert prediction.scores.to_dict() == scores.to_dict()
+    published = Recognizer(found).predict(video, protocol="center")
+    assert published.flow == "tvl1/default"
+    assert published.to_dict()["scores"]["motion"] != scores.to_dict()["motion"]
+    with pytest.raises(FlowSpecError, match="flow differs"):
+        recognizer.score(prepared)
+
+
+def test_presets_that_the_network_cannot_use_raise() -> None:
+    with pytest.raises(FlowSpecError, match="unknown flow preset 'slow' of dis: expected one of ultrafast, fast"):
+        Recognizer(checkpoint(), flow_preset="slow")
+    blind = checkpoint(streams=("appearance",), link=None)
+    with pytest.raises(FlowSpecError, match="flow preset 'fast' cannot be used: the network has no motion stream"):
+        Recognizer(blind, flow_preset="fast")
+
+
 def test_predict_reports_progress_and_truncation(tmp_path: Path) -> None:
     video = noise_video(tmp_path)
     reported: list[tuple[str, int, int]] = []
@@ -377,13 +403,16 @@ def test_reprs_are_short(tmp_path: Path) -> None:
 
 def test_prediction_as_json_values() -> None:
     scores = VideoScores(None, np.float32([0.5, -1]))
-    found = Prediction("a", 0.75, (("a", 0.75), ("b", 0.25)), scores, "dense", frames=31, truncated=True).to_dict()
+    found = Prediction(
+        "a", 0.75, (("a", 0.75), ("b", 0.25)), scores, "dense", "tvl1/fast", frames=31, truncated=True
+    ).to_dict()
     assert json.loads(json.dumps(found)) == found
     assert found == {
         "label": "a",
         "probability": 0.75,
         "top": [{"label": "a", "probability": 0.75}, {"label": "b", "probability": 0.25}],
         "protocol": "dense",
+        "flow": "tvl1/fast",
         "frames": 31,
         "truncated": True,
         "scores": {"appearance": None, "motion": [0.5, -1.0], "fused": [0.5, -1.0]},

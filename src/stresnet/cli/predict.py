@@ -26,6 +26,12 @@ def predict(
     top: Annotated[int, typer.Option(help="Number of actions to list.", min=1)] = 5,
     protocol: options.Protocol = None,
     device: options.Device = None,
+    flow_preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Preset of the model's flow method instead of the one of training: fast for tvl1.", show_default=False
+        ),
+    ] = None,
     precision: options.Precision = "auto",
     compiled: options.Compile = None,
     as_json: options.Json = False,
@@ -41,11 +47,9 @@ def predict(
         file = fetch(model, progress=bar)
     if compiled is None:
         compiled = worth_compiling(len(videos), wanted, device)
-    recognizer = Recognizer(file, device=device, precision=wanted, compiled=compiled)
+    recognizer = Recognizer(file, device=device, precision=wanted, compiled=compiled, flow_preset=flow_preset)
     chosen = given[0] if given else recognizer.protocol
-    stages = [stage["name"] for stage in recognizer.checkpoint.recipe.get("stages", ())]
-    if Path(model).is_dir() and stages and stages[-1] != recognizer.checkpoint.stage:
-        note(f"the run is not finished: using its stage {recognizer.checkpoint.stage}")
+    _note_differences(model, recognizer)
     results: list[dict[str, Any]] = []
     with Bar(transient=True) as bar:
         for video, found in zip(videos, _predictions(recognizer, videos, chosen, top, bar), strict=True):
@@ -65,6 +69,19 @@ def predict(
     if as_json:
         print(json.dumps(results, ensure_ascii=False))
     exit_with_failures([(result["video"], result["error"]) for result in results if "error" in result])
+
+
+def _note_differences(model: str, recognizer: Recognizer) -> None:
+    """Note where the network or its flow is not the one that the recipe describes."""
+    from stresnet.data.prepared_video import StoreSpec
+
+    checkpoint = recognizer.checkpoint
+    stages = [stage["name"] for stage in checkpoint.recipe.get("stages", ())]
+    if Path(model).is_dir() and stages and stages[-1] != checkpoint.stage:
+        note(f"the run is not finished: using its stage {checkpoint.stage}")
+    trained, used = StoreSpec.from_dict(checkpoint.store_spec).flow, recognizer.store_spec.flow
+    if used != trained:
+        note(f"flow by {used.name} instead of {trained.name}, which the model was trained with")
 
 
 def _predictions(

@@ -64,6 +64,11 @@ class FlowSpec:
             raise FlowSpecError(f"flow subtract_median must be true or false, found {self.subtract_median!r}")
 
     @property
+    def name(self) -> str:
+        """The method and its preset, such as ``tvl1/fast``."""
+        return f"{self.method}/{self.preset}"
+
+    @property
     def parameters(self) -> Mapping[str, float | str]:
         """The parameters of this method and preset."""
         return METHODS[self.method].presets[self.preset]
@@ -120,4 +125,4 @@ class FlowSpec:
     def __str__(self) -> str:
         median = " median subtracted" if self.subtract_median else ""
         size = f"short_side={self.short_side} px bound={self.bound_px:g} px"
-        return f"{self.method}/{self.preset} {size}{median} ({self.digest()})"
+        return f"{self.name} {size}{median} ({self.digest()})"

@@ -51,6 +51,7 @@ class Prediction:
         top: the most likely classes with their probabilities, best first.
         scores: the logits, in the order of the classes.
         protocol: how the video was sampled.
+        flow: the flow method and its preset, such as ``tvl1/fast``; None if the network has no motion stream.
         frames: number of decoded frames.
         truncated: whether some frames could not be decoded, because the file is cut short or damaged.
     """
@@ -60,6 +61,7 @@ class Prediction:
     top: tuple[tuple[str, float], ...]
     scores: VideoScores
     protocol: Protocol
+    flow: str | None
     frames: int
     truncated: bool
 
@@ -70,6 +72,7 @@ class Prediction:
             "probability": self.probability,
             "top": [{"label": label, "probability": probability} for label, probability in self.top],
             "protocol": self.protocol,
+            "flow": self.flow,
             "frames": self.frames,
             "truncated": self.truncated,
             "scores": self.scores.to_dict(),
