@@ -104,6 +104,34 @@ def test_learned_scale_acts_on_the_incoming_stream_by_channel(link: str) -> None
     assert largest_difference(net, {"appearance": added})["appearance"] > 1e-3
 
 
+@pytest.mark.parametrize("link", ["add", "multiply"])
+def test_residual_links_read_the_stream_after_its_relu(link: str) -> None:
+    net = randomized(STResNet(config(link=link, link_form="residual", link_scale=0.1)))
+    scale = [net.state_dict()[f"links.appearance.{layer}.scale"] for layer in range(4)]
+
+    def residual(x: Tensor, other: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        entering = f(other) * scale[layer].reshape(-1, 1, 1)
+        return (f(x) + entering if link == "add" else f(x) * (1 + entering)), f(x)
+
+    assert max(largest_difference(net, {"appearance": residual}).values()) < 1e-9
+
+
+@pytest.mark.parametrize("link", ["add", "multiply"])
+@pytest.mark.parametrize("direction", ["motion_to_appearance", "both"])
+def test_residual_links_of_scale_zero_and_identity_taps_start_at_the_two_streams(link: str, direction: str) -> None:
+    single = [
+        randomized(STResNet(config(streams=(s,), link=None, temporal=None)), seed) for seed, s in enumerate(STREAMS)
+    ]
+    start = {"link_form": "residual", "link_scale": 0.0, "inflate_init": "identity"}
+    net = STResNet(config(link=link, link_direction=direction, **start)).double().eval()
+    transfer_weights(net, [s.state_dict() for s in single])
+    rgb, flow = clips_of()
+    with torch.no_grad():
+        found = net(rgb, flow)
+        assert torch.allclose(found.appearance, single[0](rgb=rgb).appearance, atol=1e-9)
+        assert torch.allclose(found.motion, single[1](flow=flow).motion, atol=1e-9)
+
+
 # A silent motion stream
 
 

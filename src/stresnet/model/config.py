@@ -96,8 +96,16 @@ class Architecture(Description):
         default="motion_to_appearance",
         description="The paper's is `motion_to_appearance`; the released code has the others.",
     )
+    link_form: Literal["published", "residual"] = Field(
+        default="published",
+        description="What the linked branch reads, with x its stream's sum, y the other's, f the ReLU and s the scale: "
+        "`published` x + s·f(y) or x·s·f(y); `residual` f(x) + s·f(y) or f(x)·(1 + s·f(y)), which is f(x), as without "
+        "a link, while s is 0.",
+    )
     link_scale: Number | None = Field(
-        default=None, description="Initial value of a learned per-channel factor on the link (released code: 0.1)."
+        default=None,
+        description="Initial value of a learned per-channel factor on the link (released code: 0.1). 0 with "
+        "`link_form: residual` starts a network exactly at its two streams.",
     )
     temporal: Literal["inflate", "inject"] | None = Field(
         default="inflate",

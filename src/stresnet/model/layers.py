@@ -98,12 +98,13 @@ class Link(nn.Module):
     def __init__(self, config: Architecture, channels: int) -> None:
         super().__init__()
         self.multiply = config.link == "multiply"
+        self.residual = config.link_form == "residual"
         self.scale: nn.Parameter | None = None
         if config.link_scale is not None:
             self.scale = nn.Parameter(torch.full((channels, 1, 1), config.link_scale))
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
-        """Return x + other, or x ⊙ other in ST-MulNet.
+        """Return x + other, or x ⊙ other in ST-MulNet; in residual form f(x) + other, or f(x) ⊙ (1 + other).
 
         Args:
             x: (B·T,C,H,W), the sum that the receiving stream's first unit leaves, before its ReLU.
@@ -111,4 +112,7 @@ class Link(nn.Module):
         """
         if self.scale is not None:
             other = other * self.scale
+        if self.residual:
+            x = F.relu(x)
+            return torch.addcmul(x, x, other) if self.multiply else x + other
         return x * other if self.multiply else x + other

@@ -66,7 +66,8 @@ def _link(config: Architecture) -> str:
     }[config.link_direction]
     kind = {"add": "additive", "multiply": "multiplicative"}[config.link]
     scaled = ", scaled by a learned factor per channel" if config.link_scale is not None else ""
-    return f"{kind}, {direction}, at the input of the residual branch of each layer's second unit{scaled}"
+    read = ", read after the ReLU" if config.link_form == "residual" else ""
+    return f"{kind}, {direction}, at the input of the residual branch of each layer's second unit{read}{scaled}"
 
 
 def _temporal(config: Architecture) -> str:
