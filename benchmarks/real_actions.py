@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 
 import open_nsfw
 from real_clips import print_table, stresnet, write_source
+from stresnet.data.folds import split_groups
 from stresnet.model.checkpoint import read_metadata
 from stresnet.training import Run
 
@@ -86,25 +87,6 @@ def read_groups(source: Path) -> list[tuple[str, str]]:
     """Return the label and the group of each video."""
     with source.open(newline="", encoding="utf-8") as lines:
         return [(row["label"], row["group"]) for row in csv.DictReader(lines)]
-
-
-def split_groups(videos: Sequence[tuple[str, str]], folds: int) -> list[tuple[str, ...]]:
-    """Return the groups of each fold, from the (label, group) of all videos.
-
-    The largest groups come first, by name among equals. Each joins the fold that has the fewest videos of the group's
-    labels so far; among equals the one with the fewest videos, then the first.
-    """
-    members: dict[str, Counter[str]] = {}
-    for label, group in videos:
-        members.setdefault(group, Counter())[label] += 1
-    filled: list[Counter[str]] = [Counter() for _ in range(folds)]
-    groups: list[list[str]] = [[] for _ in range(folds)]
-    for group in sorted(members, key=lambda name: (-members[name].total(), name)):
-        labels = members[group]
-        fold = min(range(folds), key=lambda k: (sum(n * filled[k][c] for c, n in labels.items()), filled[k].total(), k))
-        filled[fold] += labels
-        groups[fold].append(group)
-    return [tuple(sorted(names)) for names in groups]
 
 
 def minutes_of(runs: Sequence[Run]) -> dict[str, float]:
