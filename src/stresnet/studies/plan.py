@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 
 from stresnet.data.folds import split_groups
-from stresnet.data.store import Store
+from stresnet.data.store import Entries, Store
 from stresnet.errors import CheckpointError, RecipeError
+from stresnet.inference.protocols import Protocol
 from stresnet.recipes import IMAGENET, LATE_FUSION, Recipe, Stage
 from stresnet.studies.schema import Study
 from stresnet.training import Run
@@ -91,7 +92,9 @@ class Training:
     @property
     def recipe(self) -> Recipe:
         """The recipe of this stage and those it depends on."""
-        return Recipe(name=f"{self.stage.name}-{self.digest}", seed=self.seed, stages=[t.stage for t in self.needed])
+        return Recipe(
+            name=f"{self.stage.name}-{self.digest}", seed=self.seed, stages=tuple(t.stage for t in self.needed)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +116,13 @@ class Block:
         """The distinct trainings, each after those it depends on."""
         return _distinct(t for part in self.parts.values() for t in part)
 
+    def needed_by(self, row: str) -> tuple[Training, ...]:
+        """Return the distinct trainings that a row needs."""
+        return _distinct(self.parts[row])
+
     def rows_with(self, training: Training) -> list[str]:
         """Return the names of the rows that need a training."""
-        return [name for name, part in self.parts.items() if training.digest in {t.digest for t in _distinct(part)}]
+        return [name for name in self.parts if training.digest in {t.digest for t in self.needed_by(name)}]
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,12 +134,19 @@ class Plan:
         store: the videos; in cross-validation without the store's test split.
         rows: the rows of the results, those of single streams first.
         blocks: all folds with the first seed, then with the next.
+        protocol: the test protocol.
     """
 
     study: Study
     store: Store
     rows: tuple[Row, ...]
     blocks: tuple[Block, ...]
+    protocol: Protocol
+
+    def test_videos(self, fold: Fold) -> Entries:
+        """Return the usable videos that are held out in a fold."""
+        store = self.store.with_test_groups(fold.test_groups) if fold.test_groups else self.store
+        return store.select("test")
 
 
 def plan_study(
@@ -159,7 +173,7 @@ def plan_study(
     for what, found in (("called", names), ("titled", [row.title.casefold() for row in rows])):
         twice, times = Counter(found).most_common(1)[0]
         if times > 1:
-            raise RecipeError(f"two rows of the study are {what} {twice!r}; rename a cell (single streams are rows too)")
+            raise RecipeError(f"two rows of the study are {what} {twice!r}: rename a cell; single streams are rows")
     if study.reference not in names:
         raise RecipeError(f"reference: {study.reference!r} is no row of the study; its rows are {', '.join(names)}")
     _check_files(init, rows)
@@ -170,7 +184,7 @@ def plan_study(
         for fold in folds
     )
     _check_starts(blocks[0], store)
-    return Plan(study, store, rows, blocks)
+    return Plan(study, store, rows, blocks, study.protocol or "dense25")
 
 
 def single_streams(recipe: Recipe) -> list[Stage]:

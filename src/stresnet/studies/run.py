@@ -48,7 +48,7 @@ class StudyFolder:
 
     def report_folder(self, training: Training) -> Path:
         """Return where a training's scores and report are."""
-        return self.run_of(training).folder / f"scores-{self.plan.study.protocol or 'default'}"
+        return self.run_of(training).folder / f"scores-{self.plan.protocol}"
 
     def is_scored(self, training: Training) -> bool:
         """Return whether a stage is trained and scored."""
@@ -159,10 +159,8 @@ def _train_and_score(
         progress=progress,
     )
     _link(run.model_file(stage), run.folder / "model.safetensors")
-    protocol = folder.plan.study.protocol
-    protocols = {"protocols": [protocol]} if protocol else {}
-    report = folder.report_folder(training)
-    evaluate(run.model_file(stage), store, report, examples=0, progress=progress, **protocols)
+    protocols, report = [folder.plan.protocol], folder.report_folder(training)
+    evaluate(run.model_file(stage), store, report, protocols=protocols, examples=0, progress=progress)
 
 
 def _link(source: Path, target: Path) -> None:
