@@ -36,7 +36,7 @@ class UnreachableError(DownloadError):
 
 
 class RecipeError(StresnetError):
-    """A recipe is invalid, or a run cannot be trained as requested."""
+    """A recipe or study is invalid, or cannot be trained as requested."""
 
 
 class ScoreError(StresnetError):

@@ -23,6 +23,7 @@ from stresnet.cli.fuse import fuse
 from stresnet.cli.models import models
 from stresnet.cli.predict import predict
 from stresnet.cli.prepare import prepare
+from stresnet.cli.study import study
 from stresnet.cli.train import train
 
 COMMANDS: tuple[Callable[..., None], ...] = (
@@ -31,6 +32,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     train,
     evaluate,
     fuse,
+    study,
     predict,
     convert,
     models,
@@ -47,6 +49,7 @@ RESUME_HINTS = {
     "prepare": _AGAIN,
     "train": "run the same command again with --resume to continue",
     "evaluate": _AGAIN,
+    "study": _AGAIN,
     "weights": _AGAIN,
 }
 """How to resume each command that can be interrupted without losing work."""

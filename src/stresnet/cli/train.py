@@ -93,10 +93,10 @@ def train(
     for name, value in (("--epochs", epochs), ("--lr", lr)):
         if value is not None and not 0 < value < math.inf:
             raise typer.BadParameter(f"{name} must be a positive number, not {value}")
-    starts = _fetch_initial_weights(init or [])
+    starts = fetch_initial_weights(init or [])
     prepared = Store.open(store)
     chosen = adjust(load_recipe(recipe, changes or []), epochs=epochs, lr=lr, batch_videos=batch, stage=stage)
-    for warning in _warnings(prepared, chosen, bool(test_group)):
+    for warning in warnings_about(prepared, chosen, bool(test_group)):
         note(warning)
     with Bar() as bar:
         done = run_train(
@@ -115,7 +115,7 @@ def train(
     console.print(f"trained: {names}; model: {done.folder / 'model.safetensors'}", soft_wrap=True)
 
 
-def _warnings(store: Store, recipe: Recipe, has_test_groups: bool) -> Iterator[str]:
+def warnings_about(store: Store, recipe: Recipe, has_test_groups: bool) -> Iterator[str]:
     """Yield a warning for each setting that is valid but probably unintended, or cannot be followed."""
     from stresnet.training.trainer import emulates_bf16
 
@@ -133,7 +133,7 @@ def _warnings(store: Store, recipe: Recipe, has_test_groups: bool) -> Iterator[s
         yield "this machine can only emulate bfloat16, several times slower: training in float32 instead"
 
 
-def _fetch_initial_weights(texts: Sequence[str]) -> dict[str, Path]:
+def fetch_initial_weights(texts: Sequence[str]) -> dict[str, Path]:
     """Return the files of ``FILE`` or ``STAGE=FILE`` by stage, downloading URLs and hub names.
 
     A file name may itself contain a "=": a text that is an existing file is never split.

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stresnet.studies.folder import StudyFolder
 from stresnet.studies.plan import Block, Row
-from stresnet.studies.run import StudyFolder
 from stresnet.studies.statistics import Floats, Ints
 
 Bools = npt.NDArray[np.bool_]

@@ -10,8 +10,8 @@ import numpy as np
 
 from stresnet.evaluation.metrics import Interval
 from stresnet.studies.answers import Answers
+from stresnet.studies.folder import StudyFolder
 from stresnet.studies.plan import Block, Row, Training
-from stresnet.studies.run import StudyFolder
 from stresnet.studies.statistics import holm, mean_interval, sign_flip_test
 
 

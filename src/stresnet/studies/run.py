@@ -5,112 +5,80 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from stresnet.atomic import replacing
-from stresnet.errors import RecipeError, StresnetError
+from stresnet.errors import RecipeError, ScoreError, StresnetError
 from stresnet.evaluation import evaluate
-from stresnet.evaluation.scores import ScoreTable, fuse
-from stresnet.model.checkpoint import read_metadata
 from stresnet.progress import Progress
+from stresnet.studies.answers import collect_answers
+from stresnet.studies.folder import StudyFolder
+from stresnet.studies.page import render_page
 from stresnet.studies.plan import Block, Plan, Training
+from stresnet.studies.results import StudyResult, scored_rows, summarize
 from stresnet.training import Run, train
 
 WAIT_SEC = 5.0
 """How long to wait for other processes when all trainings left are theirs, before looking again."""
 
 
-@dataclass
-class StudyFolder:
-    """The folder of a study, OUT.
+def run_study(plan: Plan, out: Path, *, workers: int | None = None, progress: Progress | None = None) -> StudyResult:
+    """Train and score every distinct training of a study that is not scored yet, and write the page and the table.
 
-    OUT/trainings/NAME/   a run folder per distinct training, see `Training.name`: the stage, links to the models that
-                          it starts from, and its scores in a folder per protocol
-    OUT/study.md, OUT/videos.parquet   the page, and the result of every video
-
-    Attributes:
-        root: OUT.
-        plan: what is trained.
-        failed: reason by name of each training that failed in this process.
-    """
-
-    root: Path
-    plan: Plan
-    failed: dict[str, str] = field(default_factory=dict)
-
-    def run_of(self, training: Training) -> Run:
-        """Return the run of a training."""
-        return Run(self.root / "trainings" / training.name, training.recipe)
-
-    def report_folder(self, training: Training) -> Path:
-        """Return where a training's scores and report are."""
-        return self.run_of(training).folder / f"scores-{self.plan.protocol}"
-
-    def is_scored(self, training: Training) -> bool:
-        """Return whether a stage is trained and scored."""
-        return (self.report_folder(training) / "report.html").is_file()  # written last
-
-    def minutes(self, training: Training) -> float:
-        """Return the minutes that a stage was trained for."""
-        model = self.run_of(training).model_file(training.stage.name)
-        return float(read_metadata(model)["training"]["minutes"])
-
-    def scores(self, row: str, block: Block) -> ScoreTable:
-        """Return the scores of a row whose trainings are all scored."""
-        files = [next(self.report_folder(t).glob("scores-*.parquet")) for t in block.parts[row]]
-        tables = [ScoreTable.read(file) for file in files]
-        return tables[0] if len(tables) == 1 else fuse(tables, name=row)
-
-    def failed_rows(self) -> dict[str, str]:
-        """Return the reason by name of each row that lacks a training which failed."""
-        reasons: dict[str, str] = {}
-        for block in self.plan.blocks if self.failed else ():
-            for training in block.trainings:
-                if training.name in self.failed:
-                    reason = f"{block.fold.name}, seed {block.seed}: {self.failed[training.name]}"
-                    reasons |= {row: reasons.get(row, reason) for row in block.rows_with(training)}
-        return reasons
-
-
-def run_trainings(
-    folder: StudyFolder,
-    *,
-    workers: int | None = None,
-    progress: Progress | None = None,
-    after_block: Callable[[], None] = lambda: None,
-) -> None:
-    """Train and score every distinct training of a study that is not scored yet.
-
-    A training that fails is recorded in ``folder.failed``; all that do not depend on it go on. Other processes may run
-    the same study in the same folder: each training is done by one of them.
+    They are written whenever all rows are scored on another fold with another seed. A training that fails is left out,
+    with all that depends on it; the next call tries it again. Several processes may run the same study in the same
+    folder: each training is done by one of them.
 
     Args:
-        folder: the folder of the study.
-        workers: loader processes, see `train`.
+        plan: the study.
+        out: folder to write to.
+        workers: loader processes, see `stresnet.training.train`.
         progress: called as training and scoring advance.
-        after_block: called whenever all trainings of a seed and fold are done.
 
     Raises:
         RecipeError: if the folder is a file or a store.
+        ScoreError: if the results cannot be written.
     """
-    if (folder.root / "store.json").exists() or (folder.root.exists() and not folder.root.is_dir()):
-        raise RecipeError(f"{folder.root} is not a folder for a study: name another one")
-    total, pending = sum(len(block.trainings) for block in folder.plan.blocks), list(enumerate(folder.plan.blocks))
+    if (out / "store.json").exists() or (out.exists() and not out.is_dir()):
+        raise RecipeError(f"{out} is {'a prepared store' if out.is_dir() else 'a file'}: name another folder")
+    folder = StudyFolder(out, plan)
+    total, pending = sum(len(block.trainings) for block in plan.blocks), list(enumerate(plan.blocks))
     while pending:
         for index, block in list(pending):
             settled = []
             for number, training in enumerate(block.trainings, index * len(block.trainings) + 1):
-                shown = _Numbered(progress, f"{number}/{total}: {_describe(training, block)}") if progress else None
+                shown = _Numbered(progress, f"{number}/{total} {_describe(training, block)}") if progress else None
                 settled.append(_finish(folder, training, workers, shown))
             if all(settled):
                 pending.remove((index, block))
-                after_block()
+                result = write_results(folder)
         if pending:  # what is left is being trained by other processes
             time.sleep(WAIT_SEC)
+    return result
+
+
+def write_results(folder: StudyFolder) -> StudyResult:
+    """Write the page and the table of what a study has found so far, and return it.
+
+    Raises:
+        ScoreError: if scores cannot be read, or the results cannot be written.
+    """
+    rows, blocks = scored_rows(folder)
+    answers = collect_answers(folder, rows, blocks) if blocks else None
+    result = summarize(folder, answers, blocks)
+    try:
+        with replacing(folder.page) as temporary:
+            temporary.write_text(render_page(folder.plan, result), "utf-8")
+        if answers is not None:
+            with replacing(folder.table) as temporary:
+                pq.write_table(answers.to_arrow({row.name: row.reports for row in rows}), temporary)
+    except OSError as error:
+        raise ScoreError(f"cannot write results to {folder.root}: {error.strerror or error}") from error
+    return result
 
 
 def _describe(training: Training, block: Block) -> str:
