@@ -108,7 +108,7 @@ def summarize(folder: StudyFolder, answers: Answers | None, blocks: Sequence[Blo
     failed = {titles[name]: reason for name, reason in folder.failed_rows().items()}
     if answers is None:
         return StudyResult((), 0, len(folder.plan.blocks), 0, 0, 0, failed)
-    comparisons = _compare(answers, folder.plan.study.reference)
+    comparisons = compare(answers, folder.plan.study.reference)
     rows = [
         RowResult(
             name=row.name,
@@ -140,7 +140,7 @@ def _by_fold(answers: Answers, row: str) -> dict[str, float]:
     return {fold: float(shares[answers.folds == fold].mean()) for fold in dict.fromkeys(answers.folds)}
 
 
-def _compare(answers: Answers, reference: str) -> dict[str, Comparison]:
+def compare(answers: Answers, reference: str) -> dict[str, Comparison]:
     """Return the comparison of each row but the reference, by name."""
     if reference not in answers.predicted:
         return {}
