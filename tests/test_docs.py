@@ -12,11 +12,12 @@ import pytest
 import yaml
 
 from stresnet.recipes import packaged_recipes, parse_recipe
+from stresnet.studies import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
-COMMANDS = ("demo", "prepare", "train", "evaluate", "predict", "fuse", "flow", "convert", "models")
-FOLDERS = "benchmarks|cli|data|docker|docs|examples|flow|inference|media|model|recipes|tests|training|weights"
+COMMANDS = ("demo", "prepare", "train", "evaluate", "predict", "fuse", "study", "flow", "convert", "models")
+FOLDERS = "benchmarks|cli|data|docker|docs|examples|flow|inference|media|model|recipes|studies|tests|training|weights"
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -90,6 +91,13 @@ def test_the_recipe_on_the_recipes_page_is_valid() -> None:
         "motion",
         "st-resnet",
     ]
+
+
+def test_the_study_on_the_studies_page_is_valid(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "studies.md").read_text("utf-8"), re.DOTALL)
+    (tmp_path / "study.yaml").write_text(text, "utf-8")
+    study, recipes = load_study(tmp_path / "study.yaml")
+    assert len(recipes) == 1 + len(study.cells) == 4
 
 
 @every_page

@@ -13,6 +13,7 @@ import pytest
 
 from helpers.tiny import Command
 from stresnet.data.store import Store
+from stresnet.studies import load_study
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 TINY: dict[str, Any] = {
@@ -51,6 +52,12 @@ def test_the_plain_training_loop_writes_a_model_that_predict_uses(
 def test_an_own_data_set_feeds_the_network(videos: Path) -> None:
     printed = run("own_dataset.py", videos / "train", "--epochs", 1, "--width", 0.0625)
     assert re.fullmatch(r"epoch 1: loss \d+\.\d{3}\n", printed)
+
+
+def test_the_cells_of_the_study_are_distinct_and_change_the_last_stage_only() -> None:
+    study, recipes = load_study(EXAMPLES / "study-jhmdb.yaml")
+    assert len({recipe.model_dump_json() for name, recipe in recipes.items() if name}) == len(study.cells)
+    assert {recipe.stages[:-1] for recipe in recipes.values()} == {recipes[""].stages[:-1]}
 
 
 def test_the_cells_of_the_notebook_run_in_order(

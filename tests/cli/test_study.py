@@ -15,7 +15,7 @@ def test_plan_run_and_repeat(command: Command, store: Store, tmp_path: Path) -> 
     study = ["study", file, store.root, out, "--workers", "0"]
     code, printed, _ = command(*study, "--dry-run")
     assert code == 0
-    assert "3 trainings of 3 distinct stages, on 1 folds with 1 seeds; 0 are done; without sharing" in printed
+    assert "3 trainings: 3 distinct stages × folds 1 × seeds 1; 0 done; without sharing" in printed
     assert not out.exists()
     code, printed, err = command(*study)
     assert code == 0, err

@@ -169,6 +169,16 @@ def test_what_another_process_trains_is_waited_for(
     assert [activity.rpartition(" ")[2] for activity in trained] == ["appearance", "motion", "st-resnet"]
 
 
+def test_a_training_by_a_version_with_other_defaults(store: Store, tmp_path: Path) -> None:
+    plan = planned(tmp_path, store, cells=CELLS[:1])
+    run_study(plan, tmp_path / "out", workers=0)
+    (motion,) = plan.blocks[0].parts["motion"]
+    recipe = StudyFolder(tmp_path / "out", plan).run_of(motion).folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text("utf-8").replace("momentum: 0.9", "momentum: 0.8"), "utf-8")
+    with pytest.raises(RecipeError, match=r"with other defaults \(motion.optimisation.momentum differ\): delete it"):
+        run_study(plan, tmp_path / "out", progress=forbid_training)
+
+
 def test_a_folder_that_is_something_else(store: Store, plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="is a prepared store: name another folder"):
         run_study(plan, store.root)

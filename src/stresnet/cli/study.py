@@ -63,9 +63,9 @@ def _show_plan(plan: Plan, out: Path, *, as_json: bool) -> None:
         rows = ", ".join(names) if len(names) <= 4 else f"{len(names)} rows: {', '.join(names[:3])}, …"
         table.add_row(stage["stage"], f"{stage['trained']}/{summary['blocks']}", rows)
     console.print(table)
+    sizes = f"{len(summary['stages'])} distinct stages × folds {summary['folds']} × seeds {summary['seeds']}"
     console.print(
-        f"{summary['trainings']} trainings of {len(summary['stages'])} distinct stages, on {summary['folds']} folds "
-        f"with {summary['seeds']} seeds; {summary['trained']} are done; without sharing stages there would be "
+        f"{summary['trainings']} trainings: {sizes}; {summary['trained']} done; without sharing stages there would be "
         f"{summary['unshared']}",
         soft_wrap=True,
     )

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stresnet.errors import RecipeError
 from stresnet.evaluation.scores import ScoreTable, fuse
 from stresnet.model.checkpoint import read_metadata
+from stresnet.recipes import differing_fields
 from stresnet.studies.plan import Block, Plan, Training
 from stresnet.training import Run
 
@@ -51,6 +53,23 @@ class StudyFolder:
     def is_scored(self, training: Training) -> bool:
         """Return whether a stage is trained and scored."""
         return (self.report_folder(training) / "report.html").is_file()  # written last
+
+    def require_same_recipes(self) -> None:
+        """Raise if a finished training had another recipe than it would have now.
+
+        Identities leave out fields with their default value, and a later version may have other defaults.
+
+        Raises:
+            RecipeError: the message names the folder and the fields.
+        """
+        for training in {t.name: t for block in self.plan.blocks for t in block.trainings}.values():
+            if self.is_scored(training):
+                folder = self.run_of(training).folder
+                if fields := differing_fields(Run.open(folder).recipe, training.recipe):
+                    raise RecipeError(
+                        f"{folder} was trained by a version with other defaults ({', '.join(fields[:3])} differ): "
+                        "delete it to train it again"
+                    )
 
     def minutes(self, training: Training) -> float:
         """Return the minutes that a stage was trained for."""

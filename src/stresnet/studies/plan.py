@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 
 from stresnet.data.folds import split_groups
+from stresnet.data.sampling import Protocol
 from stresnet.data.store import Entries, Store
 from stresnet.errors import CheckpointError, RecipeError
-from stresnet.inference.protocols import Protocol
 from stresnet.recipes import IMAGENET, LATE_FUSION, Recipe, Stage
 from stresnet.studies.schema import Study
 from stresnet.training import Run
@@ -184,7 +184,7 @@ def plan_study(
         for fold in folds
     )
     _check_starts(blocks[0], store)
-    return Plan(study, store, rows, blocks, study.protocol or "dense25")
+    return Plan(study, store, rows, blocks, study.protocol or recipes[""].protocol)
 
 
 def single_streams(recipe: Recipe) -> list[Stage]:

@@ -40,12 +40,13 @@ def run_study(plan: Plan, out: Path, *, workers: int | None = None, progress: Pr
         progress: called as training and scoring advance.
 
     Raises:
-        RecipeError: if the folder is a file or a store.
+        RecipeError: if the folder is a file or a store, or was trained by a version with other defaults.
         ScoreError: if the results cannot be written.
     """
     if (out / "store.json").exists() or (out.exists() and not out.is_dir()):
         raise RecipeError(f"{out} is {'a prepared store' if out.is_dir() else 'a file'}: name another folder")
     folder = StudyFolder(out, plan)
+    folder.require_same_recipes()
     total, pending = sum(len(block.trainings) for block in plan.blocks), list(enumerate(plan.blocks))
     while pending:
         for index, block in list(pending):

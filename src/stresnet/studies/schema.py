@@ -8,8 +8,8 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from stresnet.data.sampling import Protocol
 from stresnet.errors import RecipeError
-from stresnet.inference.protocols import Protocol
 from stresnet.model.config import Description, explain
 from stresnet.recipes import LATE_FUSION, Recipe, load_recipe
 
@@ -53,7 +53,7 @@ class Study(Description):
         default=(0,), min_length=1, description="Every cell is trained on every fold once with each of these seeds."
     )
     protocol: Protocol | None = Field(
-        default=None, description="Test protocol of all rows; by default that of `stresnet evaluate`."
+        default=None, description="Test protocol of all rows; by default that of the recipe."
     )
     reference: str = Field(
         default=LATE_FUSION,
