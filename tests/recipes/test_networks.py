@@ -106,12 +106,12 @@ SMALL = STResNetConfig(num_classes=7, depth=26, width=0.25)
 )
 def test_flops_by_hand(config: STResNetConfig, steps: int, side_px: int) -> None:
     expected = sum(flops_of_stream(config, stream, steps, side_px) for stream in config.streams)
-    assert flops_of(on_meta(config), steps, side_px) == expected
+    assert flops_of(on_meta(config), steps, side_px, side_px) == expected
 
 
 def test_flops_of_one_stream() -> None:
     config = SMALL.replace(link=None, streams=("motion",))
-    assert flops_of(on_meta(config), 5, 64) == flops_of_stream(config, "motion", 5, 64)
+    assert flops_of(on_meta(config), 5, 64, 64) == flops_of_stream(config, "motion", 5, 64)
 
 
 def test_flops_in_the_table() -> None:

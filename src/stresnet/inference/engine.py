@@ -85,4 +85,5 @@ class _Float32(nn.Module):
 
 def _compile(net: STResNet, device: torch.device) -> Any:
     # Freezing makes weights constants, which lets the compiler fuse what follows a convolution into it.
-    return torch.compile(net, options={"freezing": device.type == "cpu"})
+    # From the second size on torch.compile would take sizes for variables, which fails: Invalid ranges.
+    return torch.compile(net, dynamic=False, options={"freezing": device.type == "cpu"})

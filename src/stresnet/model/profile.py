@@ -87,7 +87,7 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def flops_of(net: STResNet, steps: int, side_px: int) -> int:
+def flops_of(net: STResNet, steps: int, height_px: int, width_px: int) -> int:
     """Return the FLOPs of one forward pass over one clip, counted from shapes alone.
 
     Two for every multiply-add of convolutions and classifiers; batch norm, ReLU, pools and sums are not counted.
@@ -95,14 +95,14 @@ def flops_of(net: STResNet, steps: int, side_px: int) -> int:
     Args:
         net: the network, on the meta device; unusable afterwards.
         steps: T.
-        side_px: height and width of the clip.
+        height_px, width_px: H, W.
     """
     for module in list(net.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):  # not counted, yet half of the time
                 setattr(module, name, nn.Identity())
-    rgb = torch.empty(1, 3, steps, side_px, side_px, device="meta")
-    flow = torch.empty(1, 2 * net.config.flow_stack, steps, side_px, side_px, device="meta")
+    rgb = torch.empty(1, 3, steps, height_px, width_px, device="meta")
+    flow = torch.empty(1, 2 * net.config.flow_stack, steps, height_px, width_px, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(rgb, flow)
     return int(counter.get_total_flops())

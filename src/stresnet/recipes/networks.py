@@ -101,7 +101,7 @@ def _row(network: _Network, recipes: Sequence[str]) -> ModelRow:
         appearance_parameters=_stream_parameters(net, "appearance"),
         motion_parameters=_stream_parameters(net, "motion"),
         parameters=parameters(net),
-        flops=flops_of(net, network.steps, network.side_px),
+        flops=flops_of(net, network.steps, network.side_px, network.side_px),
         reach_steps=temporal_reach_steps(config)[-1] + (config.temporal_pool[0] - 1 if config.temporal_pool else 0),
         recipes=tuple(recipes),
         published_ucf101=network.published_ucf101,
