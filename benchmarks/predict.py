@@ -38,7 +38,7 @@ from stresnet.inference.recognizer import Recognizer
 from stresnet.inference.scorer import prepare_for
 from stresnet.media import iter_frames
 from stresnet.media.video import probe
-from stresnet.model import Checkpoint, Preprocessing, STResNet
+from stresnet.model import Checkpoint, Preprocessing, StreamLogits, STResNet
 from stresnet.model.checkpoint import save_checkpoint
 from stresnet.model.precision import choose_precision
 from stresnet.model.profile import flops_of, network_name, on_meta
@@ -170,8 +170,13 @@ def openvino(network: STResNet, clip: Clip, precision: str) -> Network:
     import openvino as ov  # type: ignore[import-not-found, unused-ignore]
 
     class Fused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
         def forward(self, rgb: Tensor, flow: Tensor) -> Tensor:
-            return network(rgb, flow).fused
+            logits: StreamLogits = self.network(rgb, flow)
+            return logits.fused
 
     with torch.no_grad():
         graph = ov.convert_model(Fused().eval(), example_input=clip, input=[tuple(x.shape) for x in clip])
