@@ -15,6 +15,7 @@ from stresnet.studies import Plan, load_study, plan_study
 ONE_ITERATION = [{"lr": 0.01, "iterations": 1}]
 RECIPE = {
     **VALUES,
+    "protocol": "center",
     "stages": [
         {**stage, "optimisation": {"schedule": ONE_ITERATION}, "clips": {**stage.get("clips", {}), "steps": 3}}
         for stage in VALUES["stages"]
@@ -25,7 +26,7 @@ CELLS: list[dict[str, Any]] = [
     {"name": "no-link", "title": "without links", "changes": ["st-resnet.network.link=null"]},
     {"name": "other-motion", "row": "late fusion", "changes": ["motion.clips.steps=4"]},
 ]
-STUDY: dict[str, Any] = {"name": "tiny", "recipe": "base.yaml", "protocol": "center", "cells": CELLS}
+STUDY: dict[str, Any] = {"name": "tiny", "recipe": "base.yaml", "cells": CELLS}
 
 
 def write_study(folder: Path, **changes: Any) -> Path:

@@ -59,6 +59,14 @@ def test_names_titles_and_order_do_not_change_what_is_trained(store: Store, tmp_
     assert {t.name: t.recipe for t in plan.blocks[0].trainings} == {t.name: t.recipe for t in other.blocks[0].trainings}
 
 
+def test_the_protocol_of_the_study_holds_for_all_rows(store: Store, tmp_path: Path) -> None:
+    cells = [CELLS[0], {"name": "published", "changes": ["protocol=dense25"]}]
+    by_recipe, same = planned(tmp_path, store, cells=cells), planned(tmp_path, store, cells=cells, protocol="dense")
+    assert [row.protocol for row in by_recipe.rows] == ["center"] * 4 + ["dense25"]
+    assert {row.protocol for row in same.rows} == {"dense"}
+    assert digests(by_recipe) == digests(same)
+
+
 def test_what_a_stage_starts_from_changes_what_is_trained(store: Store, tmp_path: Path) -> None:
     cells = [{"name": "x", "changes": ["motion.clips.steps=5"]}, CELLS[0]]
     block = planned(tmp_path, store, cells=cells).blocks[0]

@@ -14,11 +14,12 @@ from filelock import FileLock
 from helpers.studies import CELLS, RECIPE, planned
 from helpers.training import StoppedError, assert_same_weights, forbid_training
 from stresnet.data.store import Store
-from stresnet.errors import RecipeError
+from stresnet.errors import CheckpointError, RecipeError
 from stresnet.evaluation import evaluate
 from stresnet.recipes import parse_recipe
 from stresnet.studies import Plan, StudyResult, run_study
 from stresnet.studies.folder import StudyFolder
+from stresnet.studies.plan import Row
 from stresnet.training import train
 
 
@@ -37,6 +38,10 @@ def finished(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stud
 Finished = tuple[StudyFolder, StudyResult]
 
 
+def row_of(folder: StudyFolder, name: str) -> Row:
+    return next(row for row in folder.plan.rows if row.name == name)
+
+
 def test_cells_equal_runs_of_their_recipes(finished: Finished, groups: Store, tmp_path: Path) -> None:
     folder, _ = finished
     block = folder.plan.blocks[1]
@@ -49,7 +54,7 @@ def test_cells_equal_runs_of_their_recipes(finished: Finished, groups: Store, tm
         assert_same_weights(folder.run_of(training).model_file(name), run.model_file(name))
     rows = {row.table.name: row.table for row in evaluate(run, groups, protocols=["center"], examples=0).rows}
     for name, title in (("appearance", "Appearance"), ("late fusion", "late fusion"), ("st-resnet", "ST-ResNet")):
-        np.testing.assert_array_equal(folder.scores(name, block).logits, rows[title].logits)
+        np.testing.assert_array_equal(folder.scores(row_of(folder, name), block).logits, rows[title].logits)
 
 
 def test_every_distinct_stage_is_trained_once(finished: Finished) -> None:
@@ -116,7 +121,9 @@ def test_an_interrupted_study_resumes(groups: Store, tmp_path: Path, finished: F
     run_study(plan, tmp_path / "out", workers=0, progress=lambda activity, *_: seen.append(activity))
     assert ("1/3 fold0, seed 0, training appearance" in seen) == (stop_at == "training appearance")
     for row in ("late fusion", "st-resnet"):
-        resumed, whole = (f.scores(row, plan.blocks[0]) for f in (StudyFolder(tmp_path / "out", plan), finished[0]))
+        resumed, whole = (
+            f.scores(row_of(f, row), plan.blocks[0]) for f in (StudyFolder(tmp_path / "out", plan), finished[0])
+        )
         np.testing.assert_array_equal(resumed.logits, whole.logits)
 
 
@@ -145,6 +152,26 @@ def test_a_cell_that_fails_is_left_out(store: Store, tmp_path: Path) -> None:
     assert [row.name for row in result.rows] == ["appearance", "motion", "late fusion", "st-resnet"]
     assert result.failed["too hot"].startswith("test, seed 0: stage st-resnet: weights became NaN or infinite")
     assert "- too hot: test, seed 0: stage st-resnet" in (tmp_path / "out" / "study.md").read_text("utf-8")
+
+
+def test_a_full_disk_ends_the_study(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise CheckpointError("last.ckpt cannot be written (No space left on device)") from OSError(28, "No space left")
+
+    monkeypatch.setattr("stresnet.studies.run.train", fail)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        run_study(planned(tmp_path, store), tmp_path / "out")
+
+
+def test_a_cell_that_is_only_tested_otherwise_is_not_trained_again(store: Store, tmp_path: Path) -> None:
+    published = {"name": "published", "changes": ["protocol=dense25"]}
+    run_study(planned(tmp_path, store, cells=CELLS[:1]), tmp_path / "out", workers=0)
+    plan, seen = planned(tmp_path, store, cells=[CELLS[0], published]), []
+    run_study(plan, tmp_path / "out", progress=lambda activity, *_: seen.append(activity))
+    assert set(seen) == {"3/3 test, seed 0, scoring st-resnet"}
+    folder, (block,) = StudyFolder(tmp_path / "out", plan), plan.blocks
+    scores = [folder.scores(row_of(folder, name), block) for name in ("st-resnet", "published")]
+    assert [table.protocol for table in scores] == ["center", "dense25"]
 
 
 def test_what_another_process_trains_is_waited_for(

@@ -98,7 +98,7 @@ def collect_answers(folder: StudyFolder, rows: Sequence[Row], blocks: Sequence[B
     predicted = {row.name: np.full((len(videos), len(seeds)), "", object) for row in rows}
     for block in blocks:
         for row in rows:
-            scores = folder.scores(row.name, block)
+            scores = folder.scores(row, block)
             where = [place[video] for video in scores.video_ids]
             classes = [scores.classes[k] for k in scores.outcomes.predicted]
             predicted[row.name][where, seeds.index(block.seed)] = classes

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stresnet.data.sampling import Protocol
 from stresnet.errors import RecipeError
 from stresnet.evaluation.scores import ScoreTable, fuse
 from stresnet.model.checkpoint import read_metadata
 from stresnet.recipes import differing_fields
-from stresnet.studies.plan import Block, Plan, Training
+from stresnet.studies.plan import Block, Plan, Row, Training
 from stresnet.training import Run
 
 
@@ -46,13 +47,21 @@ class StudyFolder:
         """Return the run of a training."""
         return Run(self.root / "trainings" / training.name, training.recipe)
 
-    def report_folder(self, training: Training) -> Path:
-        """Return where a training's scores and report are."""
-        return self.run_of(training).folder / f"scores-{self.plan.protocol}"
+    def report_folder(self, training: Training, protocol: Protocol) -> Path:
+        """Return where a training's scores and report under a protocol are."""
+        return self.run_of(training).folder / f"scores-{protocol}"
 
-    def is_scored(self, training: Training) -> bool:
-        """Return whether a stage is trained and scored."""
-        return (self.report_folder(training) / "report.html").is_file()  # written last
+    def is_trained(self, training: Training) -> bool:
+        """Return whether a training is finished."""
+        return self.run_of(training).model_file(training.stage.name).is_file()
+
+    def is_scored(self, training: Training, protocol: Protocol) -> bool:
+        """Return whether the model of a training is scored under a protocol."""
+        return (self.report_folder(training, protocol) / "report.html").is_file()  # written last
+
+    def is_done(self, training: Training, block: Block) -> bool:
+        """Return whether a training is finished, and scored as the rows need it."""
+        return self.is_trained(training) and all(self.is_scored(training, p) for p in block.protocols_of(training))
 
     def require_same_recipes(self) -> None:
         """Raise if a finished training had another recipe than it would have now.
@@ -63,7 +72,7 @@ class StudyFolder:
             RecipeError: the message names the folder and the fields.
         """
         for training in {t.name: t for block in self.plan.blocks for t in block.trainings}.values():
-            if self.is_scored(training):
+            if self.is_trained(training):
                 folder = self.run_of(training).folder
                 if fields := differing_fields(Run.open(folder).recipe, training.recipe):
                     raise RecipeError(
@@ -76,11 +85,11 @@ class StudyFolder:
         model = self.run_of(training).model_file(training.stage.name)
         return float(read_metadata(model)["training"]["minutes"])
 
-    def scores(self, row: str, block: Block) -> ScoreTable:
+    def scores(self, row: Row, block: Block) -> ScoreTable:
         """Return the scores of a row whose trainings are all scored."""
-        files = [next(self.report_folder(t).glob("scores-*.parquet")) for t in block.parts[row]]
-        tables = [ScoreTable.read(file) for file in files]
-        return tables[0] if len(tables) == 1 else fuse(tables, name=row)
+        folders = [self.report_folder(training, row.protocol) for training in block.parts[row.name]]
+        tables = [ScoreTable.read(next(folder.glob("scores-*.parquet"))) for folder in folders]
+        return tables[0] if len(tables) == 1 else fuse(tables, name=row.title)
 
     def failed_rows(self) -> dict[str, str]:
         """Return the reason by name of each row that lacks a training which failed."""
@@ -96,13 +105,13 @@ class StudyFolder:
         """Return what the study trains, as JSON types.
 
         ``stages``     one object per distinct stage: ``stage``; ``rows``, the names of those that need it; ``trained``,
-                       the number of (fold, seed) done
+                       the number of (fold, seed) done, scores included
         ``folds``, ``seeds``, ``blocks``   numbers of folds, of seeds, and of pairs of them
         ``trainings``  number of stage trainings in all; ``trained``, of these done
         ``unshared``   number of stage trainings if no stage were shared between rows
         """
         first, blocks = self.plan.blocks[0], self.plan.blocks
-        done = [[self.is_scored(training) for training in block.trainings] for block in blocks]
+        done = [[self.is_done(training, block) for training in block.trainings] for block in blocks]
         stages = [
             {"stage": t.stage.name, "rows": first.rows_with(t), "trained": sum(row[i] for row in done)}
             for i, t in enumerate(first.trainings)

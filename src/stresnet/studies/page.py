@@ -49,7 +49,7 @@ def _what_was_run(plan: Plan, result: StudyResult) -> str:
     how = f"held out once each, in {study.folds} folds by group" if study.folds else "the test split"
     text = (
         f"{store.name}: {result.videos} test videos{groups} of {len(store.classes)} classes, {how}; {seeds}; protocol "
-        f"`{plan.protocol}`; recipe `{study.recipe}`; stresnet {__version__}."
+        f"`{plan.rows[0].protocol}`; recipe `{study.recipe}`; stresnet {__version__}."
     )
     if result.complete < result.blocks:
         text += f" **Not complete: {result.complete} of {result.blocks} pairs of fold and seed so far.**"

@@ -44,6 +44,7 @@ class Row:
         title: its name on the page.
         reports: the stage it reports, or `late fusion`.
         recipe: the recipe.
+        protocol: the protocol of the test.
         changes: what distinguishes it from the study's recipe, in words.
     """
 
@@ -51,6 +52,7 @@ class Row:
     title: str
     reports: str
     recipe: Recipe = field(repr=False)
+    protocol: Protocol
     changes: tuple[str, ...] = ()
 
     @property
@@ -105,16 +107,23 @@ class Block:
         fold: the videos held out.
         seed: the seed.
         parts: by the name of each row, the trainings whose scores it averages.
+        protocols: by the name of each row, the protocol under which these are scored.
     """
 
     fold: Fold
     seed: int
     parts: Mapping[str, tuple[Training, ...]]
+    protocols: Mapping[str, Protocol]
 
     @cached_property
     def trainings(self) -> tuple[Training, ...]:
         """The distinct trainings, each after those it depends on."""
         return _distinct(t for part in self.parts.values() for t in part)
+
+    def protocols_of(self, training: Training) -> list[Protocol]:
+        """Return the protocols under which a training is scored; none if no row reports it."""
+        names = [name for name, part in self.parts.items() if training.digest in {t.digest for t in part}]
+        return list(dict.fromkeys(self.protocols[name] for name in names))
 
     def needed_by(self, row: str) -> tuple[Training, ...]:
         """Return the distinct trainings that a row needs."""
@@ -134,14 +143,12 @@ class Plan:
         store: the videos; in cross-validation without the store's test split.
         rows: the rows of the results, those of single streams first.
         blocks: all folds with the first seed, then with the next.
-        protocol: the test protocol.
     """
 
     study: Study
     store: Store
     rows: tuple[Row, ...]
     blocks: tuple[Block, ...]
-    protocol: Protocol
 
     def test_videos(self, fold: Fold) -> Entries:
         """Return the usable videos that are held out in a fold."""
@@ -178,13 +185,14 @@ def plan_study(
         raise RecipeError(f"reference: {study.reference!r} is no row of the study; its rows are {', '.join(names)}")
     _check_files(init, rows)
     trainings = _Trainings(store, init)
+    protocols = {row.name: row.protocol for row in rows}
     blocks = tuple(
-        Block(fold, seed, {row.name: trainings.of_row(row, seed, fold) for row in rows})
+        Block(fold, seed, {row.name: trainings.of_row(row, seed, fold) for row in rows}, protocols)
         for seed in study.seeds
         for fold in folds
     )
     _check_starts(blocks[0], store)
-    return Plan(study, store, rows, blocks, study.protocol or recipes[""].protocol)
+    return Plan(study, store, rows, blocks)
 
 
 def single_streams(recipe: Recipe) -> list[Stage]:
@@ -195,11 +203,12 @@ def single_streams(recipe: Recipe) -> list[Stage]:
 
 def _rows(study: Study, recipes: Mapping[str, Recipe]) -> Iterator[Row]:
     base = recipes[""]
+    protocol = study.protocol or base.protocol
     singles = single_streams(base)
     for stage in singles:
-        yield Row(stage.name, stage.title or stage.name, stage.name, base)
+        yield Row(stage.name, stage.title or stage.name, stage.name, base, protocol)
     if singles:
-        yield Row(LATE_FUSION, LATE_FUSION, LATE_FUSION, base)
+        yield Row(LATE_FUSION, LATE_FUSION, LATE_FUSION, base, protocol)
     for cell in study.cells:
         recipe = recipes[cell.name]
         reports = cell.row or recipe.stages[-1].name
@@ -209,7 +218,8 @@ def _rows(study: Study, recipes: Mapping[str, Recipe]) -> Iterator[Row]:
             recipe.stage(reports)
         own = [f"recipe {cell.recipe}"] if cell.recipe else []
         shown = [f"row {cell.row}"] if cell.row else []
-        yield Row(cell.name, cell.title or cell.name, reports, recipe, (*own, *cell.changes, *shown))
+        changes = (*own, *cell.changes, *shown)
+        yield Row(cell.name, cell.title or cell.name, reports, recipe, study.protocol or recipe.protocol, changes)
 
 
 def _make_folds(study: Study, store: Store) -> tuple[Store, tuple[Fold, ...]]:

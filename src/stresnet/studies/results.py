@@ -92,7 +92,11 @@ def scored_rows(folder: StudyFolder) -> tuple[list[Row], list[Block]]:
     """Return the rows of which no training failed, and the blocks on which all of them are scored."""
     failed = folder.failed_rows()
     rows = [row for row in folder.plan.rows if row.name not in failed]
-    blocks = [b for b in folder.plan.blocks if all(folder.is_scored(t) for row in rows for t in b.parts[row.name])]
+    blocks = [
+        block
+        for block in folder.plan.blocks
+        if all(folder.is_scored(training, row.protocol) for row in rows for training in block.parts[row.name])
+    ]
     return rows, blocks if rows else []
 
 

@@ -20,7 +20,7 @@ from stresnet.studies.folder import StudyFolder
 from stresnet.studies.page import render_page
 from stresnet.studies.plan import Block, Plan, Training
 from stresnet.studies.results import StudyResult, scored_rows, summarize
-from stresnet.training import Run, train
+from stresnet.training import train
 
 WAIT_SEC = 5.0
 """How long to wait for other processes when all trainings left are theirs, before looking again."""
@@ -41,7 +41,7 @@ def run_study(plan: Plan, out: Path, *, workers: int | None = None, progress: Pr
 
     Raises:
         RecipeError: if the folder is a file or a store, or was trained by a version with other defaults.
-        ScoreError: if the results cannot be written.
+        StresnetError: if a file cannot be written, such as on a full disk.
     """
     if (out / "store.json").exists() or (out.exists() and not out.is_dir()):
         raise RecipeError(f"{out} is {'a prepared store' if out.is_dir() else 'a file'}: name another folder")
@@ -53,7 +53,7 @@ def run_study(plan: Plan, out: Path, *, workers: int | None = None, progress: Pr
             settled = []
             for number, training in enumerate(block.trainings, index * len(block.trainings) + 1):
                 shown = _Numbered(progress, f"{number}/{total} {_describe(training, block)}") if progress else None
-                settled.append(_finish(folder, training, workers, shown))
+                settled.append(_finish(folder, training, block, workers, shown))
             if all(settled):
                 pending.remove((index, block))
                 result = write_results(folder)
@@ -88,32 +88,36 @@ def _describe(training: Training, block: Block) -> str:
     return f"{cell}{block.fold.name}, seed {block.seed}"
 
 
-def _finish(folder: StudyFolder, training: Training, workers: int | None, progress: Progress | None) -> bool:
+def _finish(
+    folder: StudyFolder, training: Training, block: Block, workers: int | None, progress: Progress | None
+) -> bool:
     """Train and score a training, and return whether that is settled: not while another process works on it."""
-    if folder.is_scored(training) or training.name in folder.failed:
+    if folder.is_done(training, block) or training.name in folder.failed:
         return True
     for source in training.sources:
         if source.name in folder.failed:
             folder.failed[training.name] = folder.failed[source.name]
             return True
-        if not folder.is_scored(source):
+        if not folder.is_trained(source):
             return False
-    run = folder.run_of(training)
-    run.folder.mkdir(parents=True, exist_ok=True)
+    lock = folder.run_of(training).folder / ".lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(run.folder / ".lock", timeout=0):
-            _train_and_score(folder, training, run, workers, progress)
+        with FileLock(lock, timeout=0):
+            _train_and_score(folder, training, block, workers, progress)
     except Timeout:
         return False
     except StresnetError as error:
+        if isinstance(error.__cause__, OSError):  # such as a full disk, on which all others would fail too
+            raise
         folder.failed[training.name] = str(error)
     return True
 
 
 def _train_and_score(
-    folder: StudyFolder, training: Training, run: Run, workers: int | None, progress: Progress | None
+    folder: StudyFolder, training: Training, block: Block, workers: int | None, progress: Progress | None
 ) -> None:
-    stage, store = training.stage.name, folder.plan.store
+    run, stage, store = folder.run_of(training), training.stage.name, folder.plan.store
     for source in training.needed[:-1]:
         _link(folder.run_of(source).model_file(source.stage.name), run.model_file(source.stage.name))
     train(
@@ -128,8 +132,10 @@ def _train_and_score(
         progress=progress,
     )
     _link(run.model_file(stage), run.folder / "model.safetensors")
-    protocols, report = [folder.plan.protocol], folder.report_folder(training)
-    evaluate(run.model_file(stage), store, report, protocols=protocols, examples=0, progress=progress)
+    for protocol in block.protocols_of(training):
+        if not folder.is_scored(training, protocol):
+            report = folder.report_folder(training, protocol)
+            evaluate(run.model_file(stage), store, report, protocols=[protocol], examples=0, progress=progress)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -53,7 +53,7 @@ class Study(Description):
         default=(0,), min_length=1, description="Every cell is trained on every fold once with each of these seeds."
     )
     protocol: Protocol | None = Field(
-        default=None, description="Test protocol of all rows; by default that of the recipe."
+        default=None, description="Test protocol of all rows; by default that of each row's recipe."
     )
     reference: str = Field(
         default=LATE_FUSION,
