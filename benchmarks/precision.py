@@ -23,12 +23,12 @@ import torch
 from numpy.typing import NDArray
 
 from predict import calibrated
+from stresnet.data.clips import cut_clips
 from stresnet.data.prepared_video import PreparedVideo
 from stresnet.data.store import Store
 from stresnet.errors import StresnetError
 from stresnet.inference.protocols import PROTOCOLS, Protocol, views
 from stresnet.inference.recognizer import Recognizer
-from stresnet.inference.scorer import cut
 from stresnet.model import Checkpoint, STResNet, load_checkpoint
 from stresnet.model.precision import Precision
 from stresnet.weights import hub
@@ -94,8 +94,7 @@ def untrained(model: Checkpoint, videos: list[PreparedVideo], protocol: Protocol
     for video in videos[:CALIBRATION_CLIPS]:
         shown = views(protocol, model, video.meta)
         crop, size = shown.crops[0]
-        sample = cut(video, shown.centers, crop, size, flow_stack=config.flow_stack, streams=config.streams)
-        batch = {name: torch.as_tensor(value)[None] for name, value in sample.items()}
+        batch = cut_clips(video, shown.clips, crop, size, flow_stack=config.flow_stack)
         rgb, flow = model.preprocessing.normalize(batch["rgb"], batch["flow"], batch["flow_scale"])
         assert rgb is not None
         assert flow is not None
