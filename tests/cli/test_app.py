@@ -61,7 +61,7 @@ def test_module_runs_the_command_line() -> None:
         (["nonsense"], "No such command 'nonsense'"),
         (
             ["evaluate", "run", "store", "--protocol", "densest"],
-            "--protocol must be one of dense25, crop10x25, dense, center",
+            "--protocol must be one of dense25, crop10x25, dense, fast, center",
         ),
         (["predict", "model", "video", "--protocol", "dence"], "not 'dence'"),
         (["predict", "model", "video", "--top", "0"], "'--top'"),

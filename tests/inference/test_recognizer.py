@@ -186,6 +186,14 @@ def test_dense_takes_the_length_of_clips_from_the_stage(prepared: PreparedVideo)
     assert_scores(Recognizer(found).score(prepared, "dense"), dense_by_hand(found, prepared, clips))
 
 
+def test_fast(prepared: PreparedVideo) -> None:
+    found = checkpoint()  # two clips of five steps: valid centres 5 … 25
+    center_crop = (0, 32, 32, 32, 32, 32)
+    clips = [by_hand(found, prepared, clip, [center_crop], [False]) for clip in (range(5, 18, 3), range(13, 26, 3))]
+    appearance, motion = zip(*clips, strict=True)
+    assert_scores(Recognizer(found).score(prepared, "fast"), (np.mean(appearance, axis=0), np.mean(motion, axis=0)))
+
+
 def test_the_default_protocol_is_that_of_the_recipe(prepared: PreparedVideo, tmp_path: Path) -> None:
     published = checkpoint()
     ours = published.replace(recipe=published.recipe | {"protocol": "dense"})
@@ -209,7 +217,7 @@ def test_stride_note_counts_videos_outside_the_strides_of_training() -> None:
     assert stride_note("dense25", found, frames).startswith(expected)
     assert "steps of crop10x25 are" in stride_note("crop10x25", found, frames)
     assert stride_note("dense25", found, [59, 107]) == ""
-    assert stride_note("dense", found, frames) == stride_note("center", found, frames) == ""
+    assert stride_note("dense", found, frames) == stride_note("fast", found, frames) == ""
     assert stride_note("dense25", found.replace(recipe={}), frames) == ""
     assert stride_note("dense25", checkpoint(temporal=None), frames) == ""
 
@@ -235,7 +243,7 @@ def test_one_stream_alone(prepared: PreparedVideo) -> None:
         assert getattr(scores, other) is None
 
 
-@pytest.mark.parametrize("protocol", ["dense25", "dense", "center"])
+@pytest.mark.parametrize("protocol", ["dense25", "dense", "fast", "center"])
 def test_file_and_prepared_video_give_identical_scores(
     run: Run, store: Store, tmp_path: Path, protocol: Protocol
 ) -> None:
@@ -360,9 +368,11 @@ def test_unusable_videos_raise(run: Run, tmp_path: Path) -> None:
         recognizer.score(encoded("long", tmp_path / "long.mp4", other))
     assert str(SPEC.flow) in str(error.value)
     assert str(other.flow) in str(error.value)
-    with pytest.raises(ValueError, match="unknown protocol 'dence': expected one of dense25, crop10x25, dense, center"):
+    with pytest.raises(
+        ValueError, match="unknown protocol 'dence': expected one of dense25, crop10x25, dense, fast, center"
+    ):
         recognizer.predict(tmp_path / "long.mp4", protocol="dence")
-    for protocol in ("center", "dense"):
+    for protocol in ("center", "dense", "fast"):
         with pytest.raises(CheckpointError, match="has no recipe"):
             Recognizer(recognizer.checkpoint.replace(recipe={})).predict(tmp_path / "long.mp4", protocol=protocol)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stresnet.data.sampling import Protocol as ProtocolName
     from stresnet.model.precision import PrecisionChoice
 
-_PROTOCOL_HELP = "Test protocol: dense25, crop10x25, dense or center (fast). Default: that of the model's recipe."
+_PROTOCOL_HELP = "Test protocol: dense25, crop10x25, dense, fast or center. Default: that of the model's recipe."
 _CLASSES_HELP = (
     "File of class names, such as UCF101's classInd.txt. Required for image weights, whose classes it replaces."
 )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
 
-Protocol = Literal["dense25", "crop10x25", "dense", "center"]
+Protocol = Literal["dense25", "crop10x25", "dense", "fast", "center"]
 """The test protocols, see `stresnet.inference.protocols`."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -33,10 +34,11 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 - `crop10x25`: the same steps; four corner crops and the centre crop, and their mirrors (option of the released code).
 - `dense`: clips of training's length and middle stride spread over the video, as many as make 25 steps; the whole
   frame and its mirror.
-- `center`: one clip from the middle of the video, sampled as in training; the centre crop (fast).
+- `fast`: clips as in `dense`, as many as make 10 steps; the centre crop.
+- `center`: one clip from the middle of the video, sampled as in training; the centre crop.
 """
 
-DENSE_STEPS = 25
+DENSE_STEPS, FAST_STEPS = 25, 10
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def clips(protocol: Protocol, checkpoint: Checkpoint, frames: int) -> Indices:
     trained = _trained_clips(checkpoint)
     if protocol == "center":
         return middle_centers(frames, flow_stack, trained.steps, trained.tau)[None]
-    return spread_clips(frames, flow_stack, trained.steps, trained.tau, -(-DENSE_STEPS // trained.steps))
+    steps = FAST_STEPS if protocol == "fast" else DENSE_STEPS
+    return spread_clips(frames, flow_stack, trained.steps, trained.tau, count=math.ceil(steps / trained.steps))
 
 
 def views(protocol: Protocol, checkpoint: Checkpoint, video: PreparedVideoMetadata) -> Views:
@@ -108,7 +111,7 @@ def views(protocol: Protocol, checkpoint: Checkpoint, video: PreparedVideoMetada
     crop_px, mirror = checkpoint.preprocessing.crop_px, checkpoint.preprocessing.mirror
     size = (crop_px, crop_px)
     corners_and_center = corner_and_center_crops(video.height, video.width, crop_px)
-    if protocol == "center":
+    if protocol in ("fast", "center"):
         return Views(shown, ((corners_and_center[-1], size),), mirror=False)
     if protocol == "crop10x25":
         return Views(shown, tuple((crop, size) for crop in corners_and_center), mirror)
