@@ -86,7 +86,7 @@ class Unit(nn.Module):
         if self.temporal is not None:
             y = self.temporal(y, steps)
         y = self.bn3(self.conv3(y, steps))
-        return cast(Tensor, y + (x if self.downsample is None else self.downsample(x)))
+        return cast(Tensor, y.add_(x if self.downsample is None else self.downsample(x)))
 
 
 class Link(nn.Module):

@@ -93,12 +93,12 @@ class STResNet(nn.Module):
         xa, xm = appearance[0](a, steps), motion[0](m, steps)  # (1)
         a, m = F.relu(xa), F.relu(xm)
         into_a, into_m = self._link("appearance", layer, xa, m), self._link("motion", layer, xm, a)
-        a = F.relu(appearance[1](a, steps, into_a))  # (2)
-        m = F.relu(motion[1](m, steps, into_m))
+        a = F.relu(appearance[1](a, steps, into_a), inplace=True)  # (2)
+        m = F.relu(motion[1](m, steps, into_m), inplace=True)
         for unit in appearance[2:]:
-            a = F.relu(unit(a, steps))  # (1)
+            a = F.relu(unit(a, steps), inplace=True)  # (1)
         for unit in motion[2:]:
-            m = F.relu(unit(m, steps))
+            m = F.relu(unit(m, steps), inplace=True)
         return a, m
 
     def _link(self, stream: Stream, layer: int, x: Tensor, other: Tensor) -> Tensor | None:
@@ -151,7 +151,7 @@ class StreamNet(nn.Module):
         x = self.stem(fold(x))
         for layer in LAYERS:
             for unit in self.layer(layer):
-                x = F.relu(unit(x, steps))  # (1)
+                x = F.relu(unit(x, steps), inplace=True)  # (1)
         return self.head(x, steps)
 
     def stem(self, x: Tensor) -> Tensor:

@@ -70,10 +70,11 @@ class Preprocessing(Description):
         if rgb is not None:
             mean = torch.tensor(self.rgb_mean, device=rgb.device)
             std = torch.tensor(self.rgb_std, device=rgb.device)
-            rgb = ((rgb.float() - mean) / std).permute(0, 4, 1, 2, 3)
+            rgb = rgb.float().sub_(mean).div_(std).permute(0, 4, 1, 2, 3)
         if flow is not None:
-            factors = (flow_scale / self.flow_std).repeat(1, flow.shape[2] // 2)[:, None, :, None, None]
-            flow = ((flow.float() - FLOW_ZERO) * factors).transpose(1, 2)
+            factors = (flow_scale / self.flow_std).repeat(1, flow.shape[2] // 2)[:, None, None, None]
+            levels = flow.movedim(2, -1).contiguous()  # channels last, as conv1 reads it: a quarter of the bytes now
+            flow = levels.float().sub_(FLOW_ZERO).mul_(factors).permute(0, 4, 1, 2, 3)
         return rgb, flow
 
 
