@@ -55,7 +55,9 @@ def main() -> None:
     if options.random:
         model = untrained(model, videos, options.protocol)
     exact = logits_of(model, videos, options.protocol, "fp32", False)
-    print(f"{count} videos, {len(model.classes)} classes, `{options.protocol}`, {model.stage or 'model'}\n")
+    print(
+        f"{count} videos, {len(model.classes)} classes, `{options.protocol}`, {'untrained' if options.random else model.stage}\n"
+    )
     print("| against fp32 | top-1 | mean error | relative | margin |\n|---|---|---|---|---|")
     print(row("bf16", exact, logits_of(model, videos, options.protocol, "bf16", False)), flush=True)
     if options.compiled:
@@ -99,7 +101,7 @@ def untrained(model: Checkpoint, videos: list[PreparedVideo], protocol: Protocol
         assert rgb is not None
         assert flow is not None
         clips.append((rgb, flow))
-    return model.replace(model=calibrated(STResNet(config), clips), stage="untrained")
+    return model.replace(model=calibrated(STResNet(config), clips))
 
 
 if __name__ == "__main__":
