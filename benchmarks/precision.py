@@ -55,9 +55,8 @@ def main() -> None:
     if options.random:
         model = untrained(model, videos, options.protocol)
     exact = logits_of(model, videos, options.protocol, "fp32", False)
-    print(
-        f"{count} videos, {len(model.classes)} classes, `{options.protocol}`, {'untrained' if options.random else model.stage}\n"
-    )
+    network = "untrained" if options.random else model.stage or "model"
+    print(f"{count} videos, {len(model.classes)} classes, `{options.protocol}`, {network}\n")
     print("| against fp32 | top-1 | mean error | relative | margin |\n|---|---|---|---|---|")
     print(row("bf16", exact, logits_of(model, videos, options.protocol, "bf16", False)), flush=True)
     if options.compiled:
