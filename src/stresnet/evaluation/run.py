@@ -159,8 +159,10 @@ def _candidates(model: str | Path | Run | Recognizer, run: Run | None) -> list[C
 
 def _stride_notes(candidates: Sequence[Candidate], protocols: Sequence[Protocol], entries: Entries) -> tuple[str, ...]:
     frames = entries.column("frames").to_pylist()
-    models = [(candidate.title, candidate.checkpoint()) for candidate in candidates]
-    notes = [(title, stride_note(protocol, model, frames)) for protocol in protocols for title, model in models]
+    notes = []
+    for candidate in candidates:
+        checkpoint = candidate.checkpoint()  # one in memory at a time
+        notes += [(candidate.title, stride_note(protocol, checkpoint, frames)) for protocol in protocols]
     return tuple(f"{title}: {text}" for title, text in notes if text)
 
 
