@@ -60,6 +60,15 @@ def test_later_rates_keep_their_ratio_to_the_first() -> None:
     assert [(p.epochs, p.iterations) for p in changed.stage("appearance").optimisation.schedule] == lengths_before
 
 
+def test_final_rates_and_warming_up_are_rescaled_too() -> None:
+    recipe = with_schedule({"lr": 0.1, "final_lr": 0.01, "epochs": 3}, {"lr": 0.01, "final_lr": 0, "epochs": 1})
+    first = recipe.stages[0]
+    first = first.replace(optimisation=first.optimisation.replace(warmup_epochs=0.5))
+    changed = adjust(recipe.replace(stages=(first, *recipe.stages[1:])), lr=0.3, epochs=8).stages[0].optimisation
+    assert [(p.lr, p.final_lr, p.epochs) for p in changed.schedule] == [(0.3, 0.03, 6), (0.03, 0, 2)]
+    assert changed.warmup_epochs == 1
+
+
 @pytest.mark.parametrize(("batch", "sub_batch"), [(1, 1), (2, 2), (3, 1), (4, 2), (8, 2), (7, 1)])
 def test_sub_batch_is_lowered_to_a_divisor_of_the_batch(batch: int, sub_batch: int) -> None:
     before = tiny_recipe().stages[0].optimisation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from itertools import chain
@@ -129,6 +130,20 @@ def test_each_rate_is_held_for_its_iterations_and_the_last_one_beyond() -> None:
     module = training(videos=20)  # 2.5 passes of 20 videos in 8s: 6 iterations; then 3; then at least 1
     assert module.total_iterations == 10
     assert [module.lr_at(iteration) for iteration in range(12)] == [0.1] * 6 + [0.01] * 3 + [0.002] * 3
+
+
+def test_a_rate_falls_along_a_cosine_within_its_own_phase() -> None:
+    phases = [{"lr": 0.1, "iterations": 2}, {"lr": 0.08, "final_lr": 0.04, "iterations": 4}]
+    module = training(optimisation={"schedule": phases})
+    falling = [0.06 + 0.02 * math.cos(math.pi * part / 4) for part in range(5)]  # the last value ends the training
+    assert [module.lr_at(iteration) for iteration in range(7)] == pytest.approx([0.1, 0.1, *falling])
+    assert module.lr_at(6) == pytest.approx(0.04)
+
+
+def test_warming_up_grows_to_the_rate_of_the_schedule() -> None:
+    phases = [{"lr": 0.1, "iterations": 3}, {"lr": 0.2, "iterations": 3}]
+    module = training(videos=16, optimisation={"schedule": phases, "warmup_epochs": 2})  # 4 iterations of 8 videos
+    assert [module.lr_at(i) for i in range(6)] == pytest.approx([0.02, 0.04, 0.06, 0.16, 0.2, 0.2])
 
 
 def test_optimizer_is_plain_momentum_at_the_multiplied_rate() -> None:

@@ -33,7 +33,7 @@ def adjust(
     for old in chosen:
         optimisation = old.optimisation
         if epochs is not None:
-            optimisation = optimisation.replace(schedule=_of_length(optimisation.schedule, epochs, old.name))
+            optimisation = _of_length(optimisation, epochs, old.name)
         if lr is not None:
             optimisation = optimisation.replace(schedule=_starting_at(optimisation.schedule, lr))
         if batch_videos is not None:
@@ -42,20 +42,31 @@ def adjust(
     return recipe.replace(stages=tuple(changed.get(old.name, old) for old in recipe.stages))
 
 
-def _of_length(schedule: tuple[Phase, ...], epochs: float, stage: str) -> tuple[Phase, ...]:
+def _of_length(optimisation: Optimisation, epochs: float, stage: str) -> Optimisation:
+    schedule = optimisation.schedule
     in_epochs = [phase.epochs for phase in schedule if phase.epochs is not None]
     in_iterations = [phase.iterations for phase in schedule if phase.iterations is not None]
     if in_epochs and in_iterations:
         raise RecipeError(f"stage {stage} has phases in epochs and in iterations; set its schedule with --set")
     lengths = in_epochs or in_iterations
     factor = epochs / sum(lengths)
-    return tuple(
-        Phase(lr=phase.lr, epochs=_rounded(length * factor)) for phase, length in zip(schedule, lengths, strict=True)
+    phases = (
+        phase.replace(epochs=_rounded(length * factor), iterations=None)
+        for phase, length in zip(schedule, lengths, strict=True)
     )
+    warmup_epochs = _rounded(optimisation.warmup_epochs * (factor if in_epochs else 1))
+    return optimisation.replace(schedule=tuple(phases), warmup_epochs=warmup_epochs)
 
 
 def _starting_at(schedule: tuple[Phase, ...], lr: float) -> tuple[Phase, ...]:
-    return tuple(phase.replace(lr=_rounded(lr * phase.lr / schedule[0].lr)) for phase in schedule)
+    factor = lr / schedule[0].lr
+    return tuple(
+        phase.replace(
+            lr=_rounded(phase.lr * factor),
+            final_lr=None if phase.final_lr is None else _rounded(phase.final_lr * factor),
+        )
+        for phase in schedule
+    )
 
 
 def _with_batch(optimisation: Optimisation, batch_videos: int) -> Optimisation:

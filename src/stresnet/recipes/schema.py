@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -18,11 +19,16 @@ LATE_FUSION = "late fusion"
 
 
 class Phase(Description):
-    """A learning rate and how long it is held, in epochs (passes over the training videos) or in iterations."""
+    """A learning rate and how long it lasts, in epochs (passes over the training videos) or in iterations."""
 
-    lr: float = Field(gt=0, description="The learning rate.")
-    epochs: float | None = Field(default=None, gt=0, description="Passes over the training videos at this rate.")
-    iterations: int | None = Field(default=None, gt=0, description="Iterations at this rate; instead of `epochs`.")
+    lr: float = Field(gt=0, description="The learning rate, at the start of the phase.")
+    final_lr: float | None = Field(
+        default=None,
+        ge=0,
+        description="The learning rate at the end of the phase, reached along half a cosine; by default `lr` is held.",
+    )
+    epochs: float | None = Field(default=None, gt=0, description="Length in passes over the training videos.")
+    iterations: int | None = Field(default=None, gt=0, description="Length in iterations; instead of `epochs`.")
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:
@@ -31,11 +37,17 @@ class Phase(Description):
         return self
 
     def total_iterations(self, videos: int, batch_videos: int) -> int:
-        """Return for how many iterations the rate is held, given the number of training videos and the batch size."""
+        """Return how many iterations the phase lasts, given the number of training videos and the batch size."""
         if self.iterations is not None:
             return self.iterations
         assert self.epochs is not None
         return max(1, round(self.epochs * videos / batch_videos))
+
+    def lr_at(self, progress: float) -> float:
+        """Return the learning rate after a part of the phase, from 0 to 1."""
+        if self.final_lr is None:
+            return self.lr
+        return self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * progress)) / 2
 
 
 class Optimisation(Description):
@@ -46,7 +58,13 @@ class Optimisation(Description):
         description="Videos per forward pass; batch norm takes its statistics over them. Must divide batch_videos."
     )
     schedule: tuple[Phase, ...] = Field(
-        min_length=1, description="Learning rates in order, each held for a number of `epochs` or `iterations`."
+        min_length=1, description="Learning rates in order, each for a number of `epochs` or `iterations`."
+    )
+    warmup_epochs: float = Field(
+        default=0,
+        ge=0,
+        description="Passes over the training videos in which the learning rate grows from 0 to that of the schedule, "
+        "linearly.",
     )
     loss: Literal["sum", "joint"] = Field(
         default="sum",

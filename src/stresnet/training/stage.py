@@ -131,6 +131,7 @@ class StageTraining(L.LightningModule):
         self.order: VideoOrder | None = None
         batch = stage.optimisation.batch_videos
         self.boundaries = np.cumsum([p.total_iterations(videos, batch) for p in stage.optimisation.schedule])
+        self._warmup_iterations = round(stage.optimisation.warmup_epochs * videos / batch)
         self._epoch_iterations = epoch_iterations(videos, batch)
         self.epochs = -(-self.total_iterations // self._epoch_iterations)
         classes = model.config.num_classes
@@ -147,8 +148,10 @@ class StageTraining(L.LightningModule):
     def lr_at(self, iteration: int) -> float:
         """Return the learning rate of an iteration, before the multipliers of parameter groups."""
         schedule = self.stage.optimisation.schedule
-        phase = int(np.searchsorted(self.boundaries, iteration, side="right"))
-        return schedule[min(phase, len(schedule) - 1)].lr
+        index = min(int(np.searchsorted(self.boundaries, iteration, side="right")), len(schedule) - 1)
+        end, start = int(self.boundaries[index]), int(self.boundaries[index - 1]) if index else 0
+        lr = schedule[index].lr_at((iteration - start) / (end - start))
+        return lr * min(1.0, (iteration + 1) / (self._warmup_iterations + 1))
 
     @property
     def seconds(self) -> float:
