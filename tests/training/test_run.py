@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from helpers.tiny import SPEC, STAGES, tiny_recipe
@@ -40,7 +41,7 @@ def test_a_run_contains_models_curves_and_logs(run: Run, store: Store) -> None:
     assert (metadata["stage"], metadata["classes"]) == ("st-resnet", list(store.classes))
     assert (metadata["training"]["videos"], metadata["training"]["iterations"]) == (8, 4)
     assert metadata["store_spec"] == store.spec.to_dict()
-    assert list(run.folder.rglob(".*")) == []
+    assert [file.name for file in run.folder.rglob(".*")] == [".lock"]
 
 
 def test_curves_of_later_attempts_replace_earlier_ones(tmp_path: Path, run: Run) -> None:
@@ -123,7 +124,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert broken.resume_file("st-resnet").is_file()
     assert_same_run(train(store, folder, run.recipe, resume=True, workers=0), run)
     assert not broken.resume_file("st-resnet").exists()
-    assert list(folder.rglob(".*")) == []
+    assert [file.name for file in folder.rglob(".*")] == [".lock"]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of loader processes, from Python 3.12 on
@@ -175,6 +176,28 @@ def test_finished_stages_are_not_trained_again(copy: Path, run: Run, store: Stor
     changes = {"starts_from": ["imagenet"]}
     recipe = tiny_recipe({"appearance": changes, "motion": changes, "st-resnet": {}})
     train(store, copy, recipe, resume=True, progress=forbid_training)
+
+
+def test_what_a_killed_process_left_is_put_right(copy: Path, run: Run, store: Store) -> None:
+    shutil.copyfile(run.model_file("motion"), copy / "model.safetensors")  # killed before the copy was replaced
+    orphans = [copy / "st-resnet" / "last.ckpt", copy / "motion" / ".last.4242.tmp.ckpt", copy / ".recipe.7.tmp.yaml"]
+    for file in orphans:
+        file.write_bytes(b"half")
+    train(store, copy, run.recipe, resume=True, progress=forbid_training)
+    assert (copy / "model.safetensors").read_bytes() == run.model_file("st-resnet").read_bytes()
+    assert [file for file in orphans if file.exists()] == []
+
+
+def test_a_second_training_in_the_same_folder_is_refused(copy: Path, run: Run, store: Store) -> None:
+    with FileLock(copy / ".lock"), pytest.raises(RecipeError, match=r"another process is training in .*copy: wait"):
+        train(store, copy, run.recipe, resume=True, progress=forbid_training)
+    train(store, copy, run.recipe, resume=True, progress=forbid_training)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, run: Run, store: Store) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RecipeError, match=r"file/run cannot be written \(Not a directory\)"):
+        train(store, tmp_path / "file" / "run", run.recipe)
 
 
 def test_one_stage_alone_does_not_replace_a_later_model(copy: Path, run: Run, store: Store) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stresnet.atomic import replacing
 from stresnet.data.sampling import Protocol
 from stresnet.data.store import Entries, Store, StoreSpec
 from stresnet.errors import CheckpointError, RecipeError, ScoreError, StoreError
@@ -220,8 +218,7 @@ def _record_scores(
             if row.table.name in (candidate.title, f"{candidate.title} ({row.table.protocol})"):
                 checkpoint = _with_score(checkpoint, row.table, store, split)
         save_checkpoint(run.model_file(candidate.stage_name), checkpoint)
-    with replacing(run.folder / "model.safetensors") as temporary:
-        shutil.copyfile(run.model_file(candidates[-1].stage_name), temporary)
+    run.refresh_model()
 
 
 def _with_score(checkpoint: Checkpoint, table: Scores, store: Store, split: str) -> Checkpoint:

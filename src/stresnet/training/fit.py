@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from stresnet.atomic import replacing
 from stresnet.data.clips import CenteredClips, Sample, TrainingClips
 from stresnet.data.store import Store
 from stresnet.data.workers import usable_cores
@@ -21,7 +19,7 @@ from stresnet.model.checkpoint import video_hash
 from stresnet.progress import Progress
 from stresnet.recipes import Recipe, Stage, load_recipe
 from stresnet.training.memory import keeping_freed_memory
-from stresnet.training.run import Run, prepare_folder
+from stresnet.training.run import Run, prepared_folder
 from stresnet.training.stage import StageTraining, VideoOrder
 from stresnet.training.starts import StartingWeights
 from stresnet.training.trainer import check_devices, make_trainer, plain_errors, quiet_lightning, single_threaded_opencv
@@ -69,14 +67,14 @@ def train(
     run = Run(Path(folder), recipe)
     starts = StartingWeights(run, store, {name: Path(file) for name, file in (init or {}).items()})
     starts.check(stages)
-    prepare_folder(run, store, test_groups, resume=resume)
     workers = min(8, max(1, (usable_cores() - 1) // devices)) if workers is None else workers
-    for stage in stages:
-        if not run.model_file(stage.name).is_file():
-            trained = _train_stage(starts, stage, workers, devices, progress)
-            if trained.trainer.is_global_zero:
-                _save(run, trained, store, test_groups)
-            trained.trainer.strategy.barrier()  # the next stage starts from the file just written
+    with prepared_folder(run, store, test_groups, resume=resume):
+        for stage in stages:
+            if not run.model_file(stage.name).is_file():
+                trained = _train_stage(starts, stage, workers, devices, progress)
+                if trained.trainer.is_global_zero:
+                    _save(run, trained, store, test_groups)
+                trained.trainer.strategy.barrier()  # the next stage starts from the file just written
     return run
 
 
@@ -141,8 +139,7 @@ def _save(run: Run, trained: StageTraining, store: Store, test_groups: tuple[str
         test_groups=test_groups,
     )
     save_checkpoint(run.model_file(stage.name), checkpoint)
-    with replacing(run.folder / "model.safetensors") as temporary:
-        shutil.copyfile(run.model_file(run.finished()[-1].name), temporary)
+    run.refresh_model()
     run.resume_file(stage.name).unlink(missing_ok=True)
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 
-from stresnet.atomic import replacing
+from stresnet.atomic import remove_leftovers, replacing
 from stresnet.data.store import Store
-from stresnet.errors import RecipeError
+from stresnet.errors import CheckpointError, RecipeError
 from stresnet.recipes import Recipe, Stage, differing_fields, parse_recipe
 
 
@@ -60,6 +64,20 @@ class Run:
         """Return the stages that are not trained yet, in order."""
         return [s for s in self.recipe.stages if not self.model_file(s.name).is_file()]
 
+    def refresh_model(self) -> None:
+        """Make `model.safetensors` in the run's folder a copy of the last trained stage's model, if there is one.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        for stage in self.finished()[-1:]:
+            target = self.folder / "model.safetensors"
+            try:
+                with replacing(target) as temporary:
+                    shutil.copyfile(self.model_file(stage.name), temporary)
+            except OSError as error:
+                raise CheckpointError(f"{target} cannot be written ({error.strerror or error})") from error
+
     def curves(self, stage: str) -> dict[str, list[float]]:
         """Return the learning curves of a stage: lists of equal length by name, `epoch` among them.
 
@@ -77,8 +95,11 @@ class Run:
         return {name: [rows[e].get(name, float("nan")) for e in sorted(rows)] for name in names}
 
 
-def prepare_folder(run: Run, store: Store, test_groups: tuple[str, ...], *, resume: bool) -> None:
-    """Write the recipe and the data's fingerprint into a run's folder, or check that they match those in it.
+@contextmanager
+def prepared_folder(run: Run, store: Store, test_groups: tuple[str, ...], *, resume: bool) -> Iterator[None]:
+    """Hold a run's folder for this process alone, with the recipe and the data's fingerprint in it.
+
+    The system releases the folder however the process ends. What killed processes left in it is removed.
 
     Args:
         run: the run.
@@ -88,23 +109,47 @@ def prepare_folder(run: Run, store: Store, test_groups: tuple[str, ...], *, resu
 
     Raises:
         RecipeError: if the folder holds something else, a run of another recipe or data, or a started run while
-            `resume` is off.
+            `resume` is off, if another process is training in it, or if it cannot be written.
     """
-    data = _fingerprint(store, test_groups)
     if (run.folder / "store.json").exists() or (run.folder.exists() and not run.folder.is_dir()):
         what = "a prepared store" if run.folder.is_dir() else "a file"
         raise RecipeError(f"{run.folder} is {what}: name another folder for the run")
-    later_process = getattr(rank_zero_only, "rank", 0) > 0  # Lightning runs the same command once per device
-    if not later_process and _is_started(run.folder):
+    if getattr(rank_zero_only, "rank", 0) > 0:  # Lightning runs the same command once per device
+        yield
+        return
+    lock = FileLock(run.folder / ".lock", timeout=0)
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise RecipeError(
+            f"another process is training in {run.folder}: wait for it or stop it, or choose another folder"
+        ) from None
+    except OSError as error:
+        raise RecipeError(f"{run.folder} cannot be written ({error.strerror or error})") from error
+    try:
+        _check_and_describe(run, _fingerprint(store, test_groups), resume=resume)
+        yield
+    finally:
+        lock.release()
+
+
+def _check_and_describe(run: Run, data: dict[str, Any], *, resume: bool) -> None:
+    """Write the recipe and the data's fingerprint, or check that they match those in the folder, and tidy it up."""
+    if _is_started(run.folder):
         if not resume:
             raise RecipeError(
                 f"{run.folder} already contains a run: add --resume to continue it, or choose another folder"
             )
         _require_same(run, data)
-    run.folder.mkdir(parents=True, exist_ok=True)
     for file, values in ((run.folder / "recipe.yaml", run.recipe.to_dict()), (_data_file(run), data)):
         with replacing(file) as temporary:
             temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "utf-8")
+    for folder in (run.folder, *(run.folder / stage.name for stage in run.recipe.stages)):
+        remove_leftovers(folder)
+    for stage in run.finished():
+        run.resume_file(stage.name).unlink(missing_ok=True)
+    run.refresh_model()
 
 
 def _data_file(run: Run) -> Path:
