@@ -42,6 +42,15 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cases() -> Path:
+    """The folder of small videos that were once read wrongly, beside the checkout; skip if there is none."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"no cases at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve generated videos in {train,test}/class folders; read only."""
     from helpers import tiny

@@ -114,7 +114,7 @@ def test_list_with_a_missing_file(command: Command, video: Path, tmp_path: Path)
     assert code == 1
     assert one_line(out).startswith("1 videos prepared, 0 kept, 1 failed")
     assert f"note: 1 of 2 listed videos are missing, the first is {tmp_path / 'gone.mp4'}" in err
-    assert err.splitlines()[-1] == "failed: gone.mp4: cannot be read (No such file or directory)"
+    assert err.splitlines()[-1] == "failed: gone.mp4: no such file; check its name"
 
 
 def test_first_of_many_missing_files_are_named(command: Command, video: Path, tmp_path: Path) -> None:

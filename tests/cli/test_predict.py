@@ -16,6 +16,7 @@ from rich.console import Console
 
 from helpers.tiny import Command, one_line
 from helpers.video_files import encode
+from helpers.video_kinds import write_unreadable
 from stresnet.cli.display import Bar
 from stresnet.data.store import Store
 from stresnet.training import Run
@@ -44,13 +45,13 @@ def test_predict(command: Command, store: Store, run: Run, tmp_path: Path) -> No
     assert code == 1
     failed, found = json.loads(out)
     assert failed == {"video": str(tmp_path / "no.mp4"), "error": failed["error"]}
-    assert "cannot be read" in failed["error"]
+    assert "no such file" in failed["error"]
     assert found["video"] == str(short)
     code, out, err = command("predict", model, tmp_path / "no.mp4", short, "--protocol", "center")
     assert code == 1
     assert one_line(out).startswith(f"{short}: red_")
     assert out.count("%") == 4
-    assert err.splitlines()[-1] == f"failed: {tmp_path / 'no.mp4'}: cannot be read (No such file or directory)"
+    assert err.splitlines()[-1] == f"failed: {tmp_path / 'no.mp4'}: no such file; check its name"
 
 
 def test_predict_with_another_preset_of_the_flow_method(
@@ -103,6 +104,21 @@ def test_predict_notes_damaged_videos(command: Command, run: Run, tmp_path: Path
     code, out, err = command(*predict)
     assert (code, err.splitlines()[-1]) == (0, note)
     assert one_line(out).startswith(f"{video}: red_")
+
+
+def test_predict_goes_on_after_videos_that_cannot_be_read(
+    command: Command, store: Store, run: Run, tmp_path: Path
+) -> None:
+    reasons = write_unreadable(tmp_path)
+    good = store.select("test")[0].record.path
+    code, out, err = command("predict", run.folder, *(tmp_path / n for n in reasons), good, "--json")
+    *failed, found = json.loads(out)
+    assert (code, found["video"], found["frames"]) == (1, str(good), 26)
+    for one, (name, reason) in zip(failed, reasons.items(), strict=True):
+        assert one["video"] == str(tmp_path / name)
+        assert reason in one["error"]
+    assert [line.split(": ")[0] for line in err.splitlines()[-4:]] == ["failed"] * 4
+    assert "Traceback" not in err
 
 
 def test_file_names_that_are_not_valid_text(store: Store, run: Run, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import stresnet.data.workers
 from helpers.jpeg_source import write_jpegs
 from helpers.tiny import Command
 from helpers.video_files import encode
+from helpers.video_kinds import textured, write_unreadable
 from stresnet.data.catalog import Catalog, VideoRecord
 from stresnet.data.datasets import read_catalog
 from stresnet.data.prepare import PrepareSummary, prepare
@@ -114,6 +115,16 @@ def test_good_and_bad_videos(prepared: tuple[Path, PrepareSummary, list[Report]]
     assert half_written(root) == []
     assert [report[:3] for report in reports] == [("preparing videos", done, 11) for done in range(12)]
     assert re.fullmatch(r"(\d+ frames/s, )?3 failed", reports[-1][3])
+
+
+def test_each_video_that_cannot_be_read_is_named_with_its_reason(tmp_path: Path) -> None:
+    (folder := tmp_path / "source" / "wave").mkdir(parents=True)
+    encode(folder / "good.mp4", textured(12))
+    reasons = write_unreadable(folder)
+    summary = prepare(read_catalog(folder.parent), tmp_path / "store", SPEC, workers=1)
+    assert summary.done == 1
+    assert {name.removeprefix("wave/") for name, _ in summary.failed} == set(reasons)
+    assert all(reasons[name.removeprefix("wave/")] in why and "\n" not in why for name, why in summary.failed)
 
 
 def test_videos_with_much_clipped_flow_are_noted(tmp_path: Path, command: Command) -> None:
@@ -311,7 +322,7 @@ def test_only_changed_or_damaged_videos_are_prepared_again(copy: Path, source: P
     missing = VideoRecord("jump/never there.mp4", str(tmp_path / "never there.mp4"), "jump")
     summary = prepare(Catalog(catalog.name, catalog.classes, (*records, missing)), copy, SPEC, workers=1)
     assert (summary.done, summary.kept) == (2, 6)
-    assert summary.failed == ((missing.id, "cannot be read (No such file or directory)"),)
+    assert summary.failed == ((missing.id, "no such file; check its name"),)
     store = Store.open(copy)
     assert store.video(records[0].id).meta.source_mtime_ns == 1
     for entry in store.select():

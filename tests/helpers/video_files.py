@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import simplejpeg
 from av.video.frame import PictureType
 from numpy.typing import NDArray
 
@@ -66,6 +67,24 @@ def with_matrix(path: Path, matrix: tuple[int, int, int, int]) -> Path:
     at = data.index(b"tkhd") + 44
     data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
+    return path
+
+
+def with_exif(path: Path, picture: NDArray[np.uint8], orientation: int, count: int = 12) -> Path:
+    """Write a video of JPEGs with EXIF, as some cameras do, which says how the picture must be turned."""
+    entry = struct.pack(">HHIHH", 0x112, 3, 1, orientation, 0)
+    exif = b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", 1) + entry + bytes(4)
+    jpeg = simplejpeg.encode_jpeg(picture, 95, "RGB", "420")
+    jpeg = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width = picture.shape[:2]
+        stream.pix_fmt = "yuvj420p"
+        for index in range(count):
+            packet = av.Packet(jpeg)
+            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, 25), True
+            packet.pts = packet.dts = index
+            container.mux(packet)
     return path
 
 

@@ -95,3 +95,19 @@ def encode_kind(folder: Path, name: str, count: int = FRAMES) -> Path:
     if kind.codec not in av.codecs_available:
         pytest.skip(f"FFmpeg was built without {kind.codec}")
     return encode(folder / kind.file, textured(count), codec=kind.codec, pix_fmt=kind.pix_fmt, **kind.options)
+
+
+def write_unreadable(folder: Path) -> dict[str, str]:
+    """Write videos that cannot be read, each for another reason; return their names and what their errors must say."""
+    encode(folder / "unknown.avi", textured(12), codec="mpeg4")
+    (folder / "unknown.avi").write_bytes((folder / "unknown.avi").read_bytes().replace(b"FMP4", b"ZZZZ"))
+    key = {"encryption_key": "00" * 16, "encryption_kid": "11" * 16}
+    encode(folder / "encrypted.mp4", textured(12), mux={"encryption_scheme": "cenc-aes-ctr"} | key)
+    encode(folder / "thin.mov", [np.zeros((1, 65535, 3), np.uint8)] * 12, codec="png", pix_fmt="rgb24")
+    (folder / "text.mp4").write_text("not a video at all\n" * 40)
+    return {
+        "unknown.avi": "no decoder for its codec; convert it",
+        "encrypted.mp4": "encrypted; decrypt it",
+        "thin.mov": "crop the video",
+        "text.mp4": "not a video",
+    }

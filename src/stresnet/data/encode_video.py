@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
@@ -25,7 +25,8 @@ from stresnet.data.sampling import Indices, stack_around
 from stresnet.errors import VideoError
 from stresnet.flow.codec import clipped_share, quantize_flow
 from stresnet.flow.estimate import flow_of
-from stresnet.media.selected import IndexMismatchError, SelectedFrames, select_frames
+from stresnet.media.failures import IndexMismatchError, reading
+from stresnet.media.selected import SelectedFrames, select_frames
 from stresnet.media.video import Frame, VideoInfo, iter_frames
 from stresnet.progress import Progress
 
@@ -53,12 +54,11 @@ def encode_video(
         VideoError: the video cannot be read, or has fewer than ``MIN_FRAMES`` frames.
         OSError: ``sink`` cannot be written.
     """
-    with _reading(path):
+    with reading(path):
         source = os.stat(path)
-        with_vectors = spec.flow_stored and spec.flow.from_codec
-        opened = iter_frames(path, short_side=spec.flow.short_side, motion_vectors=with_vectors)
+    with_vectors = spec.flow_stored and spec.flow.from_codec
     rows = _Rows(sink, path, spec, progress)
-    with opened as reader:
+    with iter_frames(path, short_side=spec.flow.short_side, motion_vectors=with_vectors) as reader:
         rows.write(reader, reader.info.header_frames, repeat(True))
     return rows.finish(record_id, source, reader.info, truncated=reader.truncated)
 
@@ -103,12 +103,11 @@ def video_around(
     """
     if spec.flow_stored and spec.flow.from_codec:
         return temporary_video(record_id, path, spec, progress)  # vectors are assigned to steps by the pictures around
-    with _reading(path):
+    with reading(path):
         source = os.stat(path)
     readers = select_frames(Path(path), spec.flow.short_side)
     while True:
-        with _reading(path):
-            frames = next(readers)
+        frames = next(readers)
         with suppress(IndexMismatchError):
             return write_temporary(
                 partial(_encode_around, record_id, path, source, spec, frames, centers_of, flow_stack, progress)
@@ -146,23 +145,13 @@ def _encode_around(
         rows.write(islice(pictures, len(run)), len(wanted), shown)
         done = int(run[-1]) + 1
     rows.skip(times_sec[done:])
-    with _reading(path):
-        assert next(pictures, None) is None  # reads to the end, to notice more frames than expected
+    assert next(pictures, None) is None  # reads to the end, to notice more frames than expected
     return rows.finish(record_id, source, frames.info, truncated=frames.truncated)
 
 
 def _require_frames(path: str | os.PathLike[str], frames: int) -> None:
     if frames < MIN_FRAMES:
         raise VideoError(f"{path}: {frames} frames decoded; at least {MIN_FRAMES} needed")
-
-
-@contextmanager
-def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Raise a VideoError for an OSError, which would be mistaken for a failure to write."""
-    try:
-        yield
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 class _Rows:
@@ -194,7 +183,7 @@ class _Rows:
             total: number of frames in all, for the progress; 0 if unknown.
             shown: for each frame, whether its pixels are needed, or only the flow.
         """
-        encoded = _EncodedFrames(self._path, frames, self._spec, shown, partial(self._report, total))
+        encoded = _EncodedFrames(frames, self._spec, shown, partial(self._report, total))
         if self._spec.flow_stored:
             bound_px, quality = self._spec.flow.bound_px, self._spec.jpeg_quality
             for field in flow_of(encoded, self._spec.flow):
@@ -254,7 +243,6 @@ class _EncodedFrames(Iterator[Frame]):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
         frames: Iterator[Frame],
         spec: StoreSpec,
         shown: Iterable[bool],
@@ -262,15 +250,13 @@ class _EncodedFrames(Iterator[Frame]):
     ) -> None:
         self.waiting: deque[tuple[float, bytes | None]] = deque()
         self.size = (0, 0)
-        self._path = path
         self._frames = frames
         self._jpeg_quality = spec.jpeg_quality
         self._shown = iter(shown)
         self._report = report
 
     def __next__(self) -> Frame:
-        with _reading(self._path):
-            frame = next(self._frames)
+        frame = next(self._frames)
         jpeg = None
         if next(self._shown):
             # 4:4:4 has a smaller error than 4:2:0 at a higher quality and the same size (docs/store.md).

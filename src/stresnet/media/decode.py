@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,8 +20,10 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from stresnet.errors import VideoError
+from stresnet.media.failures import CONVERT, explain, reason
 from stresnet.media.matroska import is_truncated
 from stresnet.media.motion_vectors import tag_packet
+from stresnet.media.side_data import side_data
 
 FALLBACK_FPS = 25.0
 """Frame rate assumed if the header has no plausible one."""
@@ -33,6 +34,12 @@ _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FU
 
 # PyAV 19 always escapes metadata that is not UTF-8. PyAV 18 raises an error unless asked to replace it.
 _READING: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
+
+_MAX_FAILURES = 100
+"""A file of which this many packets in a row cannot be read ends there."""
+
+_MAX_SIDE = 32750
+"""Pixels of a frame's longer side: half of what a JPEG may have, by which flow is stored with u above v."""
 
 
 class VideoFile:
@@ -53,6 +60,7 @@ class VideoFile:
         self.path = path
         self._container, self.stream = _open(path)
         self.truncated = False
+        self._damage: Exception | None = None
 
     @property
     def format(self) -> str:
@@ -83,9 +91,27 @@ class VideoFile:
         """Seconds per tick of the stream's clock; 0 if unknown."""
         return float(self.stream.time_base or 0)
 
-    def packets(self) -> Iterator[Packet[VideoStream]]:
-        """Yield the packets of the stream, an empty one last."""
-        return self._container.demux(self.stream)
+    def packets(self) -> Generator[Packet[VideoStream]]:
+        """Yield the packets of the stream, an empty one last. Skip what cannot be read, and set `truncated`."""
+        failures = 0
+        packets = self._container.demux(self.stream)
+        while failures < _MAX_FAILURES:
+            try:
+                packet = next(packets)
+            except Exception as error:
+                self._note_damage(error)
+                failures += 1
+                packets = self._container.demux(self.stream)  # goes on after what could not be read
+                continue
+            failures = 0
+            if packet.has_sidedata("encryption_info") or "enc_key_id" in self.stream.metadata:
+                raise VideoError(f"{self.path}: encrypted; decrypt it with the program that it is meant for")
+            yield packet
+            if is_last(packet):  # PyAV may fail beyond, if another stream has appeared midway
+                return
+        last = cast("Packet[VideoStream]", Packet())
+        last.stream = self.stream
+        yield last
 
     def decode(self, *, tagged: bool = False) -> Generator[VideoFrame]:
         """Yield all coded pictures. Skip damaged packets, as players do, and set `truncated`.
@@ -93,23 +119,24 @@ class VideoFile:
         Args:
             tagged: whether pictures carry what `motion_vectors.with_vectors` needs.
         """
-        packets = self.packets()
-        for number in count():
+        for number, packet in enumerate(self.packets()):
             try:
-                packet = next(packets, None)
-                if packet is None:
-                    self.truncated |= self.is_cut_off()
-                    return
                 if tagged:
                     tag_packet(packet, self.stream.codec_context, number)
                 self.truncated |= packet.is_corrupt  # truncated, or after a gap in a transport stream
                 pictures = packet.decode()
-            except (av.FFmpegError, EOFError):
-                self.truncated = True
+            except Exception as error:
+                self._note_damage(error)
                 continue
             for picture in pictures:
                 self.truncated |= bool(picture.is_corrupt)
                 yield picture
+        self.truncated |= self.is_cut_off()
+
+    def _note_damage(self, error: Exception) -> None:
+        """Remember the first error, and that something is missing."""
+        self.truncated = True
+        self._damage = self._damage or error
 
     def is_cut_off(self) -> bool:
         """Return whether the end of the file is missing, where its packets do not tell."""
@@ -123,9 +150,8 @@ class VideoFile:
         """
         picture = next(coded, None)
         if picture is None:
-            raise VideoError(
-                f"{self.path}: no frame can be decoded ({self.stream.codec_context.name}); replace the file"
-            )
+            cause = explain(self._damage) if self._damage else "there is none; copy or download it again"
+            raise VideoError(f"{self.path}: no frame can be decoded by {self.stream.codec_context.name}: {cause}")
         return picture
 
     def close(self) -> None:
@@ -143,12 +169,21 @@ class Converter:
         width, height: pixels before scaling, after turning.
     """
 
-    def __init__(self, first: VideoFrame, short_side: int | None) -> None:
-        """Take size and orientation from a picture; `short_side` is as in `iter_frames`."""
+    def __init__(self, path: Path, first: VideoFrame, short_side: int | None) -> None:
+        """Take size and orientation from the first picture of a file; `short_side` is as in `iter_frames`.
+
+        Raises:
+            VideoError: scaled pictures would be too long to be stored.
+        """
         self.turns, self.mirrored = _orientation(first)
         on_its_side = self.turns % 2 == 1
         self.width, self.height = (first.width, first.height)[:: -1 if on_its_side else 1]
         size = _scaled(self.width, self.height, short_side)
+        if max(size) > _MAX_SIDE:
+            raise VideoError(
+                f"{path}: frames of {self.width}×{self.height} px become {size[0]}×{size[1]} px; "
+                f"expected sides of at most {_MAX_SIDE} px; crop the video"
+            )
         self.unrotated_size = size[::-1] if on_its_side else size
         self._reformatter = VideoReformatter()
 
@@ -191,12 +226,6 @@ class Clock:
         return sec
 
 
-def reason(error: BaseException) -> str:
-    """Return the message of an error of FFmpeg as one line."""
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split())
-
-
 def _open(path: Path) -> tuple[InputContainer, VideoStream]:
     if not path.exists():
         raise VideoError(f"{path}: no such file; check its name")
@@ -207,7 +236,7 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
     try:
         # Without "file:", FFmpeg would take a name with a colon for a URL.
         container = av.open(f"file:{path}", **_READING)
-    except (av.FFmpegError, OSError, EOFError) as error:
+    except (av.error.InvalidDataError, EOFError) as error:
         raise VideoError(
             f"{path}: not a video, or its end is missing ({reason(error)}); copy or download it again"
         ) from error
@@ -215,7 +244,7 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             if stream.codec_context is None:
                 container.close()
-                raise VideoError(f"{path}: its codec is unknown to this build of FFmpeg; convert it, such as to H.264")
+                raise VideoError(f"{path}: this build of FFmpeg has no decoder for its codec; {CONVERT}")
             # One thread is as fast at these sizes, and worker processes already use all cores.
             stream.thread_count = 1
             return container, stream
@@ -224,13 +253,18 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
     raise VideoError(f"{path}: no video stream (found: {found}); choose a video file")
 
 
+def is_last(packet: Packet[Any]) -> bool:
+    """Return whether a packet only empties the decoder."""
+    return packet.size == 0 and packet.pts is None and packet.dts is None
+
+
 def _orientation(frame: VideoFrame) -> tuple[int, bool]:
     """Return (clockwise quarter turns, whether to mirror left-right before turning) that make a frame upright."""
-    side_data = frame.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
+    matrix = side_data(frame, "DISPLAYMATRIX")
+    if matrix is None:
         return 0, False
     # Row-vector convention: (x, y) -> (a x + c y, b x + d y), y down, 16.16 fixed point.
-    a, b, _, c, d = np.frombuffer(bytes(cast(Any, side_data)), np.int32)[:5].astype(np.float64)
+    a, b, _, c, d = np.frombuffer(bytes(cast(Any, matrix)), np.int32)[:5].astype(np.float64)
     quarter_turns = round(math.atan2(-c, d) / (math.pi / 2)) % 4
     return quarter_turns, bool(a * d - b * c < 0)
 

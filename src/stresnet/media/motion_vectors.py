@@ -22,6 +22,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from numpy.typing import NDArray
 
+from stresnet.media.side_data import side_data
+
 MOTION_VECTOR = np.dtype([(name, np.float32) for name in ("x", "y", "width", "height", "u", "v", "span_frames")])
 """The motion of one block from the previous frame to this one, in pixels of `Frame.rgb`.
 
@@ -132,15 +134,15 @@ def _picture(frame: VideoFrame, shown: int, codec: str) -> _Picture:
     bidirectional = frame.pict_type in _BIDIRECTIONAL
     # Without a tag from its packet, a picture is taken to be decoded in display order.
     decoded, reference = cast("tuple[int, bool]", frame.opaque or (shown, True))
-    side_data = frame.side_data.get("MOTION_VECTORS")
-    valid = side_data is not None and (codec in _B_VECTORS or not bidirectional)
+    vectors = side_data(frame, "MOTION_VECTORS")
+    valid = vectors is not None and (codec in _B_VECTORS or not bidirectional)
     return _Picture(
         frame=frame,
         shown=shown,
         decoded=decoded,
         bidirectional=bidirectional,
         reference=reference if codec == "h264" else not bidirectional,
-        blocks=cast(Any, side_data).to_ndarray().copy() if valid else None,
+        blocks=cast(Any, vectors).to_ndarray().copy() if valid else None,
     )
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-import av
 import numpy as np
 from av.packet import Packet
 from numpy.typing import NDArray
 
+from stresnet.errors import StresnetError
 from stresnet.media.coded_pictures import inspector
-from stresnet.media.decode import VideoFile
+from stresnet.media.decode import VideoFile, is_last
 
 _MAY_HOLD_FIELDS = frozenset({"h264", "mpeg2video"})
 _PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE
@@ -55,8 +55,8 @@ def index_packets(file: VideoFile) -> PacketIndex | None:
     parameters: list[bytes] = []
     try:
         for number, packet in enumerate(file.packets()):
-            if packet.size == 0 and packet.pts is None and packet.dts is None:
-                break  # it empties the decoder
+            if is_last(packet):
+                break
             if not _is_sound(packet, by_decode_time=file.by_decode_time):
                 return None
             picture = inspect(bytes(cast(Any, packet)), packet.is_keyframe)
@@ -65,9 +65,11 @@ def index_packets(file: VideoFile) -> PacketIndex | None:
             parameters.append(picture.parameters)
             if picture.shown:
                 rows.append((number, cast(int, packet.pts), picture.start))
-    except (av.FFmpegError, EOFError):
+    except StresnetError:
+        raise
+    except Exception:  # decoding will tell what is wrong
         return None
-    if not rows or file.is_cut_off() or not {b"", parameters[0]} >= set(parameters):
+    if not rows or file.truncated or file.is_cut_off() or not {b"", parameters[0]} >= set(parameters):
         return None  # parameters must not change midway
     return _in_display_order(np.array(rows, np.int64), codec.reorder_depth)
 

@@ -13,16 +13,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
-import av
 import numpy as np
 from av.video.frame import PictureType, VideoFrame
 from numpy.typing import NDArray
 
+from stresnet.errors import StresnetError
 from stresnet.media.decode import Clock, Converter, VideoFile
+from stresnet.media.failures import IndexMismatchError, reading
 from stresnet.media.packets import PacketIndex, index_packets
 from stresnet.media.video import Frame, VideoInfo, describe, require_short_side
 
@@ -31,10 +33,6 @@ _ALWAYS_WHOLE_FRAMES = 1000
 
 _HELD_BYTES = 64 << 20
 """Coded pictures of a short video are kept in memory of this size, so that it is decoded once."""
-
-
-class IndexMismatchError(Exception):
-    """Decoding gave something else than the index of packets announced."""
 
 
 class SelectedFrames(Protocol):
@@ -63,12 +61,9 @@ def select_frames(path: Path, short_side: int | None) -> Iterator[SelectedFrames
         VideoError: as for `iter_frames`.
     """
     require_short_side(short_side)
-    file = VideoFile(path)
-    try:
+    with reading(path), closing(VideoFile(path)) as file:
         index = index_packets(file)
         time_base_sec = file.time_base_sec
-    finally:
-        file.close()
     if index is not None and time_base_sec > 0:
         yield IndexedFrames(path, short_side, index, time_base_sec)
     yield CountedFrames(path, short_side)
@@ -89,20 +84,24 @@ class IndexedFrames:
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Iterator[Frame]:
         """Yield frames; see `SelectedFrames.read`."""
         wanted = deque(map(int, indices))
-        file = VideoFile(self._path)
-        try:
-            pictures = self._decode(file, self._stretches(wanted))
+        with self._reading(), closing(VideoFile(self._path)) as file:
             converter = None
-            for index, picture in pictures:
+            for index, picture in self._decode(file, self._stretches(wanted)):
                 if converter is None:
-                    converter = Converter(picture, self._short_side)
+                    converter = Converter(self._path, picture, self._short_side)
                     self.info = describe(file, converter)
                 if wanted and wanted[0] == index:
                     yield Frame(converter.rgb(picture), float(self.times_sec[wanted.popleft()]))
-        except (av.FFmpegError, EOFError) as error:
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Raise an IndexMismatchError for any error of PyAV: the index knows nothing of damage within packets."""
+        try:
+            yield
+        except (StresnetError, IndexMismatchError):
+            raise
+        except Exception as error:
             raise IndexMismatchError from error
-        finally:
-            file.close()
 
     def _stretches(self, wanted: Sequence[int]) -> list[tuple[int, int]]:
         """Return the runs of frames to decode, as (first, last): each begins at a start, the first at frame 0.
@@ -167,11 +166,10 @@ class CountedFrames:
         self._held: list[VideoFrame] | None = []
         held_bytes = 0
         times_sec = []
-        file = VideoFile(path)
-        try:
+        with reading(path), closing(VideoFile(path)) as file:
             coded = file.decode()
             first = file.first(coded)
-            self._converter = Converter(first, short_side)
+            self._converter = Converter(path, first, short_side)
             self.info = describe(file, self._converter)
             clock = Clock(file)
             for picture in chain([first], coded):
@@ -185,20 +183,16 @@ class CountedFrames:
             if self.truncated:
                 # Where a picture is damaged, it shows what its memory held before: pictures that were released.
                 self._held = None
-        finally:
-            file.close()
         self.times_sec = np.array(times_sec)
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Iterator[Frame]:
         """Yield frames; see `SelectedFrames.read`."""
-        if self._held is not None:
-            yield from self._selected(self._held, indices)
-            return
-        file = VideoFile(self._path)
-        try:
-            yield from self._selected(file.decode(), indices)
-        finally:
-            file.close()
+        with reading(self._path):
+            if self._held is not None:
+                yield from self._selected(self._held, indices)
+                return
+            with closing(VideoFile(self._path)) as file:
+                yield from self._selected(file.decode(), indices)
 
     def _selected(self, pictures: Iterable[VideoFrame], indices: Sequence[int] | NDArray[np.int64]) -> Iterator[Frame]:
         wanted = deque(map(int, indices))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from stresnet.errors import VideoError
 from stresnet.media.decode import Clock, Converter, VideoFile
+from stresnet.media.failures import reading
 from stresnet.media.motion_vectors import CODECS_WITH_VECTORS, transform_vectors, with_vectors
 
 VIDEO_EXTENSIONS = frozenset(
@@ -99,17 +101,17 @@ class FrameReader(Iterator[Frame]):
 
     def __init__(self, path: str | os.PathLike[str], short_side: int | None, motion_vectors: bool) -> None:
         require_short_side(short_side)
-        self._file = VideoFile(Path(path))
-        try:
+        self._path = Path(path)
+        with reading(path), ExitStack() as on_error:
+            self._file = VideoFile(self._path)
+            on_error.callback(self._file.close)
             if motion_vectors:
                 self._enable_vectors()
             coded = self._file.decode(tagged=motion_vectors)
             first = self._file.first(coded)
-            self._converter = Converter(first, short_side)
+            self._converter = Converter(self._path, first, short_side)
             self.info = describe(self._file, self._converter)
-        except BaseException:
-            self._file.close()
-            raise
+            on_error.pop_all()
         self._clock = Clock(self._file)
         self._coded = coded
         self._frames = (self._read_with_vectors if motion_vectors else self._read)(chain([first], coded))
@@ -119,7 +121,8 @@ class FrameReader(Iterator[Frame]):
         return self._file.truncated
 
     def __next__(self) -> Frame:
-        frame = next(self._frames, None)
+        with reading(self._path):
+            frame = next(self._frames, None)
         if frame is None:
             self.close()
             raise StopIteration

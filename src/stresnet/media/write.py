@@ -16,7 +16,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from stresnet.errors import VideoError
-from stresnet.media.decode import reason
+from stresnet.media.failures import reason
 
 
 def write_video(
