@@ -66,7 +66,10 @@ def test_module_runs_the_command_line() -> None:
         (["predict", "model", "video", "--protocol", "dence"], "not 'dence'"),
         (["predict", "model", "video", "--top", "0"], "'--top'"),
         (["prepare", "a", "b", "--dataset", "ucf101"], "--dataset ucf101 needs --splits"),
-        (["prepare", "a", "b", "--dataset", "kinetics"], "must be one of folders, csv, ucf101, hmdb51, not 'kinetics'"),
+        (
+            ["prepare", "a", "b", "--dataset", "kinetics"],
+            "must be one of folders, list, ucf101, hmdb51, not 'kinetics'",
+        ),
         (["prepare", "a", "b", "--short-side", "16"], "'--short-side'"),
         (["train", "a", "b", "--epochs", "0"], "--epochs must be a positive number, not 0.0"),
         (["train", "a", "b", "--lr", "nan"], "--lr must be a positive number, not nan"),

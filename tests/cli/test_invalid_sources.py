@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -17,12 +18,12 @@ def test_invalid_sources(command: Command, tmp_path: Path, store: Store) -> None
     folder = tmp_path / "an empty folder"
     folder.mkdir()
     (tmp_path / "notes.txt").write_text("path,label")
-    (tmp_path / "wrong.csv").write_text("file;class\na.mp4;jump\n")
+    (tmp_path / "wrong.csv").write_text("Datei;Klasse\na.mp4;jump\n")
     cases = {
         folder: "expected class folders with videos",
-        tmp_path / "nowhere": "nowhere does not exist: expected a folder of class folders, or a .csv file",
-        tmp_path / "notes.txt": "notes.txt is neither: expected a folder of class folders, or a .csv file",
-        tmp_path / "wrong.csv": "expected the header path,label[,split][,group], found 'file;class'",
+        tmp_path / "nowhere": "nowhere does not exist: expected a folder of class folders, or a list of videos",
+        tmp_path / "notes.txt": "notes.txt: expected one row per video, found none",
+        tmp_path / "wrong.csv": "expected a header such as path,label,split,group, found 'Datei;Klasse'",
         store.root: "found a prepared store (give the source first, then the store)",
     }
     for source, expected in cases.items():
@@ -126,6 +127,25 @@ def test_first_of_many_missing_files_are_named(command: Command, video: Path, tm
     assert f"and 10 more failed; all reasons are in {tmp_path / 'store' / 'index.parquet'}" in err
     reasons = [entry.reason for entry in Store.open(tmp_path / "store").entries]
     assert sum(bool(reason) for reason in reasons) == 30
+
+
+def test_prepare_names_rejected_rows(command: Command, video: Path, tmp_path: Path) -> None:
+    root = tmp_path / "real"
+    root.mkdir()
+    shutil.copyfile(video, root / "a.mp4")
+    rest = "a.mp4,\n" * 21
+    (root / "train.csv").write_text(f"path,label\na.mp4,jump\nb\0.mp4,jump\n{rest}")
+    code, out, err = command("prepare", root, tmp_path / "store", "--train", root / "train.csv", *TINY)
+    assert code == 1
+    assert out.startswith("1 videos prepared, 0 kept, 0 failed;")
+    rejected = [line for line in err.splitlines() if line.startswith("rejected: ")]
+    assert rejected[0] == f"rejected: {root / 'train.csv'}, line 3: the path has control characters"
+    assert rejected[1] == f"rejected: {root / 'train.csv'}, line 4: the label is empty"
+    assert len(rejected) == 20
+    assert err.splitlines()[-1] == "and 2 more rows; --json names all"
+    code, out, _ = command("prepare", root, tmp_path / "store", "--train", root / "train.csv", *TINY, "--json")
+    assert code == 1
+    assert len(json.loads(out)["rejected"]) == 22
 
 
 def test_labels_numbered_from_1(command: Command, video: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Catalogs of class folders, split folders and CSV files."""
+"""Catalogs of class folders, split folders and lists."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_invalid_sources(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="does not exist"):
         read_catalog(tmp_path / "none")
     touch(tmp_path, "a.avi")
-    with pytest.raises(StoreError, match="is neither"):
+    with pytest.raises(StoreError, match="is a video: expected a folder"):
         read_catalog(tmp_path / "a.avi")
 
 
@@ -132,9 +132,10 @@ def test_csv(tmp_path: Path, encoding: str) -> None:
         ]
     )
     assert {r.path for r in catalog.records} >= {str(tmp_path / "other/c.avi"), str(tmp_path / "data/b.avi")}
-    assert len(catalog.notes) == 1
-    assert "1 of 4 listed videos are missing" in catalog.notes[0]
-    assert "gone.avi" in catalog.notes[0]
+    unused, missing = catalog.notes
+    assert unused == "list.csv: columns that are not used: frames"
+    assert "1 of 4 listed videos are missing" in missing
+    assert "gone.avi" in missing
 
 
 def test_csv_without_split(tmp_path: Path) -> None:
@@ -158,23 +159,23 @@ def test_whole_numbers_are_class_names_in_numerical_order(tmp_path: Path) -> Non
 def test_csv_repeats_and_contradictions(tmp_path: Path) -> None:
     catalog = read_catalog(write_csv(tmp_path / "l.csv", "path,label,split\na.avi,x,train\n./a.avi,x,train\n"))
     assert len(catalog.records) == 1
-    assert any("1 line(s) repeat" in note for note in catalog.notes)
-    with pytest.raises(StoreError, match=r"lines 2 and 3 both list a\.avi"):
+    assert any("1 row(s) repeat" in note for note in catalog.notes)
+    with pytest.raises(StoreError, match=r"m\.csv, line 2, and .*m\.csv, line 3: both list a\.avi"):
         read_catalog(write_csv(tmp_path / "m.csv", "path,label,split\na.avi,x,train\na.avi,x,test\n"))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "found 'an empty file'"),
-        ("file;label\na.avi;x\n", "found 'file;label'"),
-        ("path,label\n", "expected one line per video"),
+        ("", "found an empty file"),
+        ("\n \n", "found an empty file"),
+        ("Datei;Klasse\na.avi;x\n", "expected a header such as path,label,split,group, found 'Datei;Klasse'"),
+        ("group,label\na.avi,x\n", "found 'group,label', which names no path"),
+        ("path,label,path\na.avi,x,b\n", "expected each column once, found 'path' twice"),
+        ("path,label\n", "expected one row per video"),
         ("path,label\na.avi,\n", "line 2: the label is empty"),
         ("path,label\n,x\n", "line 2: the path is empty"),
-        (
-            "path,label,split\na.avi,x,train\nb.avi,x,dev\n",
-            "line 3: expected a split of train, val or test, found 'dev'",
-        ),
+        ("path,label,split\na.avi,x,dev\n", "line 2: expected a split of train, val or test, found 'dev'"),
         ("path,label\na,b.avi,x\n", "line 2: expected 2 columns, found 3"),
     ],
 )
@@ -185,7 +186,7 @@ def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_csv_in_another_encoding(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="expected a CSV file in UTF-8"):
+    with pytest.raises(StoreError, match="line 2: expected UTF-8, found other bytes"):
         read_catalog(write_csv(tmp_path / "l.csv", "path,label\ncafé.avi,x\n", "latin-1"))
 
 

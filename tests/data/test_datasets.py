@@ -97,15 +97,50 @@ def test_damaged_lists(tmp_path: Path) -> None:
     (tmp_path / "classInd.txt").write_text("1 Archery\n")
     (tmp_path / "testlist01.txt").write_text("Archery/v_Archery_g01_c01.avi\n")
     (tmp_path / "trainlist01.txt").write_text("Archery/v_Archery_g08_c01.avi 2\n")
-    with pytest.raises(StoreError, match=r"trainlist01\.txt: expected lines such as"):
+    with pytest.raises(StoreError, match=r"trainlist01\.txt, line 1: expected lines such as"):
         read_catalog(tmp_path, dataset="ucf101", lists=tmp_path, split=1)
     (tmp_path / "wave_test_split1.txt").write_text("a b.avi 3 \n")
     with pytest.raises(StoreError, match="0, 1 or 2"):
         read_catalog(tmp_path, dataset="hmdb51", lists=tmp_path, split=1)
 
 
+def test_lists_with_a_byte_order_mark(shared: Path, tmp_path: Path) -> None:
+    lists = shared / "cases" / "bom_lists" / "lists"
+    if not lists.is_dir():
+        pytest.skip(f"no lists at {lists}")
+    for name in ("g01", "g08"):
+        (tmp_path / f"v_Archery_{name}_c01.avi").touch()
+    catalog = read_catalog(tmp_path, dataset="ucf101", lists=lists)
+    assert catalog.classes == ("Archery", "Bowling")
+    assert [(r.id, r.split, r.group) for r in catalog.records] == [
+        ("Archery/v_Archery_g01_c01.avi", "test", "g01"),
+        ("Archery/v_Archery_g08_c01.avi", "train", "g08"),
+    ]
+    (tmp_path / "wave_test_split1.txt").write_text("a b.avi 1 \nc.avi 2 \nd.avi 0 \n", "utf-8-sig")
+    for name in ("a b", "c", "d"):
+        (tmp_path / f"{name}.avi").touch()
+    catalog = read_catalog(tmp_path, dataset="hmdb51", lists=tmp_path)
+    assert [(r.id, r.split) for r in catalog.records] == [("wave/a b.avi", "train"), ("wave/c.avi", "test")]
+
+
+@pytest.mark.parametrize("on_disk", ["HandStandPushups/v_HandstandPushups", "HandstandPushups/v_HandStandPushups"])
+@pytest.mark.parametrize("listed", ["HandstandPushups/v_HandStandPushups", "HandStandPushups/v_HandstandPushups"])
+@pytest.mark.parametrize("jpegs", [False, True])
+def test_the_class_of_ucf101_with_two_spellings(tmp_path: Path, on_disk: str, listed: str, jpegs: bool) -> None:
+    (tmp_path / "classInd.txt").write_text("37 HandstandPushups\n")
+    (tmp_path / "trainlist01.txt").write_text(f"{listed}_g08_c01.avi 37\n")
+    (tmp_path / "testlist01.txt").write_text(f"{listed}_g01_c01.avi\n")
+    for group in ("g01", "g08"):
+        file = tmp_path / f"{on_disk}_{group}_c01{'/frame000001.jpg' if jpegs else '.avi'}"
+        file.parent.mkdir(exist_ok=True, parents=True)
+        file.touch()
+    catalog = read_catalog(tmp_path, dataset="ucf101", lists=tmp_path, jpegs=jpegs)
+    assert {r.label for r in catalog.records} == {"HandstandPushups"}
+    assert all(Path(record.path).exists() for record in catalog.records)
+
+
 def test_unknown_data_set_and_missing_lists(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="unknown data set 'kinetics': expected one of folders, csv, ucf101, hmdb51"):
+    with pytest.raises(StoreError, match="unknown data set 'kinetics': expected one of folders, list, ucf101, hmdb51"):
         read_catalog(tmp_path, dataset="kinetics")
     with pytest.raises(StoreError, match="ucf101 needs the folder of its official lists"):
         read_catalog(tmp_path, dataset="ucf101")

@@ -25,7 +25,8 @@ ON_THE_FLY = "on-the-fly"
 Source = Annotated[
     Path,
     typer.Argument(
-        help="Class folders, {train,test}/class folders, or a CSV file path,label[,split][,group].", show_default=False
+        help="Class folders, {train,test}/class folders, or a list such as a CSV file path,label,split,group.",
+        show_default=False,
     ),
 ]
 DatasetName = Annotated[
@@ -33,8 +34,20 @@ DatasetName = Annotated[
     typer.Option(
         help="Data set: "
         + "; ".join(f"{d.name}, {d.description}{' in --splits' if d.needs_lists else ''}" for d in DATASETS.values())
-        + ". Default: folders, or csv for a CSV file.",
+        + ". Default: folders, or list for a file.",
         show_default=False,
+    ),
+]
+TrainList = Annotated[
+    Path | None, typer.Option("--train", help="List of the training videos; SRC is then the folder of all videos.")
+]
+ValList = Annotated[Path | None, typer.Option("--val", help="List of the validation videos, as --train.")]
+TestList = Annotated[Path | None, typer.Option("--test", help="List of the test videos, as --train.")]
+ClassNames = Annotated[
+    Path | None,
+    typer.Option(
+        "--classes",
+        help="Names of the classes that lists give by number: '3 Archery' on each line, or 'Archery', counted from 0.",
     ),
 ]
 FromJpegs = Annotated[
@@ -74,6 +87,10 @@ def prepare(
     dataset: DatasetName = None,
     splits: Annotated[Path | None, typer.Option(help="Folder of the official split lists.")] = None,
     split: Annotated[int, typer.Option(help="Number of the official split.", min=1, max=3)] = 1,
+    train: TrainList = None,
+    val: ValList = None,
+    test: TestList = None,
+    classes: ClassNames = None,
     from_jpegs: FromJpegs = False,
     flow: FlowMethod = None,
     preset: options.Preset = "",
@@ -105,7 +122,11 @@ def prepare(
             "subtract_median": subtract_median,
         }
     )
-    catalog = _catalog(source, dataset, splits, split, from_jpegs)
+    _check_dataset(dataset, splits)
+    lists = {name: file for name, file in (("train", train), ("val", val), ("test", test)) if file is not None}
+    catalog = read_catalog(
+        source, dataset=dataset, lists=splits, split=split, jpegs=from_jpegs, split_lists=lists, class_names=classes
+    )
     for text in catalog.notes:
         note(text)
     if from_jpegs:
@@ -128,7 +149,7 @@ def _imported(wanted: FlowSpec, catalog: Catalog, short_side: int | None, flow_s
 
 
 def _show_prepared(summary: PrepareSummary, store: Path, *, as_json: bool) -> None:
-    """Print the summary and notes about unusual videos; exit with code 1 if videos failed."""
+    """Print the summary and notes about unusual videos; exit with code 1 if videos failed or rows were rejected."""
     if as_json:
         print(json.dumps(summary.to_dict(), ensure_ascii=False))
     else:
@@ -151,7 +172,13 @@ def _show_prepared(summary: PrepareSummary, store: Path, *, as_json: bool) -> No
         note(f"the flow of {more} more is clipped as much; see clipped_share in {store / 'index.parquet'}")
     for name in summary.empty_classes:
         errors.print(f"class {name}: no usable video", soft_wrap=True)
+    for where, reason in summary.rejected[:MAX_NAMED]:
+        errors.print(f"rejected: {where}: {reason}", soft_wrap=True)
+    if len(summary.rejected) > MAX_NAMED:
+        errors.print(f"and {len(summary.rejected) - MAX_NAMED} more rows; --json names all", soft_wrap=True)
     exit_with_failures(summary.failed, store / "index.parquet")
+    if summary.rejected:
+        raise typer.Exit(1)
 
 
 def _note_truncated(truncated: Sequence[str], store: Path) -> None:
@@ -167,9 +194,8 @@ def _note_truncated(truncated: Sequence[str], store: Path) -> None:
         note(f"{more} more are damaged; all are marked as truncated in {store / 'index.parquet'}")
 
 
-def _catalog(source: Path, dataset: str | None, lists: Path | None, split: int, from_jpegs: bool) -> Catalog:
+def _check_dataset(dataset: str | None, lists: Path | None) -> None:
     if dataset is not None and dataset not in DATASETS:
         raise typer.BadParameter(f"--dataset must be one of {', '.join(DATASETS)}, not {dataset!r}")
     if dataset is not None and DATASETS[dataset].needs_lists and lists is None:
         raise typer.BadParameter(f"--dataset {dataset} needs --splits, the folder of its official lists")
-    return read_catalog(source, dataset=dataset, lists=lists, split=split, jpegs=from_jpegs)

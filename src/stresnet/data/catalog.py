@@ -7,11 +7,16 @@ failed, by name.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 """The split that each accepted name means."""
 
 
@@ -43,12 +48,14 @@ class Catalog:
         classes: class names; the position is the class index, 0-based.
         records: the videos, sorted by id.
         notes: one-line messages for the user.
+        rejected: (where, reason) of rows of a list that name no video.
     """
 
     name: str
     classes: tuple[str, ...]
     records: tuple[VideoRecord, ...]
     notes: tuple[str, ...] = ()
+    rejected: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,16 +63,28 @@ class Source:
     """The files that a catalog is read from.
 
     Attributes:
-        path: absolute path of the folder of videos, or of a CSV file.
+        path: absolute path of the folder of videos, or of a list.
         jpegs: whether a video is a folder of JPEGs (see :mod:`stresnet.data.jpeg_folders`) rather than a file.
         lists: folder of the official lists, for data sets that have some.
         split: the official split, 1-based.
+        split_lists: list by split, if each has its own; the path is then the folder of the videos.
+        class_names: file of the names of classes that lists give by number.
     """
 
     path: Path
     jpegs: bool = False
     lists: Path | None = None
     split: int = 1
+    split_lists: Mapping[str, Path] = field(default_factory=dict)
+    class_names: Path | None = None
+
+
+def normalized(name: str) -> str:
+    """Return the name of a class or group in Unicode's composed form (NFC), in which equal names are equal texts.
+
+    A Mac decomposes accents in the names of files.
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def order_classes(labels: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:

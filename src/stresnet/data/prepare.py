@@ -52,6 +52,7 @@ class PrepareSummary:
         done: videos prepared in this run.
         kept: videos kept from earlier runs.
         failed: (id, reason) of videos that are not usable.
+        rejected: (where, reason) of rows of the source's lists that name no video.
         empty_classes: classes without any usable video.
         truncated: ids of usable videos with parts that could not be decoded.
         clipped: one line for each video with much of its flow beyond the bound.
@@ -64,6 +65,7 @@ class PrepareSummary:
     done: int
     kept: int
     failed: tuple[tuple[str, str], ...]
+    rejected: tuple[tuple[str, str], ...]
     empty_classes: tuple[str, ...]
     truncated: tuple[str, ...]
     clipped: tuple[str, ...]
@@ -73,10 +75,10 @@ class PrepareSummary:
     bytes: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the summary as JSON types; ``failed`` is a mapping from id to reason."""
+        """Return the summary as JSON types; ``failed`` and ``rejected`` are mappings to the reasons."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values |= {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
-        return values | {"failed": dict(self.failed)}
+        return values | {"failed": dict(self.failed), "rejected": dict(self.rejected)}
 
     def __repr__(self) -> str:
         counts = f"done={self.done}, kept={self.kept}, failed={len(self.failed)}, frames={self.frames}"
@@ -99,7 +101,7 @@ def prepare(
     are spawned, so a script must call this below ``if __name__ == "__main__":``.
 
     Args:
-        source: a catalog, a folder of class folders or a CSV file (see :func:`stresnet.data.datasets.read_catalog`).
+        source: a catalog, a folder of class folders or a list (see :func:`stresnet.data.datasets.read_catalog`).
         store: a folder that is new, empty, or a store of the same spec.
         spec: how videos are prepared, or only their flow; by default DIS flow at a short side of 256 px.
         from_jpegs: whether videos are folders of JPEGs to import (see :mod:`stresnet.data.jpeg_folders`). The spec
@@ -134,7 +136,7 @@ def prepare(
             _remove_unfinished(root)
         result = Store(root, spec, catalog.classes, catalog.name, Entries.of(entries))
         result.save()
-    return _summarize(result, len(kept), listed_before, time.monotonic() - start)
+    return _summarize(result, catalog, len(kept), listed_before, time.monotonic() - start)
 
 
 def _prepare_rest(
@@ -303,7 +305,7 @@ def _entry(record: VideoRecord, meta: PreparedVideoMetadata, size: int) -> Store
     )
 
 
-def _summarize(store: Store, kept: int, listed_before: set[str], seconds: float) -> PrepareSummary:
+def _summarize(store: Store, catalog: Catalog, kept: int, listed_before: set[str], seconds: float) -> PrepareSummary:
     usable = store.select()
     ids, failed = usable.column("id"), store.entries.where("reason", store.entries.distinct("reason") - {""})
     classes = usable.distinct("label")
@@ -313,6 +315,7 @@ def _summarize(store: Store, kept: int, listed_before: set[str], seconds: float)
         done=len(usable) - kept,
         kept=kept,
         failed=tuple(zip(failed.column("id").to_pylist(), failed.column("reason").to_pylist(), strict=True)),
+        rejected=catalog.rejected,
         empty_classes=tuple(name for name in store.classes if name not in classes),
         truncated=tuple(ids.filter(usable.column("truncated")).to_pylist()),
         clipped=tuple(note for note in notes if note),

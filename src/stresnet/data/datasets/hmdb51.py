@@ -10,8 +10,8 @@ from stresnet.data.datasets.official_lists import (
     catalog_of_lists,
     lists_folder,
     other_lists_hint,
-    read_lines,
 )
+from stresnet.data.lists import read_lines
 from stresnet.errors import StoreError
 
 _LIST_NAME = re.compile(r"(.+)_test_split([123])\.txt")
@@ -35,10 +35,10 @@ def read_hmdb51(source: Source) -> Catalog:
         raise StoreError(f"{folder}: expected HMDB51's lists, found no {expected}{other_lists_hint(folder)}")
     listed = []
     for label, path in lists.items():
-        for line in read_lines(path):
+        for where, line in read_lines(path):
             file, _, code = line.rpartition(" ")
             if not file or code not in _SPLITS:
-                raise StoreError(f"{path}: expected lines of a file name and 0, 1 or 2, found {line!r}")
+                raise StoreError(f"{where}: expected a file name and 0, 1 or 2, found {line!r}")
             if split := _SPLITS[code]:
                 listed.append(ListedVideo(label, file.strip(), split))
     return catalog_of_lists(f"HMDB51 split {source.split}", source, sorted(lists), listed)

@@ -7,12 +7,13 @@ the catalog and recorded as failed, by name, when the store is prepared.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from stresnet.data.catalog import Catalog, Source, VideoRecord, missing_notes
 from stresnet.data.jpeg_folders import frames_root
+from stresnet.data.video_files import VideoFinder
 from stresnet.errors import StoreError
 
 
@@ -39,19 +40,6 @@ def lists_folder(source: Source) -> Path:
     return source.lists
 
 
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a list that are not blank, stripped.
-
-    Raises:
-        StoreError: the file cannot be read, or is not UTF-8.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: cannot be read as a list in UTF-8 ({error})") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
 def other_lists_hint(folder: Path) -> str:
     """Return the end of an error message that names the data set whose lists are in a folder, or ``""``."""
     if (folder / "classInd.txt").is_file():
@@ -74,44 +62,28 @@ def catalog_of_lists(name: str, source: Source, classes: Iterable[str], listed: 
     Raises:
         StoreError: there is no such folder, or none of the listed videos is in it.
     """
-    base = source.path
-    if not base.is_dir():
-        raise StoreError(f"{base}: expected the folder of {name}'s videos, found none")
-    locate = _folder_locator(frames_root(base)) if source.jpegs else _file_locator(base)
+    if not source.path.is_dir():
+        raise StoreError(f"{source.path}: expected the folder of {name}'s videos, found none")
+    base = frames_root(source.path) if source.jpegs else source.path
+    finder = VideoFinder(base, jpegs=source.jpegs)
     records = []
     for video in listed:
-        path = locate(video.label, video.file)
+        names = _names(video, jpegs=source.jpegs)
+        path = finder.find(*names) or str(base / names[0])
         records.append(VideoRecord(f"{video.label}/{video.file}", path, video.label, video.split, video.group))
     records.sort(key=lambda record: record.id)
     if not any(os.path.exists(record.path) for record in records):
         first = records[0].path if records else "no video at all"
         raise StoreError(f"{base}: expected the videos of {name}, found none of the {len(records)}, such as {first}")
-    return Catalog(name, tuple(classes), tuple(records), tuple(missing_notes(records)))
+    return Catalog(name, tuple(classes), tuple(records), (*finder.notes(), *missing_notes(records)))
 
 
-def _file_locator(base: Path) -> Callable[[str, str], str]:
-    """Return a function from (class, file) to a path: ``base/class/file``, or ``base/file`` if only that exists.
+def _names(video: ListedVideo, *, jpegs: bool) -> tuple[str, ...]:
+    """Return the paths that a video may have, relative to the folder of all; the first is the official one.
 
     Names are joined verbatim, never used as patterns: HMDB51's contain ``[``, ``#``, ``;`` and ``&``.
     """
-
-    def locate(label: str, file: str) -> str:
-        nested, flat = base / label / file, base / file
-        return str(flat if not nested.is_file() and flat.is_file() else nested)
-
-    return locate
-
-
-def _folder_locator(base: Path) -> Callable[[str, str], str]:
-    """Return a function from (class, file) to the folder of that video's frames.
-
-    The folder may be in a class folder or not, and may have the file's ending or not. If none exists, the path is
-    that of the authors' layout.
-    """
-
-    def locate(label: str, file: str) -> str:
-        stem = os.path.splitext(file)[0]
-        places = (base / stem, base / label / stem, base / file, base / label / file)
-        return str(next((place for place in places if place.is_dir()), places[0]))
-
-    return locate
+    if not jpegs:
+        return f"{video.label}/{video.file}", video.file
+    stem = os.path.splitext(video.file)[0]
+    return stem, f"{video.label}/{stem}", video.file, f"{video.label}/{video.file}"

@@ -11,8 +11,8 @@ from stresnet.data.datasets.official_lists import (
     catalog_of_lists,
     lists_folder,
     other_lists_hint,
-    read_lines,
 )
+from stresnet.data.lists import read_lines
 from stresnet.errors import StoreError
 
 _FILE_NAME = re.compile(r"v_\w+_(g\d+)_c\d+\.avi")
@@ -39,20 +39,23 @@ def read_ucf101(source: Source) -> Catalog:
 
 
 def _read_class_numbers(path: Path) -> dict[str, str]:
-    pairs = [line.split() for line in read_lines(path)]
+    pairs = [line.split() for _, line in read_lines(path)]
     if not pairs or any(len(pair) != 2 or not pair[0].isdigit() for pair in pairs):
         raise StoreError(f"{path}: expected lines of a number and a class name, such as 1 ApplyEyeMakeup")
     return {name: number for number, name in pairs}
 
 
 def _read_list(path: Path, split: str, class_numbers: dict[str, str]) -> list[ListedVideo]:
+    # Copies of the data set spell one class in two ways: HandstandPushups and HandStandPushups.
+    spelled = {name.casefold(): name for name in class_numbers}
     listed = []
-    for line in read_lines(path):
+    for where, line in read_lines(path):
         # Lines of training lists end with the class number, those of test lists do not.
         name, _, number = line.partition(".avi")
-        label, _, file = f"{name}.avi".partition("/")
+        folder, _, file = f"{name}.avi".partition("/")
+        label = spelled.get(folder.casefold())
         match = _FILE_NAME.fullmatch(file)
-        if match is None or label not in class_numbers or number.strip() not in ("", class_numbers[label]):
-            raise StoreError(f"{path}: expected lines such as Archery/v_Archery_g08_c01.avi 3, found {line!r}")
+        if match is None or label is None or number.strip() not in ("", class_numbers[label]):
+            raise StoreError(f"{where}: expected lines such as Archery/v_Archery_g08_c01.avi 3, found {line!r}")
         listed.append(ListedVideo(label, file, split, match[1]))
     return listed
