@@ -100,14 +100,14 @@ def test_reading_goes_on_after_a_packet_that_cannot_be_read(tmp_path: Path, monk
                     raise IndexError("list index out of range")
                 yield packet
 
-    real = decode._open
+    real = decode.open_video
     for times, frames in ((1, 19), (3, 17), (10**9, 5)):
 
         def failing(path: Path, times: int = times) -> tuple[Failing, Any]:
             container, stream = real(path)
             return Failing(container, times), stream
 
-        monkeypatch.setattr(decode, "_open", failing)
+        monkeypatch.setattr(decode, "open_video", failing)
         video = read_video(path)
         assert (len(video.frames), video.truncated) == (frames, True)
 

@@ -1,4 +1,4 @@
-"""Open a video file, decode its packets, and turn coded pictures into upright RGB with the time they are shown at.
+"""Decode the packets of a video file, and turn coded pictures into upright RGB with the time they are shown at.
 
 All ways of reading a video share these parts, so that pixels and times cannot depend on how a frame was reached.
 """
@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -20,9 +19,10 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from stresnet.errors import VideoError
-from stresnet.media.failures import CONVERT, explain, reason
+from stresnet.media.failures import explain
 from stresnet.media.matroska import is_truncated
 from stresnet.media.motion_vectors import tag_packet
+from stresnet.media.opening import open_video
 from stresnet.media.side_data import side_data
 
 FALLBACK_FPS = 25.0
@@ -31,9 +31,6 @@ FALLBACK_FPS = 25.0
 # The last two flags have an effect only if the size is unchanged. Without them a shortcut of swscale makes every
 # channel about one level too dark: the mean error is 1.1 levels instead of 0.3. Scaled pictures are bit-identical.
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-
-# PyAV 19 always escapes metadata that is not UTF-8. PyAV 18 raises an error unless asked to replace it.
-_READING: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
 
 _MAX_FAILURES = 100
 """A file of which this many packets in a row cannot be read ends there."""
@@ -47,7 +44,7 @@ class VideoFile:
 
     Attributes:
         path: the file.
-        stream: its first video stream that is not a cover picture.
+        stream: the video stream that is read.
         truncated: whether undecodable data was found so far.
     """
 
@@ -58,7 +55,7 @@ class VideoFile:
             VideoError: the file does not exist, is empty, is not a video or has no video stream.
         """
         self.path = path
-        self._container, self.stream = _open(path)
+        self._container, self.stream = open_video(path)
         self.truncated = False
         self._damage: Exception | None = None
 
@@ -224,33 +221,6 @@ class Clock:
                 sec = self._last_sec + self._step_sec
         self._last_sec = sec
         return sec
-
-
-def _open(path: Path) -> tuple[InputContainer, VideoStream]:
-    if not path.exists():
-        raise VideoError(f"{path}: no such file; check its name")
-    if not path.is_file():
-        raise VideoError(f"{path}: expected a video file, found a folder or a device; name a file")
-    if path.stat().st_size == 0:
-        raise VideoError(f"{path}: the file is empty (0 bytes); copy or download it again")
-    try:
-        # Without "file:", FFmpeg would take a name with a colon for a URL.
-        container = av.open(f"file:{path}", **_READING)
-    except (av.error.InvalidDataError, EOFError) as error:
-        raise VideoError(
-            f"{path}: not a video, or its end is missing ({reason(error)}); copy or download it again"
-        ) from error
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            if stream.codec_context is None:
-                container.close()
-                raise VideoError(f"{path}: this build of FFmpeg has no decoder for its codec; {CONVERT}")
-            # One thread is as fast at these sizes, and worker processes already use all cores.
-            stream.thread_count = 1
-            return container, stream
-    found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-    container.close()
-    raise VideoError(f"{path}: no video stream (found: {found}); choose a video file")
 
 
 def is_last(packet: Packet[Any]) -> bool:

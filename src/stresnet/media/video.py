@@ -176,7 +176,7 @@ def iter_frames(
     Memory holds a few frames, whatever the length. Resizing is bicubic.
 
     Args:
-        path: the video file; its first video stream that is not a cover picture is read.
+        path: the video file. Of several video streams, FFmpeg's choice is read; cover pictures and thumbnails are not.
         short_side: pixels of the shorter side; the longer one follows, rounded to nearest. None keeps the size.
         motion_vectors: whether to read the codec's motion vectors too. A few more frames are then held: those up to
             the next one that is not a B picture.

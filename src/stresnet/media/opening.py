@@ -1,0 +1,94 @@
+"""Open a video file: the only door to FFmpeg's readers, and the choice of the stream.
+
+FFmpeg reads far more than videos. A playlist or script named ``x.mp4`` makes it read other files, or addresses in a
+network; a name with ``%d`` makes it read the files so numbered. Here it may open one file, as one of the formats below.
+None of them reads other files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from stresnet.errors import VideoError
+from stresnet.media.failures import CONVERT, reason
+
+_VIDEO_FORMATS = (
+    *("3gp", "apng", "asf", "av1", "avi", "cavsvideo", "dirac", "dnxhd", "dv", "flic", "flv", "gif", "gxf", "h261"),
+    *("h263", "h264", "hevc", "ivf", "kux", "live_flv", "m4v", "matroska", "mjpeg", "mov", "mpeg", "mpegts"),
+    *("mpegvideo", "mpjpeg", "mxf", "nsv", "nut", "nuv", "obu", "ogg", "rm", "smjpeg", "swf", "vc1", "vc1test"),
+    *("vvc", "wtv", "yuv4mpegpipe"),
+)
+_SOUND_FORMATS = ("aac", "aiff", "ape", "caf", "flac", "mp3", "wav", "wv")  # to say what they are
+
+_OPTIONS = {
+    "format_whitelist": ",".join(_VIDEO_FORMATS + _SOUND_FORMATS),
+    "protocol_whitelist": "file",
+    "enable_drefs": "0",  # QuickTime's references to other files
+}
+
+# PyAV 19 always escapes metadata that is not UTF-8. PyAV 18 raises an error unless asked to replace it.
+_READING: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
+
+_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+
+
+def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
+    """Return an open file and its video stream, see `_choose`.
+
+    Raises:
+        VideoError: the file does not exist, is empty, is not a video or has no video stream that can be decoded.
+        Exception: see `failures.reading`.
+    """
+    if not path.exists():
+        raise VideoError(f"{path}: no such file; check its name")
+    if not path.is_file():
+        raise VideoError(f"{path}: expected a video file, found a folder or a device; name a file")
+    if path.stat().st_size == 0:
+        raise VideoError(f"{path}: the file is empty (0 bytes); copy or download it again")
+    try:
+        # Without "file:", FFmpeg would take a name with a colon for a URL.
+        container = av.open(f"file:{path}", container_options=_OPTIONS, **_READING)
+    except (av.error.InvalidDataError, EOFError) as error:
+        raise VideoError(
+            f"{path}: not a video, or its end is missing ({reason(error)}); copy or download it again"
+        ) from error
+    except av.error.ArgumentError as error:  # what FFmpeg raises for a format that is not listed
+        raise VideoError(
+            f"{path}: expected a video, found a picture, a playlist, another format or a damaged header; {CONVERT}"
+        ) from error
+    stream = _choose(container)
+    if stream is not None and stream.codec_context is not None:
+        # One thread is as fast at these sizes, and worker processes already use all cores.
+        stream.thread_count = 1
+        return container, stream
+    found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+    container.close()
+    if stream is not None:
+        raise VideoError(f"{path}: this build of FFmpeg has no decoder for its codec; {CONVERT}")
+    raise VideoError(f"{path}: no video stream (found: {found}); choose a video file")
+
+
+def _choose(container: InputContainer) -> VideoStream | None:
+    """Return the video stream that players show, or None if there is none.
+
+    It is the one that FFmpeg takes for the best, by default marks and the number of pictures. Cover pictures and
+    thumbnails are passed over, as is what has a single picture or no decoder if there is something better.
+    """
+    streams = [stream for stream in container.streams.video if not stream.disposition & _PICTURES]
+    best = container.streams.best("video")
+    return max(
+        streams,
+        key=lambda stream: (
+            stream.codec_context is not None,
+            stream.frames != 1,
+            stream is best,
+            bool(stream.disposition & Disposition.default),
+        ),
+        default=None,
+    )
