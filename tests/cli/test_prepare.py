@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.commands import ONE_STEP
 from helpers.tiny import Command, one_line, prepared
 from helpers.video_files import encode
 from stresnet.data.datasets import read_catalog
@@ -42,6 +43,27 @@ def test_prepare_prints_notes(command: Command, videos: Path, tmp_path: Path) ->
     assert "note: no test split: all 1 videos are for training" in err
     store = Store.open(tmp_path / "store")
     assert (store.spec.flow.method, store.spec.flow.bound_px, store.classes) == ("farneback", 10.0, ("up [1]",))
+
+
+def test_prepare_and_train_name_odd_classes(command: Command, videos: Path, recipe: Path, tmp_path: Path) -> None:
+    (source, *_) = read_catalog(videos).records
+    for name in ("train/Wave", "train/jump", "test/wave"):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        shutil.copy(source.path, tmp_path / "clips" / name / f"{name[-4:]}.mp4")
+    options = ["--short-side", "32", "--workers", "1", "--preset", "ultrafast"]
+    notes = [
+        "note: classes 'Wave', 'wave' have similar names; give them one name if they are the same",
+        "note: 1 of 3 classes have no usable training video and cannot be learnt: 'wave'",
+        "note: 2 of 3 classes have no usable test video and are not tested: 'Wave', 'jump'",
+    ]
+    code, out, err = command("prepare", tmp_path / "clips", tmp_path / "store", *options, "--json")
+    assert code == 0
+    assert err.splitlines()[-3:] == notes
+    assert [f"note: {text}" for text in json.loads(out)["notes"]] == notes
+    train = ["train", tmp_path / "store", tmp_path / "run", "--recipe", recipe, "--stage", "motion", *ONE_STEP]
+    code, _, err = command(*train)
+    assert code == 0
+    assert err.splitlines()[:3] == notes
 
 
 def test_prepare_with_motion_vectors(command: Command, videos: Path, tmp_path: Path) -> None:

@@ -170,6 +170,8 @@ def _show_prepared(summary: PrepareSummary, store: Path, *, as_json: bool) -> No
     if len(summary.clipped) > MAX_NAMED:
         more = len(summary.clipped) - MAX_NAMED
         note(f"the flow of {more} more is clipped as much; see clipped_share in {store / 'index.parquet'}")
+    for line in summary.notes:
+        note(line)
     for name in summary.empty_classes:
         errors.print(f"class {name}: no usable video", soft_wrap=True)
     for where, reason in summary.rejected[:MAX_NAMED]:

@@ -85,6 +85,7 @@ def train(
     devices: Annotated[int, typer.Option(help="Number of GPUs that share each batch.", min=1)] = 1,
 ) -> None:
     """Train the stages of a recipe in order; later ones start from the weights of earlier ones."""
+    from stresnet.data.class_notes import class_notes
     from stresnet.data.store import Store
     from stresnet.recipes import load_recipe
     from stresnet.recipes.adjust import adjust
@@ -98,6 +99,8 @@ def train(
     chosen = adjust(load_recipe(recipe, changes or []), epochs=epochs, lr=lr, batch_videos=batch, stage=stage)
     for warning in warnings_about(prepared, chosen, bool(test_group)):
         note(warning)
+    for text in class_notes(prepared.with_test_groups(test_group) if test_group else prepared):
+        note(text)
     with Bar() as bar:
         done = run_train(
             prepared,

@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from stresnet.data.catalog import Catalog, VideoRecord
+from stresnet.data.class_notes import class_notes
 from stresnet.data.datasets import read_catalog
 from stresnet.data.encode_video import encode_video
 from stresnet.data.import_jpegs import import_jpegs
@@ -56,6 +57,7 @@ class PrepareSummary:
         empty_classes: classes without any usable video.
         truncated: ids of usable videos with parts that could not be decoded.
         clipped: one line for each video with much of its flow beyond the bound.
+        notes: on the classes, see `stresnet.data.class_notes`.
         no_longer_listed: ids of usable videos that the index listed before and this catalog lacks; their files stay.
         frames: frames of all usable videos.
         seconds: duration of this run.
@@ -69,6 +71,7 @@ class PrepareSummary:
     empty_classes: tuple[str, ...]
     truncated: tuple[str, ...]
     clipped: tuple[str, ...]
+    notes: tuple[str, ...]
     no_longer_listed: tuple[str, ...]
     frames: int
     seconds: float
@@ -319,6 +322,7 @@ def _summarize(store: Store, catalog: Catalog, kept: int, listed_before: set[str
         empty_classes=tuple(name for name in store.classes if name not in classes),
         truncated=tuple(ids.filter(usable.column("truncated")).to_pylist()),
         clipped=tuple(note for note in notes if note),
+        notes=tuple(class_notes(store)),
         no_longer_listed=tuple(sorted(listed_before.difference(store.entries.column("id").to_pylist()))),
         frames=pc.sum(usable.column("frames"), min_count=0).as_py(),
         seconds=seconds,

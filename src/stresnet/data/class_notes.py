@@ -1,0 +1,44 @@
+"""Notes on the classes of a store: names that may mean the same, and classes that lack training or test videos."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from stresnet.data.store import Store
+
+_MAX_NAMED = 5
+
+
+def class_notes(store: Store) -> list[str]:
+    """Return one-line notes on the classes of a store, judging by its usable videos.
+
+    Nothing is said of a split without any video, and of classes without any, which preparing names.
+    """
+    usable = store.select()
+    present = usable.distinct("label")
+    notes = [
+        f"classes {_listing(names)} have similar names; give them one name if they are the same"
+        for names in look_alikes(store.classes)
+    ]
+    for split, name, consequence in (("train", "training", "cannot be learnt"), ("test", "test", "are not tested")):
+        labels = usable.where("split", [split]).distinct("label")
+        lacking = [label for label in store.classes if label in present - labels]
+        if lacking and labels:
+            share = f"{len(lacking)} of {len(store.classes)} classes"
+            notes.append(f"{share} have no usable {name} video and {consequence}: {_listing(lacking)}")
+    return notes
+
+
+def look_alikes(names: Iterable[str]) -> list[list[str]]:
+    """Return groups of names that differ only in case, punctuation, spaces or the form of characters."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        plain = "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold()))
+        groups.setdefault(plain or name, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _listing(names: Sequence[str]) -> str:
+    more = [f"{len(names) - _MAX_NAMED} more"] if len(names) > _MAX_NAMED else []
+    return ", ".join([*map(repr, names[:_MAX_NAMED]), *more])
