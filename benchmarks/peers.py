@@ -40,7 +40,7 @@ from stresnet.model import Preprocessing, STResNet, load_checkpoint
 from stresnet.model.checkpoint import transfer_weights
 from stresnet.model.config import LAYERS, STResNetConfig
 from stresnet.training.memory import keeping_freed_memory
-from stresnet.training.stage import VideoOrder
+from stresnet.training.order import VideoOrder
 
 BATCH_VIDEOS = 8
 FLOW_STACK = 10  # centres are those around which the two-stream networks have a whole stack

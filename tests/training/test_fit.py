@@ -27,7 +27,7 @@ from stresnet.model import STResNet, load_checkpoint
 from stresnet.model.checkpoint import read_metadata
 from stresnet.model.config import Architecture
 from stresnet.training import Run, train
-from stresnet.training.stage import VideoOrder
+from stresnet.training.order import VideoOrder
 
 
 def test_a_video_shorter_than_a_flow_stack_is_named(tmp_path: Path, store: Store) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
@@ -158,7 +159,7 @@ def test_a_stage_with_validation_resumes_and_ends_within_an_epoch(
 def test_the_time_of_earlier_attempts_counts(store: Store) -> None:
     recipe = tiny_recipe()
     model = STResNet(recipe.stages[0].network.with_classes(4))
-    module = StageTraining(model, recipe.stages[0], Preprocessing(), videos=8, seed=0)
+    module = StageTraining(model, recipe.stages[0], Preprocessing(), np.zeros(8, dtype=np.int64), seed=0)
     saved: dict[str, Any] = {}
     levels = Preprocessing(rgb_mean=(1.0, 2.0, 3.0))
     module.on_load_checkpoint({"seconds": 600.0, "preprocessing": levels.to_dict()})

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from itertools import chain
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from stresnet.model import Preprocessing, StreamLogits, STResNet
-from stresnet.recipes import Recipe, parse_recipe
-from stresnet.training.stage import StageTraining, VideoOrder, clip_loss, parameter_groups
+from stresnet.recipes import Optimisation, Recipe, parse_recipe
+from stresnet.training.stage import StageTraining, clip_loss, parameter_groups
 
 torch.set_num_threads(1)
 
@@ -35,14 +35,18 @@ def recipe(**changes: Any) -> Recipe:
     return parse_recipe({"name": "mine", "stages": [stage]}, "mine")
 
 
-def training(seed: int = 0, videos: int = 20, **changes: Any) -> StageTraining:
+def training(seed: int = 0, videos: int = 20, labels: list[int] | None = None, **changes: Any) -> StageTraining:
     r = recipe(**changes)
     torch.manual_seed(seed)
     net = STResNet(r.stages[0].network.with_classes(5))
-    return StageTraining(net, r.stages[0], Preprocessing(crop_px=32), videos, seed=0)
+    return StageTraining(net, r.stages[0], Preprocessing(crop_px=32), np.array(labels or [0] * videos), seed=0)
 
 
 # Loss
+
+
+def by(loss: str, **changes: Any) -> Optimisation:
+    return recipe(optimisation={"loss": loss, **changes}).stages[0].optimisation
 
 
 def logits_of(*, outputs: int = 4) -> tuple[StreamLogits, Tensor]:
@@ -64,15 +68,15 @@ def by_hand(streams: list[Tensor], labels: Tensor) -> float:
 
 def test_loss_is_the_sum_over_streams_and_outputs_per_video() -> None:
     logits, labels = logits_of()
-    found = clip_loss(logits, labels, "sum").item()
+    found = clip_loss(logits, labels, by("sum")).item()
     assert found == pytest.approx(by_hand(list(logits), labels), rel=1e-5)
-    alone = clip_loss(StreamLogits(None, logits.motion), labels, "sum").item()
+    alone = clip_loss(StreamLogits(None, logits.motion), labels, by("sum")).item()
     assert alone == pytest.approx(by_hand([logits.motion], labels), rel=1e-5)
 
 
 def test_joint_loss_is_one_softmax_of_the_summed_logits() -> None:
     logits, labels = logits_of()
-    found = clip_loss(logits, labels, "joint").item()
+    found = clip_loss(logits, labels, by("joint")).item()
     assert found == pytest.approx(by_hand([logits.appearance + logits.motion], labels), rel=1e-5)
 
 
@@ -80,14 +84,34 @@ def test_loss_doubles_with_twice_the_outputs() -> None:
     logits, labels = logits_of()
     twice = StreamLogits(*(torch.cat([s, s], 1) for s in logits))
     for kind in ("sum", "joint"):
-        once = clip_loss(logits, labels, kind).item()
-        assert clip_loss(twice, labels, kind).item() == pytest.approx(2 * once, rel=1e-5)
+        once = clip_loss(logits, labels, by(kind)).item()
+        assert clip_loss(twice, labels, by(kind)).item() == pytest.approx(2 * once, rel=1e-5)
 
 
 def test_loss_is_computed_in_float32_under_half_precision() -> None:
     logits, labels = logits_of()
     half = StreamLogits(*(s.bfloat16() for s in logits))
-    assert clip_loss(half, labels, "sum").dtype == torch.float32
+    assert clip_loss(half, labels, by("sum")).dtype == torch.float32
+
+
+def test_smoothed_labels_and_weighted_classes_enter_the_loss() -> None:
+    logits, labels = logits_of(outputs=1)
+    alone = StreamLogits(logits.appearance, None)
+    assert logits.appearance is not None
+    losses = -logits.appearance[:, 0].log_softmax(1)  # (B,K)
+    own = losses[range(3), labels]
+    smoothed = clip_loss(alone, labels, by("sum", label_smoothing=0.2)).item()
+    assert smoothed == pytest.approx((0.8 * own + 0.2 * losses.mean(1)).mean().item(), rel=1e-5)
+    weights = torch.tensor([1.0, 2, 3, 4, 5], dtype=torch.float32)
+    weighted = clip_loss(alone, labels, by("sum"), weights).item()
+    assert weighted == pytest.approx((own * weights[labels]).mean().item(), rel=1e-5)
+
+
+def test_training_weighs_classes_as_its_recipe_says() -> None:
+    module = training(optimisation={"class_weights": "full"}, labels=[0] * 4 + [1])
+    assert module.class_weights is not None
+    assert module.class_weights.tolist() == pytest.approx([0.625, 2.5, 1, 1, 1])
+    assert "class_weights" not in module.state_dict()
 
 
 # Multipliers
@@ -161,57 +185,6 @@ def test_optimizer_is_plain_momentum_at_the_multiplied_rate() -> None:
     assert found == [[r, 2 * r, r] for r in [0.1] * 6 + [0.01] * 3 + [0.002]]
 
 
-# Data order
-
-
-def epochs(videos: int, batch: int, count: int, seed: int = 0, rank: int = 0, world: int = 1) -> list[list[int]]:
-    order, found = VideoOrder(videos, batch, seed, rank, world), []
-    for epoch in range(count):
-        order.set_epoch(epoch)
-        found.append(list(order))
-        assert len(found[-1]) == len(order)
-    return found
-
-
-def test_every_pass_is_a_new_permutation_and_every_batch_is_full() -> None:
-    found = epochs(10, 4, 5)
-    assert [len(epoch) for epoch in found] == [12] * 5  # three batches cover ten videos
-    items = list(chain(*found))
-    passes = [items[p * 10 : (p + 1) * 10] for p in range(6)]
-    for p, a_pass in enumerate(passes):
-        assert sorted(a_pass) == list(range(p * 10, (p + 1) * 10))
-    assert len({tuple(i % 10 for i in a_pass) for a_pass in passes}) == 6
-
-
-@pytest.mark.parametrize(("videos", "batch"), [(8, 8), (3, 8), (17, 4)])
-def test_epochs_of_few_or_indivisible_numbers_of_videos(videos: int, batch: int) -> None:
-    items = list(chain(*epochs(videos, batch, 4)))
-    assert len(items) % batch == 0
-    whole = len(items) // videos * videos
-    assert sorted(items[:whole]) == list(range(whole))
-    assert len(set(items)) == len(items)
-
-
-def test_a_resumed_epoch_sees_what_an_uninterrupted_run_saw() -> None:
-    whole = epochs(10, 4, 5)
-    order = VideoOrder(10, 4, 0)
-    order.set_epoch(3)
-    assert list(order) == whole[3]
-    assert list(order) == whole[3]
-    assert epochs(10, 4, 5, seed=1) != whole
-
-
-def test_devices_share_every_batch() -> None:
-    alone = epochs(10, 4, 5)
-    for world in (2, 4):
-        ranks = [epochs(10, 4, 5, rank=rank, world=world) for rank in range(world)]
-        for epoch in range(5):
-            share = 4 // world
-            for step in range(3):
-                together = [i for rank in ranks for i in rank[epoch][step * share : (step + 1) * share]]
-                assert sorted(together) == sorted(alone[epoch][step * 4 : step * 4 + 4])
-
-
 # An iteration
 
 
@@ -267,7 +240,7 @@ def test_sub_batches_accumulate_to_the_iteration_of_the_whole_batch() -> None:
     before = {k: v.clone() for k, v in module.model.state_dict().items()}
     batch = torch.utils.data.default_collate(clips)
     rgb, flow = DoublePreprocessing().normalize(batch["rgb"], batch["flow"], batch["flow_scale"])
-    clip_loss(module.model(rgb, flow), batch["label"], "sum").backward()
+    clip_loss(module.model(rgb, flow), batch["label"], by("sum")).backward()
     moved = 0.0
     multiplied = multipliers(module.model)
     for name, parameter in module.model.named_parameters():
@@ -283,5 +256,5 @@ def test_consensus_is_the_loss_of_the_mean_over_time() -> None:
     logits = StreamLogits(torch.randn(2, 4, 3), torch.randn(2, 4, 3))
     means = [s.mean(1) for s in logits if s is not None]
     expected = sum(torch.nn.functional.cross_entropy(m, labels) for m in means)
-    torch.testing.assert_close(clip_loss(logits, labels, "sum", consensus=True), expected)
-    assert not torch.isclose(clip_loss(logits, labels, "sum"), torch.as_tensor(expected))
+    torch.testing.assert_close(clip_loss(logits, labels, by("sum", consensus=True)), expected)
+    assert not torch.isclose(clip_loss(logits, labels, by("sum")), torch.as_tensor(expected))

@@ -12,6 +12,7 @@ from stresnet.data.sampling import Protocol
 from stresnet.errors import RecipeError
 from stresnet.model.config import Architecture, Description, Stream, Whole
 
+Balance = Literal["none", "sqrt", "full"]
 IMAGENET = "imagenet"
 """Stands in `starts_from` for a ResNet trained on images, whose file is given when training."""
 LATE_FUSION = "late fusion"
@@ -76,6 +77,19 @@ class Optimisation(Description):
         description="Whether the loss sees the mean of a clip's temporal outputs, as testing does, instead of each "
         "output (released code). Helps where most moments of a video do not show its action (Wang et al. 2016, "
         "Temporal Segment Networks).",
+    )
+    label_smoothing: float = Field(
+        default=0, ge=0, lt=1, description="Part of the target that is shared out evenly among all classes."
+    )
+    balance: Balance = Field(
+        default="none",
+        description="How often training videos come: each equally often (`none`), the videos of each class equally "
+        "often (`full`), or in proportion to the square root of their number (`sqrt`).",
+    )
+    class_weights: Balance = Field(
+        default="none",
+        description="How the loss weighs training videos: each equally (`none`), so that each class has the same "
+        "weight in all (`full`), or in proportion to the square root of its number of videos (`sqrt`).",
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD, without Nesterov.")
     weight_decay: float = Field(

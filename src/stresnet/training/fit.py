@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from stresnet.data.clips import CenteredClips, Sample, TrainingClips
-from stresnet.data.store import Store
+from stresnet.data.store import Entries, Store
 from stresnet.data.workers import usable_cores
 from stresnet.errors import RecipeError
 from stresnet.model import Checkpoint, save_checkpoint
@@ -19,8 +21,9 @@ from stresnet.model.checkpoint import video_hash
 from stresnet.progress import Progress
 from stresnet.recipes import Recipe, Stage, load_recipe
 from stresnet.training.memory import keeping_freed_memory
+from stresnet.training.order import VideoOrder, balancing_weights
 from stresnet.training.run import Run, prepared_folder
-from stresnet.training.stage import StageTraining, VideoOrder
+from stresnet.training.stage import StageTraining
 from stresnet.training.starts import StartingWeights
 from stresnet.training.trainer import check_devices, make_trainer, plain_errors, quiet_lightning, single_threaded_opencv
 
@@ -104,10 +107,19 @@ def _train_stage(
     resumes = resume_file.is_file()
     L.seed_everything(seed, workers=False, verbose=False)
     model, preprocessing = starts.new_network(stage) if resumes else starts.load(stage)
-    module = StageTraining(model, stage, preprocessing, len(entries), seed)
+    labels = _class_indices(entries, store.classes)
+    module = StageTraining(model, stage, preprocessing, labels, seed)
     with quiet_lightning():
         trainer = make_trainer(run.folder / stage.name, stage, module.epochs, devices, progress)
-        module.order = VideoOrder(len(entries), batch, seed, trainer.global_rank, trainer.world_size)
+        weights = balancing_weights(labels, len(store.classes), stage.optimisation.balance)
+        module.order = VideoOrder(
+            len(entries),
+            batch,
+            seed,
+            trainer.global_rank,
+            trainer.world_size,
+            None if weights is None else weights[labels],
+        )
         clips = TrainingClips(store, entries, stage.clips, stage.network, seed)
         training = _loader(clips, sub_batch, workers, module.order)
         validation = None
@@ -117,6 +129,12 @@ def _train_stage(
         with plain_errors(trainer), single_threaded_opencv(), keeping_freed_memory():
             trainer.fit(module, training, validation, ckpt_path=resume_file if resumes else None)
     return module
+
+
+def _class_indices(entries: Entries, classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return the class index of each video, (N,)."""
+    index = {name: k for k, name in enumerate(classes)}
+    return np.array([index[label] for label in entries.column("label").to_pylist()], dtype=np.int64)
 
 
 def _save(run: Run, trained: StageTraining, store: Store, test_groups: tuple[str, ...]) -> None:

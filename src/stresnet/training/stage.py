@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from time import perf_counter
 from typing import Any, cast
 
@@ -10,82 +9,41 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Sampler
 from torchmetrics.classification import MulticlassAccuracy
 
 from stresnet.data.clips import Sample
 from stresnet.errors import RecipeError
 from stresnet.model import Preprocessing, StreamLogits, STResNet
-from stresnet.recipes import Stage
+from stresnet.recipes import Optimisation, Stage
+from stresnet.training.order import VideoOrder, balancing_weights, epoch_iterations
 
 
-class VideoOrder(Sampler[int]):
-    """The order of training videos: pass after pass in a new random order, cut into epochs of whole batches.
-
-    An epoch is the fewest iterations that cover a pass, so every batch is full. Item p·N + v is video v in pass p. The
-    items of an epoch depend on (seed, epoch) alone, so a resumed run sees the same videos as an uninterrupted one.
-    """
-
-    def __init__(self, videos: int, batch_videos: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        """Create the order.
-
-        Args:
-            videos: N, the number of training videos.
-            batch_videos: videos per iteration, over all devices.
-            seed: seed of the random order.
-            rank: index of this device.
-            world: number of devices; each gets every `world`-th item.
-        """
-        self.videos = videos
-        self.epoch_items = epoch_iterations(videos, batch_videos) * batch_videos
-        self.seed = seed
-        self.rank, self.world = rank, world
-        self.epoch = 0
-        self._cached: tuple[int, np.ndarray] | None = None
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch to iterate over next; called by Lightning."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.epoch_items // self.world
-
-    def __iter__(self) -> Iterator[int]:
-        start = self.epoch * self.epoch_items
-        for position in range(start + self.rank, start + self.epoch_items, self.world):
-            pass_index, place = divmod(position, self.videos)
-            yield pass_index * self.videos + int(self._permutation(pass_index)[place])
-
-    def _permutation(self, pass_index: int) -> np.ndarray:
-        if self._cached is None or self._cached[0] != pass_index:
-            rng = np.random.default_rng([self.seed, pass_index])
-            self._cached = (pass_index, rng.permutation(self.videos))
-        return self._cached[1]
-
-
-def epoch_iterations(videos: int, batch_videos: int) -> int:
-    """Return the fewest iterations that cover all training videos."""
-    return -(-videos // batch_videos)
-
-
-def clip_loss(logits: StreamLogits, labels: Tensor, kind: str, *, consensus: bool = False) -> Tensor:
+def clip_loss(
+    logits: StreamLogits, labels: Tensor, optimisation: Optimisation, class_weights: Tensor | None = None
+) -> Tensor:
     """Return the training loss, a scalar: summed over temporal outputs, averaged over videos.
 
     Args:
         logits: (B,T′,K) of each stream.
         labels: (B,) class indices.
-        kind: `sum` adds both streams' cross entropies (released code); `joint` is the cross entropy of their summed
-            logits.
-        consensus: whether to average the temporal outputs first, as in testing.
+        optimisation: gives `loss`, `consensus` and `label_smoothing`.
+        class_weights: (K,), the weight of each class's videos; by default all weigh 1.
     """
     streams = [s for s in logits if s is not None]
-    if kind == "joint":
+    if optimisation.loss == "joint":
         streams = [torch.stack(streams).sum(0)]
-    if consensus:
+    if optimisation.consensus:
         streams = [s.float().mean(1, keepdim=True) for s in streams]
     per_output = [
-        F.cross_entropy(s.float().transpose(1, 2), labels[:, None].expand(s.shape[:2]), reduction="none")
+        F.cross_entropy(
+            s.float().transpose(1, 2),
+            labels[:, None].expand(s.shape[:2]),
+            weight=class_weights,
+            reduction="none",
+            label_smoothing=optimisation.label_smoothing,
+        )
         for s in streams
     ]
     return torch.stack([loss.sum(1).mean() for loss in per_output]).sum()
@@ -113,14 +71,18 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 class StageTraining(L.LightningModule):
     """The network of a stage under training."""
 
-    def __init__(self, model: STResNet, stage: Stage, preprocessing: Preprocessing, videos: int, seed: int) -> None:
+    class_weights: Tensor | None
+
+    def __init__(
+        self, model: STResNet, stage: Stage, preprocessing: Preprocessing, labels: NDArray[np.int64], seed: int
+    ) -> None:
         """Prepare to train a stage.
 
         Args:
             model: the network with its starting weights.
             stage: the stage of the recipe.
             preprocessing: how the starting weights expect their input.
-            videos: the number of training videos.
+            labels: (N,), the class index of each training video.
             seed: seed of dropout.
         """
         super().__init__()
@@ -129,12 +91,14 @@ class StageTraining(L.LightningModule):
         self.preprocessing = preprocessing
         self.seed = seed
         self.order: VideoOrder | None = None
-        batch = stage.optimisation.batch_videos
+        videos, batch = len(labels), stage.optimisation.batch_videos
         self.boundaries = np.cumsum([p.total_iterations(videos, batch) for p in stage.optimisation.schedule])
         self._warmup_iterations = round(stage.optimisation.warmup_epochs * videos / batch)
         self._epoch_iterations = epoch_iterations(videos, batch)
         self.epochs = -(-self.total_iterations // self._epoch_iterations)
         classes = model.config.num_classes
+        weights = balancing_weights(labels, classes, stage.optimisation.class_weights)
+        self.register_buffer("class_weights", None if weights is None else torch.from_numpy(weights).float(), False)
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
         self._epoch_started, self._epoch_clips = 0.0, 0
@@ -196,7 +160,7 @@ class StageTraining(L.LightningModule):
         """Return the loss of one sub-batch."""
         labels = batch["label"]
         logits = self(batch)
-        loss = clip_loss(logits, labels, self.stage.optimisation.loss, consensus=self.stage.optimisation.consensus)
+        loss = clip_loss(logits, labels, self.stage.optimisation, self.class_weights)
         self.train_accuracy(logits.fused.detach().float(), labels)
         size = len(labels)
         self._epoch_clips += size * self.trainer.world_size
