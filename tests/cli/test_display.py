@@ -22,14 +22,33 @@ def test_a_line_at_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[-1] == "writing: 0/3"
 
 
-def test_a_line_at_least_once_a_minute(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_at_least_once_a_minute_with_the_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 0.0
     monkeypatch.setattr("stresnet.cli.display.time.monotonic", lambda: now)
     bar = Bar()
     for done in range(7):
         bar("training", done, 1000)
         now += 20.0
-    assert capsys.readouterr().err.splitlines() == ["training: 0/1000", "training: 3/1000", "training: 6/1000"]
+    assert capsys.readouterr().err.splitlines() == [
+        "training: 0/1000",
+        "training: 3/1000  5 h 32 min left",
+        "training: 6/1000  5 h 31 min left",
+    ]
+
+
+@pytest.mark.parametrize(("step", "left"), [(0.001, ""), (0.2, "2 s left"), (9.0, "1 min left")])
+def test_the_time_left_counts_from_where_the_work_began(
+    step: float, left: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("stresnet.cli.display.time.monotonic", lambda: now)
+    bar = Bar()
+    bar("training", 80, 100, "")
+    now += 10 * step
+    bar("training", 90, 100, "loss 1.23")  # ten more in ten steps, ten are left
+    assert capsys.readouterr().err.splitlines()[1] == f"training: 90/100  {left + ' · ' if left else ''}loss 1.23"
 
 
 def test_an_unknown_total(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ def test_train_stage_by_stage(command: Command, store: Store, recipe: Path, tmp_
     assert code == 0
     assert one_line(out) == f"trained: motion; model: {folder / 'model.safetensors'}"
     assert err.splitlines()[0] == "training motion: 0/1"
-    assert err.splitlines()[1].startswith("training motion: 1/1  loss ")
+    assert err.splitlines()[1].startswith("training motion: 1/1  epoch 1/1 · loss ")
     code, out, err = command(*train, "--resume", "--set", "seed=3")
     assert code == 0
     assert out.startswith("trained: appearance, motion, st-resnet; model: ")

@@ -96,3 +96,48 @@ def test_unfinished_or_damaged_index(store: Store, tmp_path: Path) -> None:
     (copy / "index.parquet").unlink()
     with pytest.raises(StoreError, match="preparing was not finished"):
         Store.open(copy)
+
+
+# Validation
+
+
+def many_videos(folder: Path, videos: list[tuple[str, str]]) -> Store:
+    """Return a store of training videos of these labels and groups, and one video that could not be prepared."""
+    entries = [
+        StoreEntry(VideoRecord(f"v{k:03d}", f"v{k:03d}.mp4", label, "train", group), reason="" if k else "unreadable")
+        for k, (label, group) in enumerate([(videos[0][0], ""), *videos])
+    ]
+    return Store(folder, SPEC, tuple(sorted({label for label, _ in videos})), "many", Entries.of(entries))
+
+
+def test_validation_sets_a_part_of_each_class_aside(tmp_path: Path) -> None:
+    store = many_videos(tmp_path, [("jump", "")] * 40 + [("wave", "")] * 20)
+    changed = store.with_validation(0.2)
+    aside = changed.select("val")
+    assert sorted(aside.column("label").to_pylist()) == ["jump"] * 8 + ["wave"] * 4
+    assert len(changed.select("train")) == 48
+    assert changed == store.with_validation(0.2)
+    assert [e.record.split for e in changed.entries if e.reason] == ["train"]
+    assert len(store.with_validation(0.4).select("val")) == 24
+    assert not store.select("val")
+
+
+def test_validation_keeps_groups_whole(tmp_path: Path) -> None:
+    store = many_videos(tmp_path, [(label, f"g{k % 10}") for k in range(60) for label in ("jump", "wave")])
+    changed = store.with_validation(0.25)
+    aside, left = changed.select("val").distinct("group"), changed.select("train").distinct("group")
+    assert aside
+    assert left
+    assert not aside & left
+
+
+def test_validation_that_cannot_be_set_aside(tmp_path: Path) -> None:
+    store = many_videos(tmp_path, [("jump", "one")] * 4)
+    for fraction in (0.0, 1.0, -1.0, 0.001):
+        with pytest.raises(StoreError, match=r"expected a validation fraction from 0\.05 to 0\.95, not "):
+            store.with_validation(fraction)
+    with pytest.raises(StoreError, match=r"too few groups of training videos to set 0\.2 of them aside"):
+        store.with_validation(0.2)
+    twice = many_videos(tmp_path, [("jump", "")] * 10).with_validation(0.1)
+    with pytest.raises(StoreError, match="has validation videos already"):
+        twice.with_validation(0.1)

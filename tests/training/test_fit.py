@@ -18,16 +18,18 @@ import yaml
 from safetensors.torch import load_file
 
 from helpers.tiny import VALUES, grouped, prepared, tiny_recipe
-from helpers.training import starting_weights, with_validation
-from stresnet.data.clips import ClipSampling, TrainingClips
+from helpers.training import StoppedError, assert_same_weights, starting_weights, with_validation
+from stresnet.data.clips import ClipSampling, Sample, TrainingClips
 from stresnet.data.store import Store
 from stresnet.errors import RecipeError
 from stresnet.inference.recognizer import Recognizer
 from stresnet.model import STResNet, load_checkpoint
-from stresnet.model.checkpoint import read_metadata
+from stresnet.model.checkpoint import read_metadata, video_hash
 from stresnet.model.config import Architecture
+from stresnet.recipes import Recipe
 from stresnet.training import Run, train
 from stresnet.training.order import VideoOrder
+from stresnet.training.stage import StageTraining
 
 
 def test_a_video_shorter_than_a_flow_stack_is_named(tmp_path: Path, store: Store) -> None:
@@ -62,7 +64,7 @@ def test_progress_reports_iterations_loss_and_speed(tmp_path: Path, store: Store
     train(store, tmp_path / "run", tiny_recipe({"motion": {}}), workers=0, progress=progress)
     assert reports[0] == ("training motion", 0, 6, "")
     assert reports[-1][:3] == ("training motion", 6, 6)
-    assert re.fullmatch(r"loss \d+\.\d+ · accuracy \d+ % · \d+ clips/s", reports[-1][3])
+    assert re.fullmatch(r"epoch 3/3 · loss \d+\.\d+ · accuracy \d+ % · \d+ clips/s", reports[-1][3])
     assert [done for _, done, _, _ in reports] == sorted(done for _, done, _, _ in reports)
 
 
@@ -142,6 +144,71 @@ def test_validation_videos_are_scored_but_not_trained_on(tmp_path: Path, store: 
         scores = recognizer.score(validated.video(entry.record.id), "center")
         correct += validated.classes[int(scores.fused.argmax())] == entry.record.label
     assert curves["val_accuracy"][-1] == pytest.approx(correct / 4)
+
+
+@pytest.fixture
+def validated(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Return a store with validation videos, whose accuracy is best after the second epoch."""
+
+    def validation_step(self: StageTraining, batch: Sample, batch_idx: int) -> None:
+        self.log("val_accuracy", [0.2, 0.6, 0.4, 0.6, 0.5][self.current_epoch], batch_size=len(batch["label"]))
+
+    monkeypatch.setattr(StageTraining, "validation_step", validation_step)
+    return with_validation(store)
+
+
+def appearance_for(epochs: int, **optimisation: Any) -> Recipe:
+    schedule = [{"lr": 0.01, "epochs": epochs}]
+    return tiny_recipe({"appearance": {"optimisation": {"schedule": schedule, **optimisation}}})
+
+
+def test_the_best_weights_are_kept_even_if_interrupted(
+    tmp_path: Path, validated: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = train(validated, tmp_path / "short", appearance_for(2), workers=0)
+    recipe = appearance_for(5, keep="best")
+    best = train(validated, tmp_path / "best", recipe, workers=0)
+    assert_same_weights(best.model_file("appearance"), short.model_file("appearance"))
+    assert_same_weights(best.folder / "model.safetensors", short.model_file("appearance"))
+    assert read_metadata(best.model_file("appearance"))["training"]["iterations"] == 4
+    assert sorted(p.name for p in (best.folder / "appearance").glob("*.*")) == ["model.safetensors"]
+
+    start = StageTraining.on_train_epoch_start
+
+    def stop(self: StageTraining) -> None:
+        if self.current_epoch == 3:
+            raise StoppedError
+        start(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageTraining, "on_train_epoch_start", stop)
+        with pytest.raises(StoppedError):
+            train(validated, tmp_path / "resumed", recipe, workers=0)
+    resumed = train(validated, tmp_path / "resumed", recipe, workers=0, resume=True)
+    assert_same_weights(resumed.model_file("appearance"), short.model_file("appearance"))
+
+
+def test_a_stage_ends_when_its_patience_does(tmp_path: Path, validated: Store) -> None:
+    done = train(validated, tmp_path / "run", appearance_for(5, patience=2), workers=0)
+    assert done.curves("appearance")["val_accuracy"] == pytest.approx([0.2, 0.6, 0.4, 0.6])
+    assert read_metadata(done.model_file("appearance"))["training"]["iterations"] == 8  # the last weights are kept
+
+
+@pytest.mark.parametrize("wish", [{"keep": "best"}, {"patience": 3}])
+def test_watching_validation_needs_validation_videos(tmp_path: Path, store: Store, wish: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"stage appearance watches its validation .* add --val-fraction 0.1, or"):
+        train(store, tmp_path / "run", appearance_for(1, **wish))
+
+
+def test_a_part_of_the_training_videos_validates(tmp_path: Path, store: Store) -> None:
+    done = train(store, tmp_path / "run", appearance_for(1), workers=0, val_fraction=0.5)
+    checkpoint = load_checkpoint(done.model_file("appearance"))
+    training = store.with_validation(0.5).select("train")
+    assert checkpoint.training["videos"] == len(training) < len(store.select("train"))
+    assert checkpoint.trained_on == tuple(sorted(map(video_hash, training.column("id").to_pylist())))
+    assert len(done.curves("appearance")["val_accuracy"]) == 1
+    with pytest.raises(RecipeError, match=r"other data \(training_videos differ\).* --val-fraction as before"):
+        train(store, tmp_path / "run", appearance_for(1), resume=True)
 
 
 TWO_DEVICES = """

@@ -40,6 +40,7 @@ class Bar:
         self._activity = ""
         self._tenth = -1
         self._printed_at = 0.0
+        self._began, self._done_at_start = 0.0, 0
 
     def __enter__(self) -> Bar:
         return self
@@ -57,6 +58,7 @@ class Bar:
         if activity != self._activity:
             self.clear()
             self._activity, self._tenth, self._printed_at = activity, -1, time.monotonic()
+            self._began, self._done_at_start = time.monotonic(), done
         if self.on_terminal:
             self._draw(done, total, detail)
         else:
@@ -90,7 +92,10 @@ class Bar:
         tenth = 10 * done // total if total else 0
         if tenth != self._tenth or now - self._printed_at >= SECONDS_BETWEEN_LINES:
             counts = f"{self._activity}: {done}/{total or '?'}"
-            errors.print(f"{counts}  {detail}" if detail else counts, soft_wrap=True)
+            new = done - self._done_at_start
+            left = (now - self._began) * (total - done) / new if new > 0 else 0
+            details = [text for text in (f"{_duration(left)} left" if left >= 1 else "", detail) if text]
+            errors.print("  ".join([counts, " · ".join(details)]).rstrip(), soft_wrap=True)
             self._tenth, self._printed_at = tenth, now
 
 
@@ -141,6 +146,15 @@ def exit_with_failures(failed: Sequence[tuple[str, str]], all_in: Path | None = 
         errors.print(f"and {len(failed) - len(named)} more failed; all reasons are in {all_in}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _duration(seconds: float) -> str:
+    """Return a time of 1 s or more in its two largest units, such as "2 h 5 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def _percent(value: float) -> str:

@@ -80,6 +80,13 @@ def train(
     stage: Annotated[str | None, typer.Option(help="Train this stage only.")] = None,
     init: Init = None,
     test_group: TestGroup = None,
+    val_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Validate on this part of the training videos: whole groups, and about the same part of each class.",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in this folder.")] = False,
     workers: Annotated[int | None, typer.Option(help="Loader processes per device.", min=0)] = None,
     devices: Annotated[int, typer.Option(help="Number of GPUs that share each batch.", min=1)] = 1,
@@ -112,6 +119,7 @@ def train(
             workers=workers,
             devices=devices,
             test_groups=tuple(test_group or ()),
+            val_fraction=val_fraction,
             progress=bar,
         )
     names = ", ".join(s.name for s in done.finished())

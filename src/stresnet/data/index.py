@@ -153,6 +153,19 @@ class Entries(Sequence[StoreEntry]):
         splits = _coded(self._is_in("group", groups), ["train", "test"])
         return Entries({**self._columns, "split": splits}, self._rows)
 
+    def with_split(self, some: Entries, chosen: NDArray[np.bool_], split: str) -> Entries:
+        """Return the rows, with this split for those that are chosen among some rows of the same index.
+
+        Args:
+            some: rows of the same index.
+            chosen: (len(some),), which of them get the split.
+            split: the split.
+        """
+        column = self._columns["split"]
+        codes, texts = column.indices.to_numpy().copy(), [*column.dictionary.to_pylist(), split]
+        codes[np.asarray(some._rows)[chosen]] = len(texts) - 1
+        return Entries({**self._columns, "split": _coded(codes, texts)}, self._rows)
+
     def find(self, record_id: str) -> StoreEntry | None:
         """Return the row of a video, or None if there is none."""
         ids = self._columns["id"]

@@ -11,12 +11,15 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from stresnet.atomic import replacing
+from stresnet.data.folds import split_groups
 from stresnet.data.index import Entries as Entries
 from stresnet.data.index import StoreEntry as StoreEntry
 from stresnet.data.prepared_video import PreparedVideo as PreparedVideo
@@ -108,6 +111,29 @@ class Store:
             listing = ", ".join(sorted(known))
             raise StoreError(f"{self.root} has no group {', '.join(map(repr, unknown))}: its groups are {listing}")
         return replace(self, entries=self.entries.with_test_groups(groups))
+
+    def with_validation(self, fraction: float) -> Store:
+        """Return the store with about this part of its training videos as the split `val`, chosen alike each time.
+
+        Groups stay whole, and each class gives about the same part. A video without a group stands for itself.
+
+        Raises:
+            StoreError: the fraction is not between 0 and 1, validation videos exist already, or none would be chosen.
+        """
+        share = Fraction(fraction).limit_denominator(20) if 0 < fraction < 1 else Fraction(0)
+        if not 0 < share < 1:
+            raise StoreError(f"expected a validation fraction from 0.05 to 0.95, not {fraction:g}")
+        if len(self.select("val")):
+            raise StoreError(f"{self.root} has validation videos already: leave out the validation fraction")
+        training = self.select("train")
+        ids, labels, groups = (training.column(name).to_pylist() for name in ("id", "label", "group"))
+        units = [f"group {group}" if group else f"video {name}" for group, name in zip(groups, ids, strict=True)]
+        folds = split_groups(list(zip(labels, units, strict=True)), share.denominator)
+        chosen = {unit for fold in folds[: share.numerator] for unit in fold}
+        mask = np.array([unit in chosen for unit in units], dtype=bool)
+        if not mask.any() or mask.all():
+            raise StoreError(f"{self.root} has too few groups of training videos to set {fraction:g} of them aside")
+        return replace(self, entries=self.entries.with_split(training, mask, "val"))
 
     def __repr__(self) -> str:
         usable = len(self.select())

@@ -91,6 +91,17 @@ class Optimisation(Description):
         description="How the loss weighs training videos: each equally (`none`), so that each class has the same "
         "weight in all (`full`), or in proportion to the square root of its number of videos (`sqrt`).",
     )
+    keep: Literal["last", "best"] = Field(
+        default="last",
+        description="Which weights a stage ends with: the `last`, or those with the `best` validation accuracy, the "
+        "first of them. Needs validation videos.",
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="Epochs without a better validation accuracy after which the stage ends early; by default it never "
+        "does. Needs validation videos.",
+    )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD, without Nesterov.")
     weight_decay: float = Field(
         default=5e-4, ge=0, description="Weight decay of filters; biases and batch norm have none."

@@ -39,6 +39,7 @@ def train(
     workers: int | None = None,
     devices: int = 1,
     test_groups: tuple[str, ...] = (),
+    val_fraction: float | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Train the stages of a recipe that are not trained yet; an interrupted stage resumes after its last whole epoch.
@@ -53,17 +54,21 @@ def train(
         workers: loader processes per device; by default the cores are shared out, at most eight per device.
         devices: GPUs that share every batch; without a GPU, processes on the CPU.
         test_groups: groups to hold out of training. They are recorded in the checkpoints, and evaluation tests on them.
+        val_fraction: part of the training videos to validate on instead, whole groups and about the same part of each
+            class.
         progress: called with the iterations done.
 
     Raises:
         RecipeError: if the recipe is wrong, the folder holds another run, or a stage lacks what it starts from.
         CheckpointError: if starting weights do not fit.
-        StoreError: if the store cannot be opened.
+        StoreError: if the store cannot be opened, or its training videos cannot be split.
     """
     store = store if isinstance(store, Store) else Store.open(store)
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if test_groups:
         store = store.with_test_groups(test_groups)
+    if val_fraction is not None:
+        store = store.with_validation(val_fraction)
     _check_videos(store, recipe)
     check_devices(recipe, devices)
     stages = [recipe.stage(only)] if only else recipe.stages
@@ -86,6 +91,12 @@ def _check_videos(store: Store, recipe: Recipe) -> None:
         raise RecipeError(f"{store.root} has no training videos: give some the split `train`")
     if len(store.classes) < 2:
         raise RecipeError(f"{store.root} has one class, {store.classes[0]}: recognition needs at least two")
+    for stage in recipe.stages:
+        if (stage.optimisation.keep == "best" or stage.optimisation.patience) and not store.select("val"):
+            raise RecipeError(
+                f"stage {stage.name} watches its validation accuracy (optimisation.keep or patience), but {store.root} "
+                "has no validation videos: add --val-fraction 0.1, or give some the split `val`"
+            )
     stack = max(stage.network.flow_stack for stage in recipe.stages)
     used = store.select().where("split", ("train", "val"))
     shortest = used[int(used.column("frames").to_numpy().argmin())]
@@ -140,6 +151,8 @@ def _class_indices(entries: Entries, classes: Sequence[str]) -> NDArray[np.int64
 def _save(run: Run, trained: StageTraining, store: Store, test_groups: tuple[str, ...]) -> None:
     """Write the model of a stage, and a copy of the last stage's model into the folder of the run."""
     stage, entries = trained.stage, store.select("train")
+    if stage.optimisation.keep == "best":
+        trained.load_best(run.best_file(stage.name))
     checkpoint = Checkpoint(
         model=trained.model,
         classes=store.classes,
@@ -150,15 +163,14 @@ def _save(run: Run, trained: StageTraining, store: Store, test_groups: tuple[str
         training={
             "store": store.name,
             "videos": len(entries),
-            "iterations": trained.total_iterations,
+            "iterations": trained.iterations,
             "minutes": round(trained.seconds / 60, 2),
         },
         trained_on=tuple(sorted(map(video_hash, entries.column("id").to_pylist()))),
         test_groups=test_groups,
     )
     save_checkpoint(run.model_file(stage.name), checkpoint)
-    run.refresh_model()
-    run.resume_file(stage.name).unlink(missing_ok=True)
+    run.finish(stage.name)
 
 
 def _loader(clips: Any, batch: int, workers: int, order: VideoOrder | None = None) -> DataLoader[Sample]:

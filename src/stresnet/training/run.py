@@ -56,6 +56,10 @@ class Run:
         """Return the path of the checkpoint from which an interrupted stage resumes: that of its last whole epoch."""
         return self.folder / stage / "last.ckpt"
 
+    def best_file(self, stage: str) -> Path:
+        """Return the path of the best weights so far of a stage that keeps them."""
+        return self.folder / stage / "best.ckpt"
+
     def finished(self) -> list[Stage]:
         """Return the stages that are trained, in order."""
         return [s for s in self.recipe.stages if self.model_file(s.name).is_file()]
@@ -63,6 +67,16 @@ class Run:
     def unfinished(self) -> list[Stage]:
         """Return the stages that are not trained yet, in order."""
         return [s for s in self.recipe.stages if not self.model_file(s.name).is_file()]
+
+    def finish(self, stage: str) -> None:
+        """Remove what a trained stage no longer needs, and refresh the model of the run.
+
+        Raises:
+            CheckpointError: if the model of the run cannot be written.
+        """
+        self.resume_file(stage).unlink(missing_ok=True)
+        self.best_file(stage).unlink(missing_ok=True)
+        self.refresh_model()
 
     def refresh_model(self) -> None:
         """Make `model.safetensors` in the run's folder a copy of the last trained stage's model, if there is one.
@@ -148,8 +162,7 @@ def _check_and_describe(run: Run, data: dict[str, Any], *, resume: bool) -> None
     for folder in (run.folder, *(run.folder / stage.name for stage in run.recipe.stages)):
         remove_leftovers(folder)
     for stage in run.finished():
-        run.resume_file(stage.name).unlink(missing_ok=True)
-    run.refresh_model()
+        run.finish(stage.name)
 
 
 def _data_file(run: Run) -> Path:
@@ -177,7 +190,7 @@ def _require_same(run: Run, data: dict[str, Any]) -> None:
     if differing:
         raise RecipeError(
             f"{run.folder} was started on other data ({', '.join(differing)} differ): "
-            "use the same store and --test-group as before, or name another folder"
+            "use the same store, --test-group and --val-fraction as before, or name another folder"
         )
 
 

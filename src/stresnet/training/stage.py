@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 
@@ -103,6 +104,7 @@ class StageTraining(L.LightningModule):
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
         self._epoch_started, self._epoch_clips = 0.0, 0
         self._started, self._seconds_before = perf_counter(), 0.0
+        self._best_iteration: int | None = None
 
     @property
     def total_iterations(self) -> int:
@@ -116,6 +118,21 @@ class StageTraining(L.LightningModule):
         end, start = int(self.boundaries[index]), int(self.boundaries[index - 1]) if index else 0
         lr = schedule[index].lr_at((iteration - start) / (end - start))
         return lr * min(1.0, (iteration + 1) / (self._warmup_iterations + 1))
+
+    @property
+    def iterations(self) -> int:
+        """The iterations that the weights have been trained for."""
+        return self.global_step if self._best_iteration is None else self._best_iteration
+
+    def load_best(self, file: Path) -> None:
+        """Take the weights of an earlier epoch.
+
+        Args:
+            file: what Lightning has kept of that epoch.
+        """
+        best = torch.load(file, map_location="cpu", weights_only=True)
+        self.load_state_dict(best["state_dict"])
+        self._best_iteration = best["global_step"]
 
     @property
     def seconds(self) -> float:

@@ -18,7 +18,7 @@ from typing import Any, cast
 import cv2
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
@@ -50,8 +50,8 @@ def make_trainer(folder: Path, stage: Stage, epochs: int, devices: int, progress
     loggers: list[Logger] = [CSVLogger(folder, name="logs", version=attempt, flush_logs_every_n_steps=1)]
     if importlib.util.find_spec("tensorboard") is not None:
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=attempt))
-    checkpoints = ModelCheckpoint(dirpath=folder, filename="last", save_top_k=1, enable_version_counter=False)
-    callbacks: list[Callback] = [checkpoints, _KeepSigtermHandler()]
+    callbacks: list[Callback] = [_KeepSigtermHandler(), *_watching_validation(folder, stage)]
+    callbacks.append(ModelCheckpoint(dirpath=folder, filename="last", save_top_k=1, enable_version_counter=False))
     if progress is not None:
         callbacks.append(_ReportProgress(stage.name, progress))
     trainer = L.Trainer(
@@ -72,6 +72,15 @@ def make_trainer(folder: Path, stage: Stage, epochs: int, devices: int, progress
     batch, sub_batch = stage.optimisation.batch_videos, stage.optimisation.sub_batch_videos
     trainer.accumulate_grad_batches = batch // (sub_batch * trainer.world_size)
     return trainer
+
+
+def _watching_validation(folder: Path, stage: Stage) -> Iterator[Callback]:
+    """Yield what keeps the best weights and ends a stage early; `last.ckpt` must be written after them."""
+    watched, patience = "val_accuracy", stage.optimisation.patience
+    if patience is not None:
+        yield EarlyStopping(watched, mode="max", patience=patience, check_on_train_epoch_end=False)
+    if stage.optimisation.keep == "best":
+        yield ModelCheckpoint(folder, "best", watched, mode="max", save_weights_only=True, enable_version_counter=False)
 
 
 def check_devices(recipe: Recipe, devices: int) -> None:
@@ -146,9 +155,13 @@ class _ReportProgress(Callback):
         if not last and time.monotonic() - self.reported_at < SECONDS_BETWEEN_REPORTS:
             return
         metrics = trainer.callback_metrics
-        values = [f"loss {float(outputs['loss']) * trainer.accumulate_grad_batches:.2f}"]
-        if "accuracy" in metrics:  # of the last whole epoch
-            values.append(f"accuracy {100 * float(metrics['accuracy']):.0f} %")
+        values = [
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+            f"loss {float(outputs['loss']) * trainer.accumulate_grad_batches:.2f}",
+        ]
+        for name, title in (("accuracy", "accuracy"), ("val_accuracy", "validation")):
+            if name in metrics:  # of the last whole epoch
+                values.append(f"{title} {100 * float(metrics[name]):.0f} %")
         values.append(f"{float(metrics.get('clips_per_sec', 0)):.0f} clips/s")
         self.detail = " · ".join(values)
         self._report(trainer, pl_module)
