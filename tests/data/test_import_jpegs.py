@@ -58,10 +58,10 @@ def test_catalogs_of_folders_of_jpegs(tmp_path: Path) -> None:
 
 def test_videos_without_class_folders_need_a_list(tmp_path: Path) -> None:
     write_jpegs(tmp_path, "v_1", "authors")
-    expected = "expected class folders with folders of JPEGs, found 1 videos outside any folder: name their classes in"
+    expected = "expected class folders with folders of JPEGs or PNGs, found 1 videos outside any folder: name "
     with pytest.raises(StoreError, match=expected):
         read_catalog(tmp_path, jpegs=True)
-    with pytest.raises(StoreError, match=r"found no video at all but JPEGs \(import them with --from-jpegs\)"):
+    with pytest.raises(StoreError, match=r"found no video at all but pictures \(import them with --from-jpegs\)"):
         read_catalog(tmp_path)
 
 
@@ -84,7 +84,7 @@ def test_official_lists(tmp_path: Path, nested: bool) -> None:
     assert "1 of 3 listed videos are missing" in catalog.notes[0]
     summary = prepare(catalog, tmp_path / "store", SPEC, from_jpegs=True, workers=1)
     assert (summary.done, summary.frames) == (2, 28)
-    assert summary.failed == (("Archery/v_Archery_g01_c01.avi", "expected a folder of JPEGs, found none"),)
+    assert summary.failed == (("Archery/v_Archery_g01_c01.avi", "expected a folder of pictures, found none"),)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -77,6 +78,45 @@ def test_one_flow_picture_per_frame_or_one_fewer(tmp_path: Path, fields: int, fi
         prepared.flow([13])
 
 
+@pytest.mark.parametrize("by", [-1, 1])
+def test_flow_numbered_otherwise_where_counts_leave_no_doubt(tmp_path: Path, by: int) -> None:
+    folder = write_jpegs(tmp_path, "a")
+    expected = imported(folder).flow(range(13))
+    for kind in FLOW:
+        shift(folder, kind, by)
+    np.testing.assert_array_equal(imported(folder).flow(range(13)), expected)
+
+
+@pytest.mark.parametrize("pattern", ["frame_{:010}", "img{:05}", "image{:04}"])
+def test_other_names_of_frames(tmp_path: Path, pattern: str) -> None:
+    folder = write_jpegs(tmp_path, "a")
+    expected = imported(folder).rgb(range(14))
+    for number in range(1, 15):
+        rename(folder, f"img_{number:05}.jpg", f"{pattern.format(number)}.jpg")
+    np.testing.assert_array_equal(imported(folder).rgb(range(14)), expected)
+
+
+def test_pngs_are_encoded_as_the_store_encodes(tmp_path: Path) -> None:
+    folder = write_jpegs(tmp_path, "jump/a")
+    rgb, flow = pictures()
+    for path in folder.iterdir():
+        number = int(path.stem[-5:]) - 1
+        picture = rgb[number] if path.name.startswith("img") else flow[number, int("_y" in path.name)]
+        write_png(path.with_suffix(".png"), picture)
+        path.unlink()
+    write_png(folder / "img_00014.png", np.dstack([rgb[13], np.full((48, 64), 9, np.uint8)])[..., [3, 0, 1, 2]])  # BGRA
+    (record,) = read_catalog(tmp_path, jpegs=True).records
+    assert record.id == "jump/a"
+    prepared = imported(Path(record.path), StoreSpec(SPEC.flow, 80))
+    assert prepared.meta.imported
+    jpeg = simplejpeg.encode_jpeg(rgb[3], 80, "RGB", "444")
+    np.testing.assert_array_equal(prepared.rgb([3])[0], simplejpeg.decode_jpeg(jpeg))
+    for stored, levels in zip(prepared.flow([3])[0], flow[3], strict=True):
+        jpeg = simplejpeg.encode_jpeg(levels[..., None].copy(), 80, "GRAY", "Gray")
+        np.testing.assert_array_equal(stored, simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0])
+    assert np.abs(prepared.rgb([13])[0].astype(int) - rgb[13]).mean() < 3
+
+
 def test_frames_only_with_flow_on_the_fly(tmp_path: Path) -> None:
     folder = write_jpegs(tmp_path, "a", fields=0)
     prepared = imported(folder, FRAMES_ONLY)
@@ -116,6 +156,13 @@ def cut(folder: Path, name: str) -> None:
     (folder / name).write_bytes(content[: len(content) // 2])
 
 
+FLOW = ("flow_x", "flow_y")
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    path.write_bytes(cv2.imencode(".png", picture[..., ::-1] if picture.ndim == 3 else picture)[1].tobytes())
+
+
 def remove(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).unlink()
@@ -146,8 +193,25 @@ INVALID: dict[str, tuple[Callable[[Path], object], str]] = {
         "img_00001.jpg and img_001.jpg have the same number; remove one",
     ),
     "flow from 0 on": (
-        lambda f: (shift(f, "flow_x", -1), shift(f, "flow_y", -1)),
-        "expected flow numbered from 1, like the frames, found 0",
+        lambda f: [(shift(f, a, -1), shutil.copy(f / f"{a}_00000.jpg", f / f"{a}_00013.jpg")) for a in FLOW],
+        "expected flow from 1, like the frames, or 13 pictures, found 14 from 0",
+    ),
+    "flow from 3 on": (
+        lambda f: [shift(f, a, 2) for a in FLOW],
+        "expected numbers that start at 0 or 1 or 2, found flow_x_00003.jpg first",
+    ),
+    "v from 0 on": (lambda f: shift(f, "flow_y", -1), "flow_x_00013.jpg exists, flow_y_00013.jpg is missing"),
+    "a PNG of 16 bits": (
+        lambda f: (remove(f, "img_00002.jpg"), write_png(f / "img_00002.png", np.zeros((48, 64), np.uint16))),
+        "img_00002.png is damaged or not a PNG of 8 bits (16 bits); extract it again",
+    ),
+    "a PNG cut off": (
+        lambda f: (
+            remove(f, "img_00002.jpg"),
+            write_png(f / "img_00002.png", pictures()[0][0]),
+            cut(f, "img_00002.png"),
+        ),
+        "img_00002.png is damaged or not a PNG of 8 bits (no picture); extract it again",
     ),
     "too little flow": (
         lambda f: remove(f, *(f"flow_{a}_{k}.jpg" for a in "xy" for k in ("00012", "00013"))),
@@ -182,7 +246,7 @@ INVALID: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "other names": (
         lambda f: [rename(f, p.name, f"picture{p.stem[-5:]}.jpg") for p in f.glob("img_*")],
-        "expected one kind of frame00001.jpg, img_00001.jpg, image_00001.jpg, 00001.jpg in FOLDER, found none in 40",
+        "expected one kind of frame00001.jpg, frame_00001.jpg, img00001.jpg, .*, 00001.jpg in FOLDER, found none in 40",
     ),
 }
 
@@ -214,9 +278,9 @@ def test_messages_name_separate_flow_folders(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "u")
     with pytest.raises(VideoError, match=r"expected its flow below .* in u and v, tvl1_flow/u and .*; found none of"):
         imported(folder)
-    with pytest.raises(VideoError, match="expected a folder of JPEGs, found none"):
+    with pytest.raises(VideoError, match="expected a folder of pictures, found none"):
         find_pictures(tmp_path / "nowhere", flow=True)
-    with pytest.raises(VideoError, match="expected a folder of JPEGs, found a file"):
+    with pytest.raises(VideoError, match="expected a folder of pictures, found a file"):
         find_pictures(folder / "frame000001.jpg", flow=True)
 
 

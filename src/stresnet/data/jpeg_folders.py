@@ -5,9 +5,10 @@
     ROOT/VIDEO/img_00001.jpg, ROOT/VIDEO/flow_x_00001.jpg, ROOT/VIDEO/flow_y_00001.jpg
 
 The authors released UCF101 and HMDB51 in the first layout; denseflow writes the last. Folders of frames and of flow
-may have the other names below, and VIDEO may be a path such as ``class/video``. Numbers start at 0 or 1. Flow picture
-k takes frame k to k + 1; one after the last frame is ignored. The files do not show what their levels of flow mean
-(method and bound).
+may have the other names below, VIDEO may be a path such as ``class/video``, and files may be PNGs. Numbers start at 0
+or 1. Flow picture k takes frame k to k + 1; one after the last frame is ignored. Flow may be numbered otherwise, such
+as from 0 for frames from 1, if there is one picture fewer than frames: then each belongs to one step. The files do not
+show what their levels of flow mean (method and bound).
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from stresnet.errors import VideoError
 
 FRAME_ROOTS = ("jpegs_256", "jpegs", "rgb", "frames")
 FLOW_ROOTS = (("u", "v"), ("tvl1_flow/u", "tvl1_flow/v"), ("flow/u", "flow/v"), ("flow", "flow"))
-_FRAME_NAMES = ("frame", "img_", "image_", "")
+_FRAME_NAMES = ("frame", "frame_", "img", "img_", "image", "image_", "")
 _U_NAMES, _V_NAMES = ("flow_x_", "x_"), ("flow_y_", "y_")
-_NUMBERED = re.compile(r"(.*?)(\d+)\.jpe?g", re.IGNORECASE)
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png")
+NUMBERED = re.compile(r"(.*?)(\d+)\.(?:jpe?g|png)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The JPEG files of one video, in order.
+    """The picture files of one video, in order.
 
     Attributes:
         folder: the folder of the frames.
@@ -77,7 +79,7 @@ def find_pictures(folder: str | os.PathLike[str], *, flow: bool) -> Pictures:
     """
     here = Path(folder)
     if not here.is_dir():
-        raise VideoError(f"{folder}: expected a folder of JPEGs, found {'a file' if here.exists() else 'none'}")
+        raise VideoError(f"{folder}: expected a folder of pictures, found {'a file' if here.exists() else 'none'}")
     frames = _Series(here, here, _FRAME_NAMES)
     pictures = Pictures(str(folder), frames.paths())
     if not flow:
@@ -88,17 +90,20 @@ def find_pictures(folder: str | os.PathLike[str], *, flow: bool) -> Pictures:
     for present, absent in ((u, v), (v, u)):
         for number in sorted(present.names.keys() - absent.names.keys())[:1]:
             raise VideoError(f"{folder}: {present.name(number)} exists, {absent.name(number)} is missing")
-    if u.first != frames.first:
-        raise VideoError(f"{folder}: expected flow numbered from {frames.first}, like the frames, found {u.first}")
-    fields, steps = u.paths(), len(pictures.frames) - 1
+    fields, steps = u.paths(starts=(frames.first - 1, frames.first, frames.first + 1)), len(pictures.frames) - 1
+    if u.first != frames.first and len(fields) != steps:
+        found = f"{len(fields)} from {u.first}"
+        raise VideoError(
+            f"{folder}: expected flow from {frames.first}, like the frames, or {steps} pictures, found {found}"
+        )
     if not steps <= len(fields) <= steps + 1:
         found = f"{len(fields)} pictures of flow for {steps + 1} frames"
         raise VideoError(f"{folder}: expected as many as frames or one fewer, found {found}")
-    return Pictures(str(folder), pictures.frames, fields[:steps], v.paths()[:steps])
+    return Pictures(str(folder), pictures.frames, fields[:steps], v.paths(starts=(u.first,))[:steps])
 
 
 class _Series:
-    """The numbered JPEGs of one kind in a folder.
+    """The numbered pictures of one kind in a folder.
 
     Attributes:
         names: file names by number.
@@ -110,7 +115,7 @@ class _Series:
         found: dict[str, dict[int, str]] = {}
         listing = _list_folder(video, folder)
         for name in listing:
-            if (match := _NUMBERED.fullmatch(name)) and match[1] in prefixes:
+            if (match := NUMBERED.fullmatch(name)) and match[1] in prefixes:
                 twin = found.setdefault(match[1], {}).setdefault(int(match[2]), name)
                 if twin != name:
                     raise VideoError(f"{video}: {twin} and {name} have the same number; remove one")
@@ -121,15 +126,19 @@ class _Series:
         ((self._prefix, self.names),) = found.items()
         self.first = min(self.names)
 
-    def paths(self) -> tuple[str, ...]:
+    def paths(self, starts: Sequence[int] = (0, 1)) -> tuple[str, ...]:
         """Return the paths in order.
+
+        Args:
+            starts: the numbers that the first may have.
 
         Raises:
             VideoError: a number is missing.
         """
-        if self.first > 1:
+        if self.first not in starts:
+            expected = " or ".join(str(start) for start in starts if start >= 0)
             raise VideoError(
-                f"{self._video}: expected numbers that start at 0 or 1, found {self.name(self.first)} first"
+                f"{self._video}: expected numbers that start at {expected}, found {self.name(self.first)} first"
             )
         for number in range(self.first, self.first + len(self.names)):
             if number not in self.names:
@@ -153,7 +162,7 @@ def _list_folder(video: Path, folder: Path) -> list[str]:
 
 def _flow_folders(folder: Path) -> tuple[Path, Path]:
     """Return the folders of u and v of a video, given the folder of its frames."""
-    matches = map(_NUMBERED.fullmatch, _list_folder(folder, folder))
+    matches = map(NUMBERED.fullmatch, _list_folder(folder, folder))
     if any(match and match[1] in _U_NAMES + _V_NAMES for match in matches):
         return folder, folder
     roots = [parent for parent in folder.parents if parent.name in FRAME_ROOTS]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
+from stresnet.data.jpeg_folders import NUMBERED
 from stresnet.errors import StoreError
 
 
@@ -41,9 +42,9 @@ class VideoWalk:
                     self.other_files.append(video_id)
 
     def jpeg_folder_ids(self) -> Iterator[str]:
-        """Yield the POSIX paths, relative to the folder, of folders that contain JPEGs."""
+        """Yield the POSIX paths, relative to the folder, of folders that contain numbered pictures."""
         for folder, folders, files in self._folders():
-            if any(name.lower().endswith((".jpg", ".jpeg")) for name in files):
+            if any(map(NUMBERED.fullmatch, files)):
                 folders.clear()
                 yield from self._if_utf8(self._relative(folder))
 

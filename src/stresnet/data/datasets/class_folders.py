@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stresnet.data.catalog import SPLIT_NAMES, Catalog, Source, VideoRecord, no_split_note, normalized, order_classes
-from stresnet.data.jpeg_folders import frames_root
+from stresnet.data.jpeg_folders import PICTURE_ENDINGS, frames_root
 from stresnet.data.video_files import VideoWalk, video_extensions
 from stresnet.errors import StoreError
 
@@ -46,11 +46,11 @@ def _no_class_folders(base: Path, ids: Sequence[str], walk: VideoWalk, *, jpegs:
     found = f"{len(ids)} videos outside any folder" if ids else "no video at all"
     if (base / "store.json").is_file():
         found = "a prepared store (give the source first, then the store)"
-    elif any(name.lower().endswith((".jpg", ".jpeg")) for name in walk.other_files):
-        found += " but JPEGs (import them with --from-jpegs)"
+    elif any(name.lower().endswith(PICTURE_ENDINGS) for name in walk.other_files):
+        found += " but pictures (import them with --from-jpegs)"
     if jpegs and ids:
         found += ": name their classes in a list path,label, or give the official lists"
-    kind = "folders of JPEGs" if jpegs else f"videos ({' '.join(sorted(video_extensions()))})"
+    kind = "folders of JPEGs or PNGs" if jpegs else f"videos ({' '.join(sorted(video_extensions()))})"
     return StoreError(f"{base}: expected class folders with {kind}, found {found}")
 
 
