@@ -181,7 +181,7 @@ def test_what_another_process_trains_is_waited_for(
     (motion,) = plan.blocks[0].parts["motion"]
     run = StudyFolder(tmp_path / "out", plan).run_of(motion)
     run.folder.mkdir(parents=True)
-    lock, order, waits = FileLock(run.folder / ".lock"), [], []
+    lock, order, waits = FileLock(run.folder / ".study.lock"), [], []
 
     def other_process_ends(seconds: float) -> None:
         waits.append(list(dict.fromkeys(order)))

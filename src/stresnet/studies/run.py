@@ -100,7 +100,7 @@ def _finish(
             return True
         if not folder.is_trained(source):
             return False
-    lock = folder.run_of(training).folder / ".lock"
+    lock = folder.run_of(training).folder / ".study.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
@@ -142,6 +142,7 @@ def _link(source: Path, target: Path) -> None:
     """Make a file available under a second name: a hard link, or a copy where the file system has none."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary:
+        temporary.unlink()  # a link replaces nothing
         try:
             os.link(source, temporary)
         except OSError:
