@@ -212,6 +212,14 @@ def rewritten(folder: Path, change: Any) -> Path:
         (lambda w, s: s["config"].update(colour="red"), "colour: no such field"),
         (lambda w, s: s["config"].pop("num_classes"), "num_classes: Field required"),
         (lambda w, s: s["config"].update(depth=34), "depth"),
+        (lambda w, s: s["config"].update(width=1e6), "width: Input should be less than or equal to 16"),
+        (lambda w, s: s["config"].update(flow_stack=10**9), "flow_stack: Input should be less than or equal to 1024"),
+        (lambda w, s: s["config"].update(num_classes=10**30), "num_classes: Input should be less than or equal to"),
+        (lambda w, s: s["config"].update(num_classes=10**8), "expected 100000000 class names"),  # 25 GB of weights
+        (lambda w, s: s["config"].update(width=16.0), "width"),
+        (lambda w, s: s["preprocessing"].update(crop_px=10**6), "crop_px: Input should be less than or equal to 8192"),
+        (lambda w, s: w["motion.fc.bias"].fill_(torch.nan), "motion.fc.bias has NaN or infinite values"),
+        (lambda w, s: w["motion.conv1.weight"][0, 0, 0].fill_(torch.inf), "motion.conv1.weight has NaN or infinite"),
         (lambda w, s: s["config"].update(streams=["audio", "motion"]), "audio"),
         (lambda w, s: s["config"].update(layout="caffe"), f"{BOTH} layout caffe; found layout torchvision"),
         (lambda w, s: s["preprocessing"].update(gamma=2), "preprocessing.gamma: no such field"),
@@ -252,7 +260,7 @@ def test_a_checkpoint_that_does_not_fit_is_rejected(tmp_path: Path, change: Any,
 
 def test_damaged_metadata_is_reported_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    for text in ("{", "7", "null"):
+    for text in ("{", "7", "null", "[" * 10**6):
         save_file({"x": torch.zeros(1)}, path, metadata={"stresnet": text})
         assert "damaged" in error_of(load_checkpoint, path)
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from pydantic import ConfigDict, Field, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -119,7 +120,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         )
     try:
         metadata: dict[str, Any] = dict(json.loads(text))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"the metadata of {path} is damaged ({error}): copy the file again") from None
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
@@ -139,19 +140,22 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     config = metadata.pop("config", None)
     del metadata["format"]
     try:
-        with without_drawing():
+        with torch.device("meta"), without_drawing():  # takes no memory, however large a network is described
             model = STResNet(STResNetConfig.from_dict(config)).eval()
         checkpoint = Checkpoint.from_dict(metadata | {"model": model})
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"the metadata of {path} cannot be read ({error}): update stresnet, or copy the file again"
+            f"the metadata of {path} cannot be read ({first_line(error)}): update stresnet, or copy the file again"
         ) from None
     weights = load_file(path)
     problems = compare(model.state_dict(), weights)
     if problems:
         found = mismatch(model.state_dict(), weights) or summary(problems)
         raise CheckpointError(f"the weights in {path} do not fit its metadata ({found}): copy the file again")
-    model.load_state_dict(weights)
+    for key, value in weights.items():
+        if not value.isfinite().all():
+            raise CheckpointError(f"{path}: {key} has NaN or infinite values: train the model again, or copy the file")
+    model.to_empty(device="cpu").load_state_dict(weights)
     return checkpoint
 
 

@@ -74,10 +74,11 @@ class Architecture(Description):
         default=None, description="Layers of the motion stream if they differ (released ST-MulNet: 50 and 152)."
     )
     width: Number = Field(
-        default=1.0, gt=0, description="Factor on every channel count. 1.0 is the paper's; 0.25 suits a laptop."
+        default=1.0, gt=0, le=16, description="Factor on every channel count. 1.0 is the paper's; 0.25 suits a laptop."
     )
     stem_channels: Whole | None = Field(
         default=None,
+        le=4096,
         description="Channels after conv1 if they differ from 64 × width: published thin ResNets keep 64.",
     )
     layout: Literal["torchvision", "caffe"] = Field(
@@ -134,7 +135,9 @@ class Architecture(Description):
         "ST-ResNet*, (5, 1) its ST-MulNet.",
     )
     flow_stack: Whole = Field(
-        default=10, description="L, the flow fields stacked at each time step; the motion stream reads 2L channels."
+        default=10,
+        le=1024,
+        description="L, the flow fields stacked at each time step; the motion stream reads 2L channels.",
     )
     dropout: Number = Field(
         default=0.0, ge=0, lt=1, description="Probability of dropping each feature before the classifier."
@@ -202,4 +205,4 @@ class Architecture(Description):
 class STResNetConfig(Architecture):
     """The description of one ST-ResNet; equal descriptions give networks with interchangeable weights."""
 
-    num_classes: Whole = Field(description="K, the number of actions.")
+    num_classes: Whole = Field(le=2**31 - 1, description="K, the number of actions.")

@@ -32,6 +32,7 @@ class Preprocessing(Description):
     )
     crop_px: Whole = Field(
         default=224,
+        le=8192,
         description="Side of the square that training crops. Testing sees whole frames, each side clamped to "
         "crop_px … 2·crop_px (224 … 448 in the released code).",
     )
