@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
+import typer
 from rich.console import Console
+from rich.table import Table
 
 from stresnet.cli import display
-from stresnet.cli.display import Bar
+from stresnet.cli.display import Bar, console, exit_with_failures, note, print_json
 
 
 def test_a_line_at_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,3 +71,42 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(screen.file, io.StringIO)
     shown = screen.file.getvalue()
     assert all(text in shown for text in ("downloading [x]", "2/4", "1 MB/s", "training motion", "loss 1.23"))
+
+
+HOSTILE = "a\x1b]0;title\x07\x1b[2J\r\nfailed: b\x9b1m\u202etxt.mp4"
+"""A name that would set the title of a terminal, clear it, forge a line, and end backwards."""
+SHOWN = "a\\x1b]0;title\\x07\\x1b[2J\\r\\nfailed: b\\x9b1m\\u202etxt.mp4"
+
+
+def test_names_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    note(HOSTILE)
+    console.print(f"[{HOSTILE}]", soft_wrap=True)
+    table = Table("name", box=None)
+    table.add_row(HOSTILE)
+    console.print(table, soft_wrap=True)
+    with pytest.raises(typer.Exit):
+        exit_with_failures([(HOSTILE, "no frame")])
+    Bar()("reading " + HOSTILE, 1, 2, HOSTILE)
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == f"[{SHOWN}]"
+    assert "".join(out.splitlines()[1:]).split() == ["name", *SHOWN.split()]
+    assert err.splitlines() == [f"note: {SHOWN}", f"failed: {SHOWN}: no frame", f"reading {SHOWN}: 1/2  {SHOWN}"]
+
+
+def test_a_bar_cannot_command_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=300, force_interactive=True)
+    monkeypatch.setattr(display, "errors", screen)
+    with Bar() as bar:
+        bar(HOSTILE, 1, 2, HOSTILE)
+    assert isinstance(screen.file, io.StringIO)
+    assert screen.file.getvalue().count(SHOWN) >= 2
+    assert "\x1b]0;title" not in screen.file.getvalue()
+
+
+def test_json_is_valid_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {"name": HOSTILE, "é": [1.5, None, "\\x1b"], "bad": [float("nan"), float("inf")]}
+    print_json(values)
+    line = capsys.readouterr().out
+    assert json.loads(line) == values | {"bad": [None, None]}
+    assert line.rstrip("\n").isprintable()
+    assert "é" in line

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from stresnet.cli import options
-from stresnet.cli.display import Bar, console
+from stresnet.cli.display import Bar, console, print_json
 
 
 def convert(
@@ -66,7 +65,7 @@ def convert(
         image_format = ImageFormat(layout, channels, mean, std)
         report = run_convert(file, out, classes=classes, image_format=image_format, frames_of=frames_of, progress=bar)
     if as_json:
-        print(json.dumps({"out": str(report.out), "report": report.lines}, ensure_ascii=False))
+        print_json({"out": str(report.out), "report": report.lines})
         return
     for line in report.lines:
         console.print(line, soft_wrap=True)

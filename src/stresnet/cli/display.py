@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich import progress as rich_progress
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from stresnet.evaluation.report import ReportRow
 
-# Names of files, classes and videos are printed verbatim: brackets and colons have no special meaning.
-console = Console(markup=False, emoji=False, highlight=False)
-errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that move the cursor, start a line, command the terminal or turn the direction of writing."""
+
+
+def visible(text: str) -> str:
+    """Return a text with control characters written as escapes, such as ``\\x1b``."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class _Console(Console):
+    """Prints the names of files, classes and videos as they are: brackets have no meaning, nor have controls."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+
+console = _Console(markup=False, emoji=False, highlight=False)
+errors = _Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 MAX_NAMED = 20
 """At most this many videos of a long list are named; a file holds all of them."""
@@ -60,7 +77,7 @@ class Bar:
             self._activity, self._tenth, self._printed_at = activity, -1, time.monotonic()
             self._began, self._done_at_start = time.monotonic(), done
         if self.on_terminal:
-            self._draw(done, total, detail)
+            self._draw(done, total, visible(detail))
         else:
             self._print(done, total, detail)
 
@@ -84,7 +101,7 @@ class Bar:
                 transient=self._transient,
             )
             self._display.start()
-            self._task = self._display.add_task(self._activity, total=total or None, detail=detail)
+            self._task = self._display.add_task(visible(self._activity), total=total or None, detail=detail)
         self._display.update(self._task, completed=done, total=total or None, detail=detail)
 
     def _print(self, done: int, total: int, detail: str) -> None:
@@ -97,6 +114,13 @@ class Bar:
             details = [text for text in (f"{_duration(left)} left" if left >= 1 else "", detail) if text]
             errors.print("  ".join([counts, " · ".join(details)]).rstrip(), soft_wrap=True)
             self._tenth, self._printed_at = tenth, now
+
+
+def print_json(values: Any) -> None:
+    """Print JSON to standard output, with null for NaN and infinity, which JSON lacks."""
+    finite = json.loads(json.dumps(values), parse_constant=lambda name: None)
+    text = json.dumps(finite, ensure_ascii=False)
+    print(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def note(text: str) -> None:
@@ -115,7 +139,7 @@ def show_rows(rows: Sequence[ReportRow], *, as_json: bool) -> None:
 
     values = summarize(rows)
     if as_json:
-        print(json.dumps(values, ensure_ascii=False))
+        print_json(values)
         return
     table = Table("", "top-1", "95 %", "mean class", "ceiling", "p-value", "minutes", box=None, pad_edge=False)
     for row in values:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ import typer
 from rich.table import Table
 
 from stresnet.cli import options
-from stresnet.cli.display import Bar, console, note, note_damaged
+from stresnet.cli.display import Bar, console, note, note_damaged, print_json
 from stresnet.flow.methods import methods_help
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def flow(
         reader = export_flow(video, out, spec, segment=segment, style=style, progress=bar)
     found = _found(reader, out)
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print_json(found)
     else:
         _show(found, spec.bound_px)
     if reader.truncated:

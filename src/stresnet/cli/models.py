@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 from rich.table import Table
 
 from stresnet.cli import options
-from stresnet.cli.display import console
+from stresnet.cli.display import console, print_json
 
 if TYPE_CHECKING:
     from stresnet.recipes.networks import ModelRow
@@ -29,7 +28,7 @@ def models(
 
     rows = model_table()
     if as_json:
-        print(json.dumps([row.to_dict() for row in rows]))
+        print_json([row.to_dict() for row in rows])
     elif markdown:
         print("\n".join(_markdown(rows)))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stresnet.cli import options
-from stresnet.cli.display import Bar, console, exit_with_failures, note, note_damaged
+from stresnet.cli.display import Bar, console, exit_with_failures, note, note_damaged, print_json
 from stresnet.errors import StresnetError
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def predict(
     if text := stride_note(chosen, recognizer.checkpoint, frames):
         note(text)
     if as_json:
-        print(json.dumps(results, ensure_ascii=False))
+        print_json(results)
     exit_with_failures([(result["video"], result["error"]) for result in results if "error" in result])
 
 

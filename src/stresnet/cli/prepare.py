@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stresnet.cli import options
-from stresnet.cli.display import MAX_NAMED, Bar, console, errors, exit_with_failures, note, note_damaged
+from stresnet.cli.display import MAX_NAMED, Bar, console, errors, exit_with_failures, note, note_damaged, print_json
 from stresnet.data.datasets import DATASETS, read_catalog
 from stresnet.flow.methods import methods_help
 
@@ -151,7 +150,7 @@ def _imported(wanted: FlowSpec, catalog: Catalog, short_side: int | None, flow_s
 def _show_prepared(summary: PrepareSummary, store: Path, *, as_json: bool) -> None:
     """Print the summary and notes about unusual videos; exit with code 1 if videos failed or rows were rejected."""
     if as_json:
-        print(json.dumps(summary.to_dict(), ensure_ascii=False))
+        print_json(summary.to_dict())
     else:
         console.print(
             f"{summary.done} videos prepared, {summary.kept} kept, {len(summary.failed)} failed; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from stresnet.cli import options
-from stresnet.cli.display import console
+from stresnet.cli.display import console, print_json
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -49,7 +48,7 @@ def list_recipes(as_json: options.Json = False) -> None:
 
     rows = [_summary(load_recipe(name)) for name in packaged_recipes()]
     if as_json:
-        print(json.dumps(rows, ensure_ascii=False))
+        print_json(rows)
         return
     table = Table("name", "network", "clip", "stages", box=None, pad_edge=False)
     for row in rows:
@@ -86,16 +85,19 @@ def show_recipe(
     if as_json:
         values: dict[str, Any] = {"fields": [asdict(field) for field in fields]}
         values["stages"] = {name: [asdict(field) for field in of_stage] for name, of_stage in stages.items()}
-        print(json.dumps(values, ensure_ascii=False))
+        print_json(values)
         return
-    console.print(f"Recipe {loaded.name}. Change a field with `stresnet train --set PATH=VALUE`.\n", soft_wrap=True)
+    console.print(f"Recipe {loaded.name}. Change a field with `stresnet train --set PATH=VALUE`.", soft_wrap=True)
+    console.print()
     for field in fields:
         _show_field(field, {"": field.value})
+    console.print()
     console.print(
-        f"\nFields of each stage ({', '.join(stages)}). Write --set STAGE.PATH=VALUE for one stage, *.PATH=VALUE for "
-        "all.\n",
+        f"Fields of each stage ({', '.join(stages)}). Write --set STAGE.PATH=VALUE for one stage, *.PATH=VALUE for "
+        "all.",
         soft_wrap=True,
     )
+    console.print()
     for row in zip(*stages.values(), strict=True):
         _show_field(row[0], {name: field.value for name, field in zip(stages, row, strict=True)})
 

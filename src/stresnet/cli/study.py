@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 from rich.table import Table
 
 from stresnet.cli import options
-from stresnet.cli.display import Bar, console, errors, exit_with_failures, note
+from stresnet.cli.display import Bar, console, errors, exit_with_failures, note, print_json
 from stresnet.cli.train import Init, fetch_initial_weights, warnings_about
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def _show_plan(plan: Plan, out: Path, *, as_json: bool) -> None:
 
     summary = StudyFolder(out, plan).summary()
     if as_json:
-        print(json.dumps(summary, ensure_ascii=False))
+        print_json(summary)
         return
     table = Table("stage", "trained", "for", box=None, pad_edge=False)
     for stage in summary["stages"]:
@@ -73,7 +72,7 @@ def _show_plan(plan: Plan, out: Path, *, as_json: bool) -> None:
 
 def _show_result(result: StudyResult, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(result.to_dict(), ensure_ascii=False))
+        print_json(result.to_dict())
         return
     table = Table("", "top-1", "95 %", "difference", "p", "Holm", "minutes", box=None, pad_edge=False)
     for row in result.rows:

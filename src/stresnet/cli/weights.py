@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stresnet.cli import options
-from stresnet.cli.display import Bar, console, errors
+from stresnet.cli.display import Bar, console, errors, print_json
 from stresnet.errors import DownloadError, StresnetError
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def list_weights(as_json: options.Json = False) -> None:
 
     if as_json:
         rows = [r.model_dump() | {"fetched": str(r.fetched) if r.fetched else None} for r in releases()]
-        print(json.dumps(rows, ensure_ascii=False))
+        print_json(rows)
         return
     _show(releases())
     errors.print(
@@ -108,7 +107,7 @@ def get_weights(
         raise
     if as_json:
         values = {"out": str(report.out), "report": report.lines, "file": str(file), "sha256": digest}
-        print(json.dumps(values, ensure_ascii=False))
+        print_json(values)
         return
     for line in report.lines:
         console.print(line, soft_wrap=True)
