@@ -19,8 +19,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from stresnet.errors import VideoError
+from stresnet.media.completeness import is_whole
 from stresnet.media.failures import explain
-from stresnet.media.matroska import is_truncated
 from stresnet.media.motion_vectors import tag_packet
 from stresnet.media.opening import open_video
 from stresnet.media.side_data import side_data
@@ -128,16 +128,16 @@ class VideoFile:
             for picture in pictures:
                 self.truncated |= bool(picture.is_corrupt)
                 yield picture
-        self.truncated |= self.is_cut_off()
+        self.truncated |= not self.is_whole()
 
     def _note_damage(self, error: Exception) -> None:
         """Remember the first error, and that something is missing."""
         self.truncated = True
         self._damage = self._damage or error
 
-    def is_cut_off(self) -> bool:
-        """Return whether the end of the file is missing, where its packets do not tell."""
-        return "matroska" in self.format and is_truncated(self.path)
+    def is_whole(self) -> bool:
+        """Return whether nothing that the container says of itself is missing."""
+        return is_whole(self.path, self.format)
 
     def first(self, coded: Iterator[VideoFrame]) -> VideoFrame:
         """Return the first of the coded pictures.

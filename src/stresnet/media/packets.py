@@ -69,7 +69,7 @@ def index_packets(file: VideoFile) -> PacketIndex | None:
         raise
     except Exception:  # decoding will tell what is wrong
         return None
-    if not rows or file.truncated or file.is_cut_off() or not {b"", parameters[0]} >= set(parameters):
+    if not rows or file.truncated or not file.is_whole() or not {b"", parameters[0]} >= set(parameters):
         return None  # parameters must not change midway
     return _in_display_order(np.array(rows, np.int64), codec.reorder_depth)
 
