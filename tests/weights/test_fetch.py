@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import shutil
 import subprocess
@@ -10,12 +11,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 
 from helpers.fetching import DATA, OTHER, SHA256, fetch_error
-from helpers.web import Web, web_server
+from helpers.web import Page, Web, web_server
 from stresnet.errors import UnreachableError
 from stresnet.weights.digest import sha256_of
 from stresnet.weights.fetch import cache_folder, cached, fetch
@@ -120,7 +122,7 @@ def test_unusual_file_names(web: Web) -> None:
 
 def test_redirects_are_followed(web: Web) -> None:
     target = web.put("/there.bin", DATA)
-    web.pages["/here.bin"] = type(web.pages["/there.bin"])(headers={"Location": target}, status=302)
+    web.pages["/here.bin"] = Page(headers={"Location": target}, status=302)
     path = fetch(web.url + "/here.bin")
     assert (path.name, path.read_bytes()) == ("here.bin", DATA)
 
@@ -131,6 +133,59 @@ def test_unknown_size(web: Web) -> None:
     seen: list[tuple[str, int, int]] = []
     assert fetch(web.url + "/a.bin", progress=lambda *now: seen.append(now)).read_bytes() == DATA
     assert seen[-1][1:] == (3, 0)
+
+
+def test_a_private_server_may_redirect_within_its_network(web: Web) -> None:
+    with web_server() as other:
+        target = other.put("/there.bin", DATA)
+        web.pages["/here.bin"] = Page(headers={"Location": target}, status=302)
+        assert fetch(web.url + "/here.bin").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("host", ["localhost", "[::1]", "169.254.1.1", "10.0.0.1"])
+@pytest.mark.parametrize("status", [302, 308])
+def test_a_public_server_may_not_redirect_into_a_private_network(
+    web: Web, host: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = asyncio.BaseEventLoop.getaddrinfo
+
+    async def public(self: Any, name: str, *args: Any, **options: Any) -> Any:
+        # The test server stands for a public one: to connect to a literal address, nothing is resolved.
+        return await resolve(self, "8.8.8.8" if name == "127.0.0.1" else name, *args, **options)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", public)
+    port = web.url.rpartition(":")[2]
+    web.put("/secret.bin", DATA)
+    web.pages["/here.bin"] = Page(headers={"Location": f"http://{host}:{port}/secret.bin"}, status=status)
+    message = fetch_error(web.url + "/here.bin")
+    assert f"redirects to {host.strip('[]')}, an address of a private network" in message
+    assert not [asked for asked in web.asked if asked.path == "/secret.bin"]
+    assert not list(cache_folder().rglob("*.part"))
+
+
+@pytest.mark.parametrize("source", ["local:///etc/hostname", "zip://a::/x.zip", "dir://a::file:///etc"])
+def test_urls_do_not_read_local_files(source: str) -> None:
+    assert "expected the URL of a remote file: give the path of a local one" in fetch_error(source)
+
+
+# ---------------------------------------------------------------- limits
+
+
+def test_a_file_of_unstated_size_has_a_limit(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stresnet.weights.fetch.MOST_UNSTATED_BYTES", 2 * 10**6)
+    web.put("/a.bin", DATA)
+    web.pages["/a.bin"].headers["Content-Length"] = ""
+    assert "sent more than 0.002 GB without saying how much there is" in fetch_error(web.url + "/a.bin")
+    assert not list(cache_folder().rglob("*.part"))
+
+
+def test_a_download_has_a_time_limit_and_can_be_resumed(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = web.put("/a.bin", DATA, tag="1")
+    with monkeypatch.context() as patch:
+        patch.setattr("stresnet.weights.fetch.MOST_SEC", 0.0)
+        assert "arrived in 0 hours: run it again to resume" in fetch_error(url)
+    assert fetch(url).read_bytes() == DATA
+    assert web.ranges("/a.bin")[-1].startswith("bytes=")
 
 
 # ---------------------------------------------------------------- errors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -15,12 +16,15 @@ from stresnet.errors import DownloadError, UnreachableError
 from stresnet.progress import Progress
 from stresnet.weights import digest, hub
 from stresnet.weights.names import HubName, is_remote, local_path
+from stresnet.weights.redirects import refuse_private_redirects
 
 _VERSION = ("ETag", "etag", "Last-Modified", "LastModified", "md5Hash", "generation", "mtime", "modify", "created")
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 TIMEOUT_SEC = 30.0
 RETRIES = 4  # in a row that bring no new bytes
 WAIT_SEC = 1.0  # before the first of them, doubled for each that follows
+MOST_SEC = 6 * 3600.0  # for one file, retries included
+MOST_UNSTATED_BYTES = 4 * 10**9  # of a file whose size the server does not say
 
 
 class _InterruptedTransfer(Exception):  # noqa: N818 - not an error yet: it is retried
@@ -98,12 +102,12 @@ def _fetch_url(url: str, progress: Progress | None) -> Path:
 
 def _download(url: str, target: Path, progress: Progress | None) -> None:
     """Download a file, retrying while bytes arrive; an interrupted download is kept and resumed by the next call."""
-    failures, most = 0, 0
+    failures, most, ends = 0, 0, time.monotonic() + MOST_SEC
     while failures <= RETRIES:
         if failures:
             time.sleep(WAIT_SEC * 2 ** (failures - 1))
         try:
-            return _transfer(url, target, progress)
+            return _transfer(url, target, progress, ends)
         except (_InterruptedTransfer, UnreachableError) as error:
             there = sum(part.stat().st_size for part in target.parent.glob("*.part"))
             if isinstance(error, UnreachableError) and not most:
@@ -112,7 +116,7 @@ def _download(url: str, target: Path, progress: Progress | None) -> None:
     raise DownloadError(f"{url}: {last}: run it again to resume") from last
 
 
-def _transfer(url: str, target: Path, progress: Progress | None) -> None:
+def _transfer(url: str, target: Path, progress: Progress | None, ends: float) -> None:
     """Download what is missing of a file. The name of its part depends on the remote version, so none are mixed."""
     files, path, info = _connect(url)
     size, version = info.get("size"), [info.get(key) for key in _VERSION]
@@ -128,6 +132,17 @@ def _transfer(url: str, target: Path, progress: Progress | None) -> None:
         with remote, part.open("ab" if start else "wb") as file:
             while chunk := _read(remote):
                 file.write(chunk)
+                if size is None and file.tell() > MOST_UNSTATED_BYTES:
+                    part.unlink()
+                    raise DownloadError(
+                        f"{url}: the server sent more than {MOST_UNSTATED_BYTES / 1e9:g} GB without saying how much "
+                        "there is: download the file by other means and give its path"
+                    )
+                if time.monotonic() > ends:
+                    raise DownloadError(
+                        f"{url}: only {file.tell() / 1e6:.0f} MB arrived in {MOST_SEC / 3600:g} hours: run it again to "
+                        "resume"
+                    )
                 if progress:
                     progress(f"downloading {target.name} (MB)", file.tell() // 10**6, (size or 0) // 10**6)
             file.flush()
@@ -139,6 +154,8 @@ def _transfer(url: str, target: Path, progress: Progress | None) -> None:
 
 def _connect(url: str) -> tuple[Any, str, dict[str, Any]]:
     """Return the file system of a URL, the path on it, and what it reports of the file."""
+    if url.lower().startswith("local://") or "::" in re.sub(r"\[[^/]*", "", url):  # chained, perhaps to a local file
+        raise DownloadError(f"{url}: expected the URL of a remote file: give the path of a local one")
     try:
         from fsspec.core import url_to_fs
 
@@ -147,7 +164,8 @@ def _connect(url: str) -> tuple[Any, str, dict[str, Any]]:
             from aiohttp import ClientTimeout
 
             timeout = ClientTimeout(total=None, sock_connect=TIMEOUT_SEC, sock_read=TIMEOUT_SEC)
-            options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+            guards = [refuse_private_redirects()]
+            options = {"client_kwargs": {"timeout": timeout, "trust_env": True, "trace_configs": guards}}
         files, path = url_to_fs(url, **options)
         files.invalidate_cache()
         info = files.info(path)
@@ -182,6 +200,8 @@ def _read(remote: Any) -> bytes:
 def _open_error(url: str, error: Exception) -> Exception:
     """Return the error to raise for a file that cannot be opened."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    if isinstance(cause, DownloadError):
+        return cause
     status, reason = getattr(cause, "status", None), " ".join(str(cause).split()) or type(cause).__name__
     if status in _BUSY:
         return _InterruptedTransfer(f"the server is busy ({status})")
