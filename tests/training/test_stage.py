@@ -185,6 +185,21 @@ def test_optimizer_is_plain_momentum_at_the_multiplied_rate() -> None:
     assert found == [[r, 2 * r, r] for r in [0.1] * 6 + [0.01] * 3 + [0.002]]
 
 
+def test_adamw_decays_filters_apart_from_the_gradient() -> None:
+    module = training(optimisation={"optimizer": "adamw", "momentum": 0.8, "weight_decay": 0.5})
+    optimizer = module.configure_optimizers()["optimizer"]
+    assert type(optimizer) is torch.optim.AdamW
+    assert {g["betas"] for g in optimizer.param_groups} == {(0.8, 0.999)}
+    assert [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups] == [(0.1, 0.5), (0.2, 0), (0.1, 0)]
+    for parameter in module.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    conv, norm = module.model.appearance.conv1.weight, module.model.appearance.layer1[0].bn1.weight
+    before = conv.detach().clone(), norm.detach().clone()
+    optimizer.step()
+    torch.testing.assert_close(conv.detach(), before[0] * (1 - 0.1 * 0.5))
+    assert norm.equal(before[1])
+
+
 # An iteration
 
 

@@ -102,7 +102,12 @@ class Optimisation(Description):
         description="Epochs without a better validation accuracy after which the stage ends early; by default it never "
         "does. Needs validation videos.",
     )
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD, without Nesterov.")
+    optimizer: Literal["sgd", "adamw"] = Field(
+        default="sgd",
+        description="`sgd` with momentum, as in the papers, or `adamw` (Loshchilov and Hutter 2019), which needs far "
+        "smaller learning rates, such as 3e-4, and a far larger weight decay, such as 0.05.",
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD, without Nesterov; β₁ of AdamW.")
     weight_decay: float = Field(
         default=5e-4, ge=0, description="Weight decay of filters; biases and batch norm have none."
     )

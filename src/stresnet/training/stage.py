@@ -51,7 +51,7 @@ def clip_loss(
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return SGD parameter groups with the released code's multipliers; the `lr` of a group is its multiplier.
+    """Return parameter groups with the released code's multipliers; the `lr` of a group is its multiplier.
 
     The multipliers of (rate, decay) are (1, 1) for filters, (2, 0) for biases and for the scales of batch norm and
     links, and (1, 0) for the shift of batch norm.
@@ -153,9 +153,14 @@ class StageTraining(L.LightningModule):
             self.order.set_epoch(checkpoint["global_step"] // self._epoch_iterations)
 
     def configure_optimizers(self) -> Any:
-        """Return SGD with momentum, without Nesterov, and the learning rate of each iteration."""
-        groups = parameter_groups(self.model, self.stage.optimisation.weight_decay)
-        optimizer = torch.optim.SGD(groups, momentum=self.stage.optimisation.momentum)
+        """Return the optimiser, and the learning rate of each iteration."""
+        optimisation = self.stage.optimisation
+        groups = parameter_groups(self.model, optimisation.weight_decay)
+        optimizer: torch.optim.Optimizer
+        if optimisation.optimizer == "adamw":
+            optimizer = torch.optim.AdamW(groups, betas=(optimisation.momentum, 0.999))
+        else:
+            optimizer = torch.optim.SGD(groups, momentum=optimisation.momentum)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_at)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
