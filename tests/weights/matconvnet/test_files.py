@@ -299,6 +299,15 @@ def test_values_are_read_as_scipy_reads_them(compressed: bool, tmp_path: Path) -
         assert_equal(file[name], as_scipy(theirs[name]))
 
 
+def test_what_decompresses_beyond_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    savemat(tmp_path / "bomb.mat", {"net": {"zeros": np.zeros((1000, 1000))}}, do_compression=True)
+    assert (tmp_path / "bomb.mat").stat().st_size < 20_000
+    assert MatFile(tmp_path / "bomb.mat")["net"]["zeros"].size == 10**6
+    monkeypatch.setattr("stresnet.weights.matconvnet.mat5.MOST_BYTES", 1 << 20)
+    with pytest.raises(CheckpointError, match=r"a compressed variable of more than 1 MB"):
+        MatFile(tmp_path / "bomb.mat")["net"]
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_compact_storage_and_byte_order(order: str, tmp_path: Path) -> None:
     """Integers of class double stored as bytes, as MATLAB does; names within tags; either byte order."""

@@ -27,6 +27,8 @@ from stresnet.errors import CheckpointError
 from stresnet.weights.file_types import explain
 
 _HEADER_BYTES = 128
+MOST_BYTES = 1 << 31
+"""A few kilobytes can decompress to gigabytes. The weights of two ResNet-152 streams take 0.5 GB."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 RESAVE = "save(file,'-struct','net','-v7')"
 
@@ -90,7 +92,9 @@ class MatFile:
         try:
             if variable.compressed:
                 stream = zlib.decompressobj()
-                data = memoryview(stream.decompress(data))
+                data = memoryview(stream.decompress(data, MOST_BYTES))
+                if len(data) == MOST_BYTES:
+                    raise _DamageError(f"a compressed variable of more than {MOST_BYTES >> 20} MB")
                 if not stream.eof:
                     raise _DamageError("a compressed variable ends early")
                 kind, start, stop, _ = _Elements(data, self.order).at(0, len(data))
