@@ -14,7 +14,7 @@ import pytest
 from helpers.video_files import encode
 from helpers.video_kinds import textured
 from stresnet.errors import VideoError
-from stresnet.media import read_video
+from stresnet.media import Limits, read_video
 from stresnet.media.completeness import is_whole
 from stresnet.media.opening import open_video
 from stresnet.media.selected import select_frames
@@ -142,7 +142,7 @@ def test_a_hole_in_the_middle_is_marked(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_any_file_can_be_checked(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, name)
-    container, _ = open_video(path)
+    container, _ = open_video(path, Limits())
     format = container.format.name
     container.close()
     whole, rng = path.read_bytes(), random.Random(0)

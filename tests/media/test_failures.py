@@ -12,7 +12,7 @@ import pytest
 
 from helpers.video_files import encode, one_line, ramp, with_exif
 from stresnet.errors import VideoError
-from stresnet.media import decode, iter_frames, probe, read_video
+from stresnet.media import Limits, decode, iter_frames, probe, read_video
 from stresnet.media.failures import explain, reading
 from stresnet.media.selected import CountedFrames, select_frames
 
@@ -103,8 +103,8 @@ def test_reading_goes_on_after_a_packet_that_cannot_be_read(tmp_path: Path, monk
     real = decode.open_video
     for times, frames in ((1, 19), (3, 17), (10**9, 5)):
 
-        def failing(path: Path, times: int = times) -> tuple[Failing, Any]:
-            container, stream = real(path)
+        def failing(path: Path, limits: Limits, times: int = times) -> tuple[Failing, Any]:
+            container, stream = real(path, limits)
             return Failing(container, times), stream
 
         monkeypatch.setattr(decode, "open_video", failing)
@@ -126,7 +126,7 @@ def test_extreme_sizes_fail_before_they_are_scaled(tmp_path: Path, size: tuple[i
     for read in (lambda: read_video(path, short_side=128), lambda: CountedFrames(path, 128)):
         with pytest.raises(VideoError) as error:
             read()
-        assert "at most 32750 px; crop the video" in one_line(error, path)
+        assert "at most 32750 px and 67108864 px in all; crop the video" in one_line(error, path)
 
 
 @pytest.mark.parametrize("error", [IndexError("list index out of range"), ValueError("31 is not a\nvalid Type")])

@@ -1,5 +1,6 @@
 """Read, probe and write videos."""
 
+from stresnet.media.limits import Limits
 from stresnet.media.motion_vectors import CODECS_WITH_VECTORS, MOTION_VECTOR
 from stresnet.media.video import (
     VIDEO_EXTENSIONS,
@@ -19,6 +20,7 @@ __all__ = [
     "VIDEO_EXTENSIONS",
     "Frame",
     "FrameReader",
+    "Limits",
     "Video",
     "VideoInfo",
     "iter_frames",

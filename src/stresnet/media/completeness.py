@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-Read = Callable[[int, int], bytes]
-"""From a position and a number of bytes to these bytes; fewer at the end of the file."""
+from stresnet.media.matroska import CLUSTER, SEGMENT, Read, elements, opened
 
 
 def is_whole(path: Path, format: str) -> bool:
@@ -24,13 +23,7 @@ def is_whole(path: Path, format: str) -> bool:
         path: the file.
         format: FFmpeg's names of its container, separated by commas.
     """
-    size = path.stat().st_size
-    with path.open("rb", buffering=512) as file:
-
-        def read(at: int, count: int) -> bytes:
-            file.seek(at)
-            return file.read(count)
-
+    with opened(path) as (read, size):
         checks = [_CHECKS[name] for name in format.split(",") if name in _CHECKS] or [_has_content_at_end]
         try:
             return all(check(read, size) for check in checks)
@@ -66,28 +59,15 @@ _BOXES = frozenset({b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"mfra", b"sidx
 
 
 def _matroska(read: Read, size: int) -> bool:
-    """Elements of EBML: identifier, size. Those of segments and clusters are followed one by one."""
-    at, end = 0, None
-    while at < size and at != end:
-        header = read(at, 12)
-        id_bytes = 9 - header[0].bit_length()
-        if id_bytes > 4 or len(header) <= id_bytes:
-            return False
-        size_bytes = 9 - header[id_bytes].bit_length()
-        # The bits of a size after the first 1 are its value; all ones mean unknown, as in a live recording.
-        unknown = 2 ** (7 * size_bytes) - 1
-        length = int.from_bytes(header[id_bytes : id_bytes + size_bytes]) & unknown
-        name, at = header[:id_bytes], at + id_bytes + size_bytes
-        if name == _SEGMENT and length != unknown:
-            end = at + length
-            if end > size:
-                return False
-        if name not in (_SEGMENT, _CLUSTER):
-            at += length
-    return at == (size if end is None else end)
-
-
-_SEGMENT, _CLUSTER = bytes.fromhex("18538067"), bytes.fromhex("1F43B675")
+    """Elements: identifier, size. The size of the segment, which holds all others, is unknown in a live recording."""
+    after, segment_end = 0, size
+    for name, at, end in elements(read, size, blocks=True):
+        if name == SEGMENT and end is not None:
+            segment_end = end
+        after = at if end is None or name in (SEGMENT, CLUSTER) else end
+        if after >= segment_end or segment_end > size:
+            break
+    return after == segment_end
 
 
 def _avi(read: Read, size: int) -> bool:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from stresnet.errors import VideoError
 from stresnet.media.completeness import is_whole
 from stresnet.media.failures import explain
+from stresnet.media.limits import Limits
 from stresnet.media.motion_vectors import tag_packet
 from stresnet.media.opening import open_video
 from stresnet.media.side_data import side_data
@@ -44,18 +45,20 @@ class VideoFile:
 
     Attributes:
         path: the file.
+        limits: how much it may ask for.
         stream: the video stream that is read.
         truncated: whether undecodable data was found so far.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limits: Limits) -> None:
         """Open a file.
 
         Raises:
-            VideoError: the file does not exist, is empty, is not a video or has no video stream.
+            VideoError: the file does not exist, is empty, is not a video, has no video stream or exceeds a limit.
         """
         self.path = path
-        self._container, self.stream = open_video(path)
+        self.limits = limits
+        self._container, self.stream = open_video(path, limits)
         self.truncated = False
         self._damage: Exception | None = None
 
@@ -90,7 +93,7 @@ class VideoFile:
 
     def packets(self) -> Generator[Packet[VideoStream]]:
         """Yield the packets of the stream, an empty one last. Skip what cannot be read, and set `truncated`."""
-        failures = 0
+        failures = frames = 0
         packets = self._container.demux(self.stream)
         while failures < _MAX_FAILURES:
             try:
@@ -106,6 +109,9 @@ class VideoFile:
             yield packet
             if is_last(packet):  # PyAV may fail beyond, if another stream has appeared midway
                 return
+            frames += 1
+            if frames > self.limits.frames:
+                raise VideoError(f"{self.path}: more than {self.limits.frames} frames; split the video")
         last = cast("Packet[VideoStream]", Packet())
         last.stream = self.stream
         yield last
@@ -148,6 +154,8 @@ class VideoFile:
         picture = next(coded, None)
         if picture is None:
             cause = explain(self._damage) if self._damage else "there is none; copy or download it again"
+            if isinstance(self._damage, av.error.ArgumentError):  # what decoders raise for too many pixels
+                cause = f"damaged, or of more than {self.limits.frame_pixels} px; copy it again or scale it down"
             raise VideoError(f"{self.path}: no frame can be decoded by {self.stream.codec_context.name}: {cause}")
         return picture
 
@@ -166,20 +174,20 @@ class Converter:
         width, height: pixels before scaling, after turning.
     """
 
-    def __init__(self, path: Path, first: VideoFrame, short_side: int | None) -> None:
+    def __init__(self, file: VideoFile, first: VideoFrame, short_side: int | None) -> None:
         """Take size and orientation from the first picture of a file; `short_side` is as in `iter_frames`.
 
         Raises:
-            VideoError: scaled pictures would be too long to be stored.
+            VideoError: scaled pictures would be too long to be stored, or exceed the limit.
         """
         self.turns, self.mirrored = _orientation(first)
         on_its_side = self.turns % 2 == 1
         self.width, self.height = (first.width, first.height)[:: -1 if on_its_side else 1]
         size = _scaled(self.width, self.height, short_side)
-        if max(size) > _MAX_SIDE:
+        if max(size) > _MAX_SIDE or size[0] * size[1] > file.limits.frame_pixels:
             raise VideoError(
-                f"{path}: frames of {self.width}×{self.height} px become {size[0]}×{size[1]} px; "
-                f"expected sides of at most {_MAX_SIDE} px; crop the video"
+                f"{file.path}: frames of {self.width}×{self.height} px become {size[0]}×{size[1]} px; expected sides "
+                f"of at most {_MAX_SIDE} px and {file.limits.frame_pixels} px in all; crop the video or scale it down"
             )
         self.unrotated_size = size[::-1] if on_its_side else size
         self._reformatter = VideoReformatter()

@@ -48,7 +48,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, _UNSUPPORTED):
         return f"it needs what this build of FFmpeg does not support ({reason(error)}); {CONVERT}"
     if isinstance(error, MemoryError):
-        return "reading it needs more memory than there is; scale it down or free memory"
+        return "it needs more memory than there is, or has more streams than allowed; convert it to a smaller file"
     if isinstance(error, FileNotFoundError):
         return "no such file; check its name"
     if isinstance(error, OSError):

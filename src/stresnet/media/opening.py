@@ -17,6 +17,8 @@ from av.video.stream import VideoStream
 
 from stresnet.errors import VideoError
 from stresnet.media.failures import CONVERT, reason
+from stresnet.media.limits import Limits
+from stresnet.media.matroska import attachment_bytes
 
 _VIDEO_FORMATS = (
     *("3gp", "apng", "asf", "av1", "avi", "cavsvideo", "dirac", "dnxhd", "dv", "flic", "flv", "gif", "gxf", "h261"),
@@ -26,7 +28,7 @@ _VIDEO_FORMATS = (
 )
 _SOUND_FORMATS = ("aac", "aiff", "ape", "caf", "flac", "mp3", "wav", "wv")  # to say what they are
 
-_OPTIONS = {
+_ONE_FILE = {
     "format_whitelist": ",".join(_VIDEO_FORMATS + _SOUND_FORMATS),
     "protocol_whitelist": "file",
     "enable_drefs": "0",  # QuickTime's references to other files
@@ -38,11 +40,12 @@ _READING: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(InputContai
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
 
-def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
+def open_video(path: Path, limits: Limits) -> tuple[InputContainer, VideoStream]:
     """Return an open file and its video stream, see `_choose`.
 
     Raises:
-        VideoError: the file does not exist, is empty, is not a video or has no video stream that can be decoded.
+        VideoError: the file does not exist, is empty, is not a video, has no video stream that can be decoded, or
+            exceeds a limit.
         Exception: see `failures.reading`.
     """
     if not path.exists():
@@ -51,9 +54,20 @@ def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
         raise VideoError(f"{path}: expected a video file, found a folder or a device; name a file")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes); copy or download it again")
+    if (attached := attachment_bytes(path)) > limits.attachment_bytes:
+        raise VideoError(
+            f"{path}: {attached >> 20} MiB are attached to it, more than {limits.attachment_bytes >> 20}; remove them, "
+            "such as with mkvpropedit --delete-attachment"
+        )
+    pixels = {"max_pixels": str(limits.frame_pixels)}
     try:
         # Without "file:", FFmpeg would take a name with a colon for a URL.
-        container = av.open(f"file:{path}", container_options=_OPTIONS, **_READING)
+        container = av.open(
+            f"file:{path}",
+            container_options=_ONE_FILE | {"max_streams": str(limits.streams)},
+            options=pixels,  # of the decoders, which look at the first frames
+            **_READING,
+        )
     except (av.error.InvalidDataError, EOFError) as error:
         raise VideoError(
             f"{path}: not a video, or its end is missing ({reason(error)}); copy or download it again"
@@ -66,6 +80,13 @@ def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
     if stream is not None and stream.codec_context is not None:
         # One thread is as fast at these sizes, and worker processes already use all cores.
         stream.thread_count = 1
+        stream.options = {**pixels}  # a size may change midway
+        if stream.width * stream.height > limits.frame_pixels:
+            container.close()
+            raise VideoError(
+                f"{path}: frames of {stream.width}×{stream.height} px; expected at most {limits.frame_pixels} px; "
+                "scale the video down"
+            )
         return container, stream
     found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
     container.close()

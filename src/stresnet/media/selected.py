@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from stresnet.errors import StresnetError
 from stresnet.media.decode import Clock, Converter, VideoFile
 from stresnet.media.failures import IndexMismatchError, reading
+from stresnet.media.limits import DEFAULT_LIMITS
 from stresnet.media.packets import PacketIndex, index_packets
 from stresnet.media.video import Frame, VideoInfo, describe, require_short_side
 
@@ -61,7 +62,7 @@ def select_frames(path: Path, short_side: int | None) -> Iterator[SelectedFrames
         VideoError: as for `iter_frames`.
     """
     require_short_side(short_side)
-    with reading(path), closing(VideoFile(path)) as file:
+    with reading(path), closing(VideoFile(path, DEFAULT_LIMITS)) as file:
         index = index_packets(file)
         time_base_sec = file.time_base_sec
     if index is not None and time_base_sec > 0:
@@ -84,11 +85,11 @@ class IndexedFrames:
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Iterator[Frame]:
         """Yield frames; see `SelectedFrames.read`."""
         wanted = deque(map(int, indices))
-        with self._reading(), closing(VideoFile(self._path)) as file:
+        with self._reading(), closing(VideoFile(self._path, DEFAULT_LIMITS)) as file:
             converter = None
             for index, picture in self._decode(file, self._stretches(wanted)):
                 if converter is None:
-                    converter = Converter(self._path, picture, self._short_side)
+                    converter = Converter(file, picture, self._short_side)
                     self.info = describe(file, converter)
                 if wanted and wanted[0] == index:
                     yield Frame(converter.rgb(picture), float(self.times_sec[wanted.popleft()]))
@@ -166,10 +167,10 @@ class CountedFrames:
         self._held: list[VideoFrame] | None = []
         held_bytes = 0
         times_sec = []
-        with reading(path), closing(VideoFile(path)) as file:
+        with reading(path), closing(VideoFile(path, DEFAULT_LIMITS)) as file:
             coded = file.decode()
             first = file.first(coded)
-            self._converter = Converter(path, first, short_side)
+            self._converter = Converter(file, first, short_side)
             self.info = describe(file, self._converter)
             clock = Clock(file)
             for picture in chain([first], coded):
@@ -191,7 +192,7 @@ class CountedFrames:
             if self._held is not None:
                 yield from self._selected(self._held, indices)
                 return
-            with closing(VideoFile(self._path)) as file:
+            with closing(VideoFile(self._path, DEFAULT_LIMITS)) as file:
                 yield from self._selected(file.decode(), indices)
 
     def _selected(self, pictures: Iterable[VideoFrame], indices: Sequence[int] | NDArray[np.int64]) -> Iterator[Frame]:

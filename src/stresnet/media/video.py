@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from stresnet.errors import VideoError
 from stresnet.media.decode import Clock, Converter, VideoFile
 from stresnet.media.failures import reading
+from stresnet.media.limits import DEFAULT_LIMITS, Limits
 from stresnet.media.motion_vectors import CODECS_WITH_VECTORS, transform_vectors, with_vectors
 
 VIDEO_EXTENSIONS = frozenset(
@@ -99,17 +100,19 @@ class FrameReader(Iterator[Frame]):
 
     info: VideoInfo
 
-    def __init__(self, path: str | os.PathLike[str], short_side: int | None, motion_vectors: bool) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], short_side: int | None, motion_vectors: bool, limits: Limits
+    ) -> None:
         require_short_side(short_side)
         self._path = Path(path)
         with reading(path), ExitStack() as on_error:
-            self._file = VideoFile(self._path)
+            self._file = VideoFile(self._path, limits)
             on_error.callback(self._file.close)
             if motion_vectors:
                 self._enable_vectors()
             coded = self._file.decode(tagged=motion_vectors)
             first = self._file.first(coded)
-            self._converter = Converter(self._path, first, short_side)
+            self._converter = Converter(self._file, first, short_side)
             self.info = describe(self._file, self._converter)
             on_error.pop_all()
         self._clock = Clock(self._file)
@@ -169,7 +172,11 @@ def require_short_side(short_side: int | None) -> None:
 
 
 def iter_frames(
-    path: str | os.PathLike[str], *, short_side: int | None = None, motion_vectors: bool = False
+    path: str | os.PathLike[str],
+    *,
+    short_side: int | None = None,
+    motion_vectors: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> FrameReader:
     """Return an iterator over all frames of a video, each coded frame once, in display order.
 
@@ -180,15 +187,16 @@ def iter_frames(
         short_side: pixels of the shorter side; the longer one follows, rounded to nearest. None keeps the size.
         motion_vectors: whether to read the codec's motion vectors too. A few more frames are then held: those up to
             the next one that is not a B picture.
+        limits: how much the video may ask for.
 
     Returns:
         A `FrameReader`: an iterator of `Frame` with attributes `info` and `truncated`, which can be closed.
 
     Raises:
-        VideoError: the file does not exist, is empty, is not a video, or has no video stream or no decodable frame;
-            motion vectors are requested of a codec that has none (VP9, AV1, MJPEG, HEVC).
+        VideoError: the file does not exist, is empty, is not a video, has no video stream or no decodable frame, or
+            exceeds a limit; motion vectors are requested of a codec that has none (VP9, AV1, MJPEG, HEVC).
     """
-    return FrameReader(path, short_side, motion_vectors)
+    return FrameReader(path, short_side, motion_vectors, limits)
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
@@ -201,7 +209,13 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         return reader.info
 
 
-def read_video(path: str | os.PathLike[str], *, short_side: int | None = None, max_frames: int | None = None) -> Video:
+def read_video(
+    path: str | os.PathLike[str],
+    *,
+    short_side: int | None = None,
+    max_frames: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Video:
     """Read a whole video, or its first `max_frames` frames, into memory.
 
     Raises:
@@ -210,8 +224,13 @@ def read_video(path: str | os.PathLike[str], *, short_side: int | None = None, m
     if max_frames is not None and max_frames < 1:
         raise VideoError(f"max_frames must be at least 1, found {max_frames}")
     frames: list[Frame] = []
-    with iter_frames(path, short_side=short_side) as reader:
+    with iter_frames(path, short_side=short_side, limits=limits) as reader:
         for frame in reader:
+            if (len(frames) + 1) * frame.rgb.nbytes > limits.held_bytes:
+                raise VideoError(
+                    f"{path}: its frames take more than {limits.held_bytes >> 20} MiB; use iter_frames, max_frames or "
+                    "a smaller short_side"
+                )
             frames.append(frame)
             if len(frames) == max_frames:
                 break
