@@ -43,6 +43,25 @@ def test_train_with_another_length_rate_and_batch(command: Command, store: Store
     assert trained.stage("appearance") == load_recipe(recipe).stage("appearance")
 
 
+def test_a_finished_run_is_trained_further(command: Command, store: Store, recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train = ["train", store.root, folder]
+    assert command(*train, "--extend", "1")[0] == 1  # there is no run yet
+    assert command(*train, "--recipe", recipe, *ONE_STEP, "--stage", "appearance")[0] == 0
+    code, out, err = command(*train, "--extend", "1", "--workers", "0")
+    assert code == 0
+    assert f"note: {folder} is not finished: training motion, st-resnet only" in err
+    assert one_line(out).startswith("trained: appearance, motion, st-resnet; model: ")
+    before = read_metadata(folder / "st-resnet" / "model.safetensors")
+    code, out, err = command(*train, "--extend", "1", "--workers", "0")
+    assert (code, "training st-resnet-2: 2/2" in err) == (0, True), err
+    metadata = read_metadata(folder / "model.safetensors")
+    assert (metadata["stage"], metadata["training"]["iterations"]) == ("st-resnet-2", 2)
+    assert read_metadata(folder / "st-resnet" / "model.safetensors") == before
+    code, _, err = command(*train, "--extend", "1", "--epochs", "3")
+    assert (code, "--extend keeps the recipe of the run: leave out --set" in err) == (2, True)
+
+
 def test_train_from_initial_weights(
     command: Command, store: Store, run: Run, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

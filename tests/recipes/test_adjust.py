@@ -9,7 +9,7 @@ import pytest
 from helpers.tiny import tiny_recipe
 from stresnet.errors import RecipeError
 from stresnet.recipes import Phase, Recipe, load_recipe
-from stresnet.recipes.adjust import adjust
+from stresnet.recipes.adjust import adjust, extend
 
 
 def lengths(recipe: Recipe, stage: str) -> list[float | None]:
@@ -86,3 +86,14 @@ def test_one_stage_only() -> None:
     assert [s for s in changed.stages if s.name != "motion"] == [s for s in recipe.stages if s.name != "motion"]
     with pytest.raises(RecipeError, match="no stage 'fusion'"):
         adjust(recipe, lr=1.0, stage="fusion")
+
+
+def test_extending_repeats_the_last_phase_in_a_further_stage() -> None:
+    recipe = load_recipe("small")
+    longer = extend(recipe, 12.5)
+    *before, last, more = longer.stages
+    assert (*before, last) == recipe.stages
+    assert (more.name, more.title, more.starts_from) == ("st-resnet-2", "ST-ResNet, 12.5 more epochs", ("st-resnet",))
+    assert [(p.lr, p.epochs) for p in more.optimisation.schedule] == [(4e-4, 12.5)]
+    assert (more.network, more.clips) == (last.network, last.clips)
+    assert extend(longer, 3).stages[-1].name == "st-resnet-2-2"

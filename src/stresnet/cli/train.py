@@ -63,6 +63,14 @@ Init = Annotated[
         show_default=False,
     ),
 ]
+Extend = Annotated[
+    float | None,
+    typer.Option(
+        help="Train a finished run further: repeat the last phase of its last stage for this many passes over the "
+        "training videos. Becomes a stage of its own, with its own row in reports.",
+        show_default=False,
+    ),
+]
 TestGroup = Annotated[
     list[str] | None,
     typer.Option(help="Hold this group out for testing and train on the others. May be repeated.", show_default=False),
@@ -80,6 +88,7 @@ def train(
     stage: Annotated[str | None, typer.Option(help="Train this stage only.")] = None,
     init: Init = None,
     test_group: TestGroup = None,
+    extend: Extend = None,
     val_fraction: Annotated[
         float | None,
         typer.Option(
@@ -98,12 +107,19 @@ def train(
     from stresnet.recipes.adjust import adjust
     from stresnet.training import train as run_train
 
-    for name, value in (("--epochs", epochs), ("--lr", lr)):
+    for name, value in (("--epochs", epochs), ("--lr", lr), ("--extend", extend)):
         if value is not None and not 0 < value < math.inf:
             raise typer.BadParameter(f"{name} must be a positive number, not {value}")
     starts = fetch_initial_weights(init or [])
     prepared = Store.open(store)
-    chosen = adjust(load_recipe(recipe, changes or []), epochs=epochs, lr=lr, batch_videos=batch, stage=stage)
+    if extend is None:
+        chosen = adjust(load_recipe(recipe, changes or []), epochs=epochs, lr=lr, batch_videos=batch, stage=stage)
+    elif changes or epochs or lr or batch or stage:
+        raise typer.BadParameter(
+            "--extend keeps the recipe of the run: leave out --set, --epochs, --lr, --batch, --stage"
+        )
+    else:
+        chosen, resume = extended_recipe(run, extend), True
     for warning in warnings_about(prepared, chosen, bool(test_group)):
         note(warning)
     for text in class_notes(prepared.with_test_groups(test_group) if test_group else prepared):
@@ -124,6 +140,18 @@ def train(
         )
     names = ", ".join(s.name for s in done.finished())
     console.print(f"trained: {names}; model: {done.folder / 'model.safetensors'}", soft_wrap=True)
+
+
+def extended_recipe(folder: Path, epochs: float) -> Recipe:
+    """Return the recipe of a run with a stage that trains it further, or as it is if a stage is unfinished."""
+    from stresnet.recipes.adjust import extend
+    from stresnet.training import Run
+
+    run = Run.open(folder)
+    if unfinished := run.unfinished():
+        note(f"{folder} is not finished: training {', '.join(s.name for s in unfinished)} only")
+        return run.recipe
+    return extend(run.recipe, epochs)
 
 
 def warnings_about(store: Store, recipe: Recipe, has_test_groups: bool) -> Iterator[str]:

@@ -42,6 +42,28 @@ def adjust(
     return recipe.replace(stages=tuple(changed.get(old.name, old) for old in recipe.stages))
 
 
+def extend(recipe: Recipe, epochs: float) -> Recipe:
+    """Return a recipe with one more stage, which trains the last one further: its last phase again, for some epochs.
+
+    Args:
+        recipe: the recipe.
+        epochs: length of the new stage in passes over the training videos, > 0.
+    """
+    last = recipe.stages[-1]
+    names, number = {stage.name for stage in recipe.stages}, 2
+    while (name := f"{last.name}-{number}") in names:
+        number += 1
+    phase = last.optimisation.schedule[-1].replace(epochs=epochs, iterations=None)
+    more = last.replace(
+        name=name,
+        title=f"{last.title or last.name}, {epochs:g} more epochs",
+        note="trained further",
+        starts_from=(last.name,),
+        optimisation=last.optimisation.replace(schedule=(phase,), warmup_epochs=0),
+    )
+    return recipe.replace(stages=(*recipe.stages, more))
+
+
 def _of_length(optimisation: Optimisation, epochs: float, stage: str) -> Optimisation:
     schedule = optimisation.schedule
     in_epochs = [phase.epochs for phase in schedule if phase.epochs is not None]

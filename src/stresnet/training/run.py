@@ -177,8 +177,9 @@ def _is_started(folder: Path) -> bool:
 
 
 def _require_same(run: Run, data: dict[str, Any]) -> None:
-    """Raise unless the run in the folder has the same recipe and data."""
-    fields = differing_fields(Run.open(run.folder).recipe, run.recipe)
+    """Raise unless the run in the folder has the same recipe, perhaps without its last stages, and data."""
+    there = Run.open(run.folder).recipe
+    fields = differing_fields(there, run.recipe.replace(stages=run.recipe.stages[: len(there.stages)]))
     if fields:
         shown = ", ".join([*fields[:3], *(["…"] if len(fields) > 3 else [])])
         raise RecipeError(
