@@ -180,16 +180,16 @@ def measure_scores(rows: int, folder: Path) -> dict[str, float]:
 # ---------------------------------------------------------------- preparing
 
 
-def link_to(template: Path, root: Path, record: Any, spec: Any, from_jpegs: bool) -> Any:
+def link_to(template: Path, root: Path, records: Any, spec: Any, from_jpegs: bool) -> Any:
     """Stands in for preparing a video; runs in a worker."""
     from stresnet.data.prepare import _entry
     from stresnet.data.prepared_video import PreparedVideo
     from stresnet.data.store import video_path
 
-    path = video_path(root, record.id)
+    path = video_path(root, records[0].id)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(template)
-    return _entry(record, PreparedVideo.open(path).meta, path.stat().st_size)
+    return [_entry(records[0], PreparedVideo.open(path).meta, path.stat().st_size)]
 
 
 def measure_prepare(rows: int, folder: Path) -> dict[str, float]:
@@ -212,7 +212,7 @@ def measure_prepare(rows: int, folder: Path) -> dict[str, float]:
         (folder / "videos" / name).mkdir(parents=True)
     for row in range(rows):
         (folder / "videos" / video_id(row).replace(".avi", ".mp4")).symlink_to(source)
-    module._prepare_one = partial(link_to, template)  # type: ignore[assignment]
+    module._prepare_file = partial(link_to, template)  # type: ignore[assignment]
     before = peak_mb()
     first_s, first = seconds(lambda: module.prepare(folder / "videos", folder / "store", spec, workers=1))
     again_s, again = seconds(lambda: module.prepare(folder / "videos", folder / "store", spec, workers=1))

@@ -310,21 +310,37 @@ def good_only(catalog: Catalog) -> Catalog:
     return Catalog(catalog.name, ("jump", "wave"), records)
 
 
-def test_only_changed_or_damaged_videos_are_prepared_again(copy: Path, source: Path, tmp_path: Path) -> None:
+def change_a_pixel(path: Path) -> None:
+    """Change the content of a video, but neither its size nor its time of modification."""
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[content.index(b"mdat") + 2000] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_only_changed_or_damaged_videos_are_prepared_again(
+    copy: Path, prepared: tuple[Path, PrepareSummary, list[Report]], source: Path, tmp_path: Path
+) -> None:
     catalog = good_only(read_catalog(source))
-    changed, damaged, gone = (tmp_path / name for name in ("changed.mp4", "damaged.mp4", "gone.mp4"))
+    changed, damaged, gone, touched = (tmp_path / f"{name}.mp4" for name in ("changed", "damaged", "gone", "touched"))
     shutil.copy2(catalog.records[0].path, changed)
-    os.utime(changed, ns=(1, 1))
+    change_a_pixel(changed)
     shutil.copy2(catalog.records[1].path, damaged)
     video_path(copy, catalog.records[1].id).write_bytes(b"ARROW1")
-    paths = [str(changed), str(damaged), str(gone), *(r.path for r in catalog.records[3:])]
+    shutil.copyfile(catalog.records[3].path, touched)
+    os.utime(touched, ns=(1, 1))
+    paths = [str(changed), str(damaged), str(gone), str(touched), *(r.path for r in catalog.records[4:])]
     records = tuple(replace(r, path=path) for r, path in zip(catalog.records, paths, strict=True))
     missing = VideoRecord("jump/never there.mp4", str(tmp_path / "never there.mp4"), "jump")
     summary = prepare(Catalog(catalog.name, catalog.classes, (*records, missing)), copy, SPEC, workers=1)
     assert (summary.done, summary.kept) == (2, 6)
     assert summary.failed == ((missing.id, "no such file; check its name"),)
     store = Store.open(copy)
-    assert store.video(records[0].id).meta.source_mtime_ns == 1
+    old, new = (Store.open(folder).entries.find(records[0].id) for folder in (prepared[0], copy))
+    assert old is not None
+    assert new is not None
+    assert old.content != new.content
     for entry in store.select():
         store.video(entry.record.id).verify()
 

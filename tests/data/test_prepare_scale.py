@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,16 +32,17 @@ def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     write_video(source, np.zeros((12, 32, 32, 3), np.uint8), fps=25)
     meta = write_prepared_video(template, partial(encode_video, "video", source, SPEC))
 
-    def link(root: Path, record: VideoRecord, **_: object) -> StoreEntry:
+    def link(root: Path, records: Sequence[VideoRecord], **_: object) -> list[StoreEntry]:
+        (record,) = records
         path = video_path(root, record.id)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(template)
-        return prepare_module._entry(record, meta, path.stat().st_size)
+        return [prepare_module._entry(record, meta, path.stat().st_size)]
 
     def here(function: Callable[[Any], Any], records: Iterable[Any], *_: object) -> Iterator[Any]:
         yield from map(function, records)
 
-    monkeypatch.setattr(prepare_module, "_prepare_one", link)
+    monkeypatch.setattr(prepare_module, "_prepare_file", link)
     monkeypatch.setattr(prepare_module, "map_in_processes", here)
     return source, template
 

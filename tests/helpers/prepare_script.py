@@ -24,16 +24,16 @@ from stresnet.flow.spec import FlowSpec
 
 mode, source, store, log, kind = sys.argv[1:]
 jpegs = kind == "jpegs"
-original = stresnet.data.prepare.import_jpegs if jpegs else stresnet.data.prepare.encode_video
+original = stresnet.data.prepare.import_jpegs if jpegs else stresnet.data.prepare.encode_segments
 sync = os.fsync
 
 
-def encode_or_crash(record_id: str, *arguments: Any) -> Any:
+def encode_or_crash(path: str, *arguments: Any) -> Any:
     with open(log, "a") as stream:
         stream.write(f"{os.getpid()} {'torch' in sys.modules}\n")
-    if mode == "crash" and "2" in record_id:
+    if mode == "crash" and "2" in Path(path).name:
         os.kill(os.getpid(), signal.SIGSEGV)
-    return original(record_id, *arguments)  # type: ignore[operator]
+    return original(path, *arguments)  # type: ignore[operator]
 
 
 def slow_sync(descriptor: int) -> None:
@@ -47,7 +47,7 @@ def print_done(activity: str, done: int, total: int, detail: str = "") -> None:
     print(done, flush=True)
 
 
-stresnet.data.prepare.encode_video = stresnet.data.prepare.import_jpegs = encode_or_crash
+stresnet.data.prepare.encode_segments = stresnet.data.prepare.import_jpegs = encode_or_crash
 os.fsync = slow_sync
 
 

@@ -321,7 +321,7 @@ def test_appearance_only_model_computes_no_flow(tmp_path: Path, monkeypatch: pyt
     def forbidden(*_: object) -> None:
         raise AssertionError("flow is computed")
 
-    monkeypatch.setattr("stresnet.data.encode_video.flow_of", forbidden)
+    monkeypatch.setattr("stresnet.data.encode_rows.flow_of", forbidden)
     video = next(videos.rglob("*.mp4"))
     assert recognizer.predict(video).label in recognizer.classes
     with pytest.raises(CheckpointError, match="use dense25"):

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 def predict(
     model: Annotated[str, typer.Argument(help="Model file, folder of a run, URL or hub name.", show_default=False)],
-    videos: Annotated[list[str], typer.Argument(help="Video files.", show_default=False)],
+    videos: Annotated[
+        list[str], typer.Argument(help="Video files; FILE#t=10,20 is a segment, in seconds.", show_default=False)
+    ],
     top: Annotated[int, typer.Option(help="Number of actions to list.", min=1)] = 5,
     protocol: options.Protocol = None,
     device: options.Device = None,

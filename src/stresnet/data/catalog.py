@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stresnet.data.segment import WHOLE, Segment
+
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
@@ -25,11 +27,13 @@ class VideoRecord:
     """One video of a source.
 
     Attributes:
-        id: unique in the catalog; the POSIX path relative to the source, with its extension.
+        id: unique in the catalog; the POSIX path relative to the source, with its extension, and with ``#t=1.5,3`` if
+            it is a segment.
         path: absolute path of the video file, or of the folder of its frames.
         label: class name.
         split: ``"train"``, ``"val"`` or ``"test"``.
         group: videos of one group show the same people or scene and must stay in one split; ``""`` if unknown.
+        start_sec, end_sec: the segment of the file, see `Segment`.
     """
 
     id: str
@@ -37,6 +41,13 @@ class VideoRecord:
     label: str
     split: str = "train"
     group: str = ""
+    start_sec: float = WHOLE.start_sec
+    end_sec: float = WHOLE.end_sec
+
+    @property
+    def segment(self) -> Segment:
+        """The segment of the file that is the video."""
+        return Segment(self.start_sec, self.end_sec)
 
 
 @dataclass(frozen=True)

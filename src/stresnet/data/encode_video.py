@@ -1,34 +1,38 @@
 """Encode video files as prepared videos, frame by frame; memory holds a few frames, however long the video is.
 
 Training, evaluation and prediction all read what is written here, so a number never depends on whether a video was
-prepared in advance: :func:`encode_video` writes all of a video, :func:`video_around` what a network looks at, with the
-same bits.
+prepared in advance: :func:`encode_video` writes all of a video, :func:`encode_segments` segments of one, and
+:func:`video_around` what a network looks at, with the same bits.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
-from itertools import islice, repeat
+from itertools import count, islice, repeat
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import simplejpeg
 
+from stresnet.data.encode_rows import Row, RowWriter, encode_rows, too_few_frames
 from stresnet.data.prepared_video import MIN_FRAMES, PreparedVideo, PreparedVideoMetadata, StoreSpec
-from stresnet.data.prepared_video_writer import PreparedVideoWriter, write_temporary
+from stresnet.data.prepared_video_writer import write_temporary
 from stresnet.data.sampling import Indices, stack_around
-from stresnet.errors import VideoError
-from stresnet.flow.codec import clipped_share, quantize_flow
-from stresnet.flow.estimate import flow_of
-from stresnet.media.failures import IndexMismatchError, reading
+from stresnet.data.segment import WHOLE, Segment, merged
+from stresnet.data.source_files import SourceFile
+from stresnet.errors import StresnetError, VideoError
+from stresnet.media.failures import IndexMismatchError
 from stresnet.media.selected import SelectedFrames, select_frames
-from stresnet.media.video import Frame, VideoInfo, iter_frames
+from stresnet.media.video import Frame, FrameReader, iter_frames
 from stresnet.progress import Progress
+
+OpenSink = Callable[[str], AbstractContextManager[BinaryIO]]
+"""From the id of a video to a context of the file to write it to. The file counts only if the context is left without
+an exception."""
 
 
 def encode_video(
@@ -37,6 +41,7 @@ def encode_video(
     spec: StoreSpec,
     sink: BinaryIO,
     progress: Progress | None = None,
+    segment: Segment = WHOLE,
 ) -> PreparedVideoMetadata:
     """Decode a video, compute its flow and write both as a prepared video.
 
@@ -46,6 +51,7 @@ def encode_video(
         spec: flow, size and quality.
         sink: the file to write to.
         progress: called after every frame; the total is the number of frames that the header states, if it does.
+        segment: the segment of the file.
 
     Returns:
         The metadata of the prepared video.
@@ -54,17 +60,122 @@ def encode_video(
         VideoError: the video cannot be read, or has fewer than ``MIN_FRAMES`` frames.
         OSError: ``sink`` cannot be written.
     """
-    with reading(path):
-        source = os.stat(path)
-    with_vectors = spec.flow_stored and spec.flow.from_codec
-    rows = _Rows(sink, path, spec, progress)
-    with iter_frames(path, short_side=spec.flow.short_side, motion_vectors=with_vectors) as reader:
-        rows.write(reader, reader.info.header_frames, repeat(True))
-    return rows.finish(record_id, source, reader.info, truncated=reader.truncated)
+    writer = RowWriter(sink, SourceFile.of(path), spec, segment)
+    with _open(path, spec) as reader:
+        total = reader.info.header_frames if segment == WHOLE else 0
+        for row in _rows_within(reader, spec, [segment], _reporter(spec, total, progress)):
+            writer.add(row)
+    return writer.finish(record_id, reader.info, truncated=reader.truncated)
+
+
+def encode_segments(
+    path: str | os.PathLike[str], spec: StoreSpec, segments: Mapping[str, Segment], open_sink: OpenSink
+) -> dict[str, PreparedVideoMetadata | StresnetError]:
+    """Write segments of a video as prepared videos of their own, and decode the file once, until the last one ends.
+
+    A segment has the rows that the prepared video of the whole file would have, without the flow beyond its end. Flow
+    is computed once where segments overlap.
+
+    Args:
+        path: the video file.
+        spec: flow, size and quality.
+        segments: the segments by id.
+        open_sink: opens the files to write to; only overlapping segments are open at the same time.
+
+    Returns:
+        For each id the metadata of its prepared video, or why the segment is not usable.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    results: dict[str, PreparedVideoMetadata | StresnetError] = {}
+    writing: dict[str, _Output] = {}
+    waiting = deque(sorted(segments.items(), key=lambda item: item[1]))
+    try:
+        source = SourceFile.of(path)
+        with _open(path, spec) as reader:
+            for row in _rows_within(reader, spec, merged(segments.values()), _reporter(spec)):
+                while waiting and waiting[0][1].begins_by(row.time_sec):
+                    record_id, segment = waiting.popleft()
+                    writing[record_id] = _Output(open_sink(record_id), source, spec, segment)
+                for record_id in [name for name in writing if segments[name].ends_by(row.time_sec)]:
+                    results[record_id] = writing.pop(record_id).finish(record_id, reader)
+                for output in writing.values():
+                    output.writer.add(row)
+        while writing:
+            record_id, output = writing.popitem()
+            results[record_id] = output.finish(record_id, reader)
+    except BaseException as error:
+        for output in writing.values():
+            output.discard(error)
+        if not isinstance(error, StresnetError):
+            raise
+        return dict.fromkeys(segments, error) | results
+    return {name: too_few_frames(path, 0, segment) for name, segment in waiting} | results
+
+
+class _Output:
+    """A segment that is being written."""
+
+    def __init__(
+        self, opened: AbstractContextManager[BinaryIO], source: SourceFile, spec: StoreSpec, segment: Segment
+    ) -> None:
+        self._context = ExitStack()
+        self.writer = RowWriter(self._context.enter_context(opened), source, spec, segment)
+
+    def finish(self, record_id: str, reader: FrameReader) -> PreparedVideoMetadata | VideoError:
+        """Complete the file and return its metadata, or why it is not usable."""
+        try:
+            with self._context:
+                return self.writer.finish(record_id, reader.info, truncated=reader.truncated)
+        except VideoError as error:
+            return error
+
+    def discard(self, error: BaseException) -> None:
+        """Close the file because of an error."""
+        self._context.__exit__(type(error), error, error.__traceback__)
+
+
+def _rows_within(
+    frames: Iterator[Frame], spec: StoreSpec, parts: Sequence[Segment], report: Callable[[], None]
+) -> Iterator[Row]:
+    """Yield the rows of the frames in some parts of a video, which are in order and do not overlap."""
+    ahead = next(frames, None)
+
+    def within(part: Segment) -> Iterator[Frame]:
+        nonlocal ahead
+        while ahead is not None and not part.ends_by(ahead.time_sec):
+            frame, ahead = ahead, next(frames, None)
+            if part.begins_by(frame.time_sec):
+                yield frame
+
+    for part in parts:
+        yield from encode_rows(within(part), spec, repeat(True), report)
+
+
+def _open(path: str | os.PathLike[str], spec: StoreSpec) -> FrameReader:
+    return iter_frames(path, short_side=spec.flow.short_side, motion_vectors=spec.flow_stored and spec.flow.from_codec)
+
+
+def _reporter(spec: StoreSpec, total: int = 0, progress: Progress | None = None) -> Callable[[], None]:
+    """Return a function that reports one more frame; the total is 0 if it is not known."""
+    activity = "computing flow" if spec.flow_stored else "reading frames"
+    read = count(1)
+
+    def report() -> None:
+        done = next(read)
+        if progress:
+            progress(activity, done, max(done, total))
+
+    return report
 
 
 def temporary_video(
-    record_id: str, path: str | os.PathLike[str], spec: StoreSpec, progress: Progress | None = None
+    record_id: str,
+    path: str | os.PathLike[str],
+    spec: StoreSpec,
+    progress: Progress | None = None,
+    segment: Segment = WHOLE,
 ) -> PreparedVideo:
     """Prepare a video in a temporary file, which is deleted with the returned object; arguments as `encode_video`.
 
@@ -72,7 +183,7 @@ def temporary_video(
         VideoError: as `encode_video`.
         StoreError: the temporary folder has no room for the file.
     """
-    return write_temporary(partial(encode_video, record_id, path, spec, progress=progress))
+    return write_temporary(partial(encode_video, record_id, path, spec, progress=progress, segment=segment))
 
 
 def video_around(
@@ -82,10 +193,11 @@ def video_around(
     centers_of: Callable[[int], Indices],
     flow_stack: int,
     progress: Progress | None = None,
+    segment: Segment = WHOLE,
 ) -> PreparedVideo:
     """Prepare the frames of some steps, and the flow stacks around them, in a temporary file, as `temporary_video`.
 
-    The result is the prepared video of the whole file, except that all other frames and fields are missing: reading
+    The result is the prepared video of the whole segment, except that all other frames and fields are missing: reading
     those raises a StoreError. What lies between is not decoded where the file's packets tell how many frames it has and
     where decoding can start; damage there goes unnoticed.
 
@@ -96,172 +208,57 @@ def video_around(
         centers_of: from the number of frames to the indices of the steps.
         flow_stack: L, the flow fields around a step; 0 if no flow is needed.
         progress: called after every frame that is read for its pixels.
+        segment: the segment of the file.
 
     Raises:
         VideoError: as `encode_video`.
         StoreError: the temporary folder has no room for the file.
     """
-    if spec.flow_stored and spec.flow.from_codec:
-        return temporary_video(record_id, path, spec, progress)  # vectors are assigned to steps by the pictures around
-    with reading(path):
-        source = os.stat(path)
+    if spec.flow_stored and spec.flow.from_codec:  # vectors are assigned to steps by the pictures around
+        return temporary_video(record_id, path, spec, progress, segment)
+    source = SourceFile.of(path, hashed=False)
     readers = select_frames(Path(path), spec.flow.short_side)
     while True:
         frames = next(readers)
         with suppress(IndexMismatchError):
             return write_temporary(
-                partial(_encode_around, record_id, path, source, spec, frames, centers_of, flow_stack, progress)
+                partial(_encode_around, record_id, source, spec, segment, frames, centers_of, flow_stack, progress)
             )
 
 
 def _encode_around(
     record_id: str,
-    path: str | os.PathLike[str],
-    source: os.stat_result,
+    source: SourceFile,
     spec: StoreSpec,
+    segment: Segment,
     frames: SelectedFrames,
     centers_of: Callable[[int], Indices],
     flow_stack: int,
     progress: Progress | None,
     sink: BinaryIO,
 ) -> PreparedVideoMetadata:
-    """Write what a network looks at; arguments as `video_around`. ``source`` describes the file.
+    """Write what a network looks at; arguments as `video_around`.
 
     Raises:
         VideoError, OSError: as `encode_video`.
         IndexMismatchError: the frames, or their number, turn out to be others.
     """
-    times_sec = frames.times_sec.tolist()
-    _require_frames(path, len(times_sec))
-    centers = np.unique(centers_of(len(times_sec)))
+    within = [index for index, time_sec in enumerate(frames.times_sec) if segment.contains(time_sec)]
+    if len(within) < MIN_FRAMES:
+        raise too_few_frames(source.path, len(within), segment)
+    times_sec = frames.times_sec[within].tolist()
+    centers = np.unique(centers_of(len(within)))
     fields = np.unique(stack_around(centers, flow_stack))
     wanted = np.unique(np.concatenate([centers, fields, fields + 1]))
     joined = np.isin(wanted[:-1], fields) & spec.flow_stored  # to the next one, by flow that is stored
-    rows = _Rows(sink, path, spec, progress)
-    pictures, done = frames.read(wanted), 0
+    writer, report = RowWriter(sink, source, spec, segment), _reporter(spec, len(wanted), progress)
+    pictures, done = frames.read(wanted + within[0]), 0
     for run in np.split(wanted, np.flatnonzero(~joined) + 1):
-        rows.skip(times_sec[done : run[0]])
+        writer.skip(times_sec[done : run[0]])
         shown = [bool(index in centers) or not spec.flow_stored for index in run]
-        rows.write(islice(pictures, len(run)), len(wanted), shown)
+        for row in encode_rows(islice(pictures, len(run)), spec, shown, report):
+            writer.add(row)
         done = int(run[-1]) + 1
-    rows.skip(times_sec[done:])
+    writer.skip(times_sec[done:])
     assert next(pictures, None) is None  # reads to the end, to notice more frames than expected
-    return rows.finish(record_id, source, frames.info, truncated=frames.truncated)
-
-
-def _require_frames(path: str | os.PathLike[str], frames: int) -> None:
-    if frames < MIN_FRAMES:
-        raise VideoError(f"{path}: {frames} frames decoded; at least {MIN_FRAMES} needed")
-
-
-class _Rows:
-    """Writes the rows of a prepared video: consecutive frames and the flow between them, with gaps."""
-
-    def __init__(
-        self, sink: BinaryIO, path: str | os.PathLike[str], spec: StoreSpec, progress: Progress | None
-    ) -> None:
-        self._writer = PreparedVideoWriter(sink, spec)
-        self._path = path
-        self._spec = spec
-        self._progress = progress
-        self._read = 0
-        self._size = (0, 0)
-        self._fields = 0
-        self._clipped = 0.0
-
-    def skip(self, times_sec: Iterable[float]) -> None:
-        """Write rows without frame and flow."""
-        nothing = (None, None) if self._spec.flow_stored else (None,)
-        for time_sec in times_sec:
-            self._writer.append(time_sec, *nothing)
-
-    def write(self, frames: Iterator[Frame], total: int, shown: Iterable[bool]) -> None:
-        """Write consecutive frames, and the flow between them if it is stored.
-
-        Args:
-            frames: the frames.
-            total: number of frames in all, for the progress; 0 if unknown.
-            shown: for each frame, whether its pixels are needed, or only the flow.
-        """
-        encoded = _EncodedFrames(frames, self._spec, shown, partial(self._report, total))
-        if self._spec.flow_stored:
-            bound_px, quality = self._spec.flow.bound_px, self._spec.jpeg_quality
-            for field in flow_of(encoded, self._spec.flow):
-                self._clipped += clipped_share(field, bound_px)
-                self._fields += 1
-                u_above_v = quantize_flow(field, bound_px).reshape(-1, field.shape[2], 1)
-                jpeg = simplejpeg.encode_jpeg(u_above_v, quality, "GRAY", "Gray")
-                self._writer.append(*encoded.waiting.popleft(), jpeg)
-            for last in encoded.waiting:
-                self._writer.append(*last, None)
-        else:
-            for _ in encoded:
-                self._writer.append(*encoded.waiting.popleft())
-        self._size = encoded.size
-
-    def finish(
-        self, record_id: str, source: os.stat_result, info: VideoInfo, *, truncated: bool
-    ) -> PreparedVideoMetadata:
-        """Write the metadata and return it.
-
-        Raises:
-            VideoError: there are fewer than ``MIN_FRAMES`` rows.
-        """
-        _require_frames(self._path, self._writer.frames)
-        height, width = self._size
-        return self._writer.finish(
-            PreparedVideoMetadata(
-                id=record_id,
-                frames=self._writer.frames,
-                height=height,
-                width=width,
-                fps=info.fps,
-                spec=self._spec,
-                source_bytes=source.st_size,
-                source_mtime_ns=source.st_mtime_ns,
-                clipped_share=self._clipped / max(1, self._fields) if self._spec.flow_stored else None,
-                checksum="",
-                truncated=truncated,
-                imported=False,
-            )
-        )
-
-    def _report(self, total: int) -> None:
-        self._read += 1
-        if self._progress:
-            activity = "computing flow" if self._spec.flow_stored else "reading frames"
-            self._progress(activity, self._read, max(self._read, total))
-
-
-class _EncodedFrames(Iterator[Frame]):
-    """Consecutive frames, for computing flow; each is encoded as a JPEG on the way.
-
-    Attributes:
-        waiting: times and JPEGs of frames that have been read but not written yet.
-        size: height and width.
-    """
-
-    def __init__(
-        self,
-        frames: Iterator[Frame],
-        spec: StoreSpec,
-        shown: Iterable[bool],
-        report: Callable[[], None],
-    ) -> None:
-        self.waiting: deque[tuple[float, bytes | None]] = deque()
-        self.size = (0, 0)
-        self._frames = frames
-        self._jpeg_quality = spec.jpeg_quality
-        self._shown = iter(shown)
-        self._report = report
-
-    def __next__(self) -> Frame:
-        frame = next(self._frames)
-        jpeg = None
-        if next(self._shown):
-            # 4:4:4 has a smaller error than 4:2:0 at a higher quality and the same size (docs/store.md).
-            jpeg = simplejpeg.encode_jpeg(frame.rgb, self._jpeg_quality, "RGB", "444")
-        self.waiting.append((frame.time_sec, jpeg))
-        self.size = frame.rgb.shape[:2]
-        self._report()
-        return frame
+    return writer.finish(record_id, frames.info, truncated=frames.truncated)

@@ -17,6 +17,7 @@ import simplejpeg
 from stresnet.data.jpeg_folders import Pictures, find_pictures, name_of
 from stresnet.data.prepared_video import MIN_FRAMES, PreparedVideoMetadata, StoreSpec
 from stresnet.data.prepared_video_writer import PreparedVideoWriter
+from stresnet.data.source_files import SourceFile
 from stresnet.errors import VideoError
 from stresnet.media.decode import FALLBACK_FPS
 
@@ -64,7 +65,7 @@ def import_jpegs(
     count = len(pictures.frames)
     if count < MIN_FRAMES:
         raise VideoError(f"{folder}: {count} frames found; at least {MIN_FRAMES} needed")
-    source_bytes, source_mtime_ns = pictures.stamp()
+    source = SourceFile.of(folder, pictures.files())
     writer = PreparedVideoWriter(sink, spec, imported=True)
     height, width = _write_rows(writer, pictures, spec)
     return writer.finish(
@@ -75,12 +76,14 @@ def import_jpegs(
             width=width,
             fps=FALLBACK_FPS,
             spec=spec,
-            source_bytes=source_bytes,
-            source_mtime_ns=source_mtime_ns,
+            source_bytes=source.stamp.size_bytes,
+            source_mtime_ns=source.stamp.mtime_ns,
             clipped_share=None,
             checksum="",
             truncated=False,
             imported=True,
+            source_ctime_ns=source.stamp.ctime_ns,
+            content_hash=source.content_hash,
         )
     )
 

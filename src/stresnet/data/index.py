@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stresnet.data.catalog import VideoRecord
+from stresnet.data.segment import WHOLE
 
-_RECORD_COLUMNS = ("id", "path", "label", "split", "group")
+_RECORD_COLUMNS = ("id", "path", "label", "split", "group", "start_sec", "end_sec")
 _TEXTS = ("label", "split", "group", "reason")  # columns with few distinct texts
 _NUMBERS = {
     "frames": np.int32,
@@ -30,13 +31,20 @@ _NUMBERS = {
     "bytes": np.int64,
     "truncated": np.bool_,
     "clipped_share": np.float64,
+    "start_sec": np.float64,
+    "end_sec": np.float64,
+    "content": np.uint64,
 }
 FILE_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in _RECORD_COLUMNS]
+    [(name, pa.string()) for name in _RECORD_COLUMNS[:5]]
     + [(name, pa.int64()) for name in ("frames", "height", "width")]
     + [("fps", pa.float64()), ("bytes", pa.int64()), ("reason", pa.string()), ("truncated", pa.bool_())]
-    + [("clipped_share", pa.float64())]
+    + [("clipped_share", pa.float64()), ("start_sec", pa.float64()), ("end_sec", pa.float64())]
+    + [("content", pa.uint64())]
 )
+_DEFAULTS = {"start_sec": WHOLE.start_sec, "end_sec": WHOLE.end_sec, "content": 0}
+"""Values of columns that indexes lacked before there were segments and content hashes."""
+
 _CODED = pa.dictionary(pa.int32(), pa.string())
 _READ_SCHEMA = pa.schema([(f.name, _CODED if f.name in _TEXTS else f.type) for f in FILE_SCHEMA])
 _ROWS_READ, _ROWS_WRITTEN = 8_192, 65_536  # at a time
@@ -54,6 +62,7 @@ class StoreEntry:
         reason: why the video is not usable; ``""`` if it is.
         truncated: whether parts of the video could not be decoded and are missing.
         clipped_share: share of flow vectors beyond the bound, 0 to 1.
+        content: the content hash of the source as a number; 0 if it is not known.
     """
 
     record: VideoRecord
@@ -65,6 +74,7 @@ class StoreEntry:
     reason: str = ""
     truncated: bool = False
     clipped_share: float = 0.0
+    content: int = 0
 
 
 class Entries(Sequence[StoreEntry]):
@@ -101,13 +111,14 @@ class Entries(Sequence[StoreEntry]):
         """
         with pq.ParquetFile(path, read_dictionary=list(_TEXTS), buffer_size=_BUFFER_BYTES) as file:
             found = {field.name: field.type for field in file.schema_arrow}
-            if wrong := [f.name for f in _READ_SCHEMA if found.get(f.name) != f.type]:
+            absent = _DEFAULTS.keys() - found.keys()
+            if wrong := [f.name for f in _READ_SCHEMA if f.name not in absent and found.get(f.name) != f.type]:
                 raise ValueError(f"columns {', '.join(wrong)} are missing or of another type")
             meta, ids = file.metadata, file.schema_arrow.names.index("id")
             groups = [meta.row_group(g).column(ids) for g in range(meta.num_row_groups)]
             builder = _Builder(meta.num_rows, sum(group.total_uncompressed_size for group in groups))
             # One thread, few columns and few rows at a time: reading takes hardly more memory than what is kept.
-            for names in (["id", "path"], *([name] for name in (*_TEXTS, *_NUMBERS))):
+            for names in (["id", "path"], *([name] for name in (*_TEXTS, *_NUMBERS) if name not in absent)):
                 start = 0
                 for batch in file.iter_batches(_ROWS_READ, columns=names, use_threads=False):
                     builder.fill(start, batch)
@@ -223,6 +234,8 @@ class _Builder:
         self._numbers: dict[str, NDArray[Any]] = {
             name: np.empty(rows, dtype) for name, dtype in {**_NUMBERS, "below": np.bool_}.items()
         }
+        for name, value in _DEFAULTS.items():
+            self._numbers[name].fill(value)
         self._codes = {name: np.empty(rows, np.int32) for name in (*_TEXTS, "folder")}
         self._texts: dict[str, dict[str, int]] = {name: {} for name in self._codes}
 

@@ -44,17 +44,9 @@ class Pictures:
     u: tuple[str, ...] = ()
     v: tuple[str, ...] = ()
 
-    def stamp(self) -> tuple[int, int]:
-        """Return the total size of the files in bytes, and their latest modification time in ns.
-
-        Raises:
-            VideoError: a file disappeared.
-        """
-        try:
-            stats = [os.stat(path) for paths in (self.frames, self.u, self.v) for path in paths]
-        except OSError as error:
-            raise VideoError(f"{self.folder}: {error.filename} cannot be read ({error.strerror})") from error
-        return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
+    def files(self) -> tuple[str, ...]:
+        """Return all paths."""
+        return *self.frames, *self.u, *self.v
 
 
 def name_of(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> str:

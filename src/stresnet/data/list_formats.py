@@ -25,6 +25,8 @@ _COLUMNS = {
     "target",
     "split": "split, subset, set, partition",
     "group": "group",
+    "start": "start, start_sec, start_s, start_seconds, start_time, time_start, t_start, begin",
+    "end": "end, end_sec, end_s, end_seconds, end_time, time_end, t_end, stop",
     "offset": "offset",
 }
 FIELDS: Mapping[str, tuple[str, ...]] = {field: tuple(names.split(", ")) for field, names in _COLUMNS.items()}
@@ -186,10 +188,11 @@ def _cells_of_entry(name: str, entry: object) -> list[Mapping[str, str]]:
     several = annotations if isinstance(annotations, list) else [annotations]
     if not several or not all(isinstance(annotation, dict) for annotation in several):
         return [{PROBLEM: f"{name}: expected annotations with a label, found {str(annotations)[:80]}"}]
-    return [
-        {key: str(value) for key, value in (values | annotation).items() if value is not None and key != PROBLEM}
-        for annotation in several
-    ]
+    rows = [values | annotation for annotation in several]
+    for row in rows:
+        if isinstance(segment := row.pop("segment", None), list) and len(segment) == 2:
+            row |= {"start": segment[0], "end": segment[1]}
+    return [{key: str(value) for key, value in row.items() if value is not None and key != PROBLEM} for row in rows]
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Prepare a store from a catalog of videos, in parallel and resumably.
 
 Each prepared video is written atomically, and the index last. After an interruption, the same call resumes: a prepared
-video is kept if it was made from the same file (size and modification time) in the same way. No module imported here
+video is kept if it was made from the same content in the same way. No module imported here
 imports torch, so workers start quickly and stay small.
 """
 
@@ -11,24 +11,25 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow.compute as pc
 
 from stresnet.data.catalog import Catalog, VideoRecord
 from stresnet.data.class_notes import class_notes
 from stresnet.data.datasets import read_catalog
-from stresnet.data.encode_video import encode_video
+from stresnet.data.encode_video import encode_segments
 from stresnet.data.import_jpegs import import_jpegs
 from stresnet.data.jpeg_folders import find_pictures
 from stresnet.data.prepared_video import PreparedVideo, PreparedVideoMetadata, StoreSpec
-from stresnet.data.prepared_video_writer import write_prepared_video
+from stresnet.data.prepared_video_writer import prepared_file
+from stresnet.data.source_files import content_hash, stamp_of
 from stresnet.data.store import Entries, Store, StoreEntry, read_header, video_path, write_error, write_header
 from stresnet.data.workers import default_workers, map_in_processes
 from stresnet.errors import StoreError, StresnetError
@@ -42,6 +43,7 @@ try:
 except ImportError:  # pragma: no cover - Windows has no flock; two runs at once are not detected there
     fcntl = None  # type: ignore[assignment]
 
+_CRASHED = "its worker process died twice: the file crashes the decoder, or needs more memory than is available"
 _UNFINISHED = re.compile(r"\..*\.tmp\.(arrow|json|parquet)")  # names that `atomic.replacing` gives
 
 
@@ -153,14 +155,19 @@ def _prepare_rest(
 ) -> list[StoreEntry]:
     """Prepare the videos that are not kept, and return the entries of all."""
     kept_ids = {entry.record.id for entry in kept}
-    records = [record for record in catalog.records if record.id not in kept_ids]
-    function = partial(_prepare_one, root, spec=spec, from_jpegs=from_jpegs)
+    files: dict[str, list[VideoRecord]] = {}  # the videos that are left, by their file
+    for record in catalog.records:
+        if record.id not in kept_ids:
+            files.setdefault(record.path, []).append(record)
+    function = partial(_prepare_file, root, spec=spec, from_jpegs=from_jpegs)
+    on_crash = partial(_unfinished, root, spec=spec, from_jpegs=from_jpegs)
     entries = list(kept)
     report = _Report(progress, len(kept), len(catalog.records))
-    with closing(map_in_processes(function, records, workers, _crashed_entry)) as results:
-        for entry in results:
-            entries.append(entry)
-            report.add(entry)
+    with closing(map_in_processes(function, files.values(), workers, on_crash)) as results:
+        for found in results:
+            entries += found
+            for entry in found:
+                report.add(entry)
     return entries
 
 
@@ -250,49 +257,74 @@ def _reusable_entry(root: Path, record: VideoRecord, spec: StoreSpec, from_jpegs
     try:
         meta = PreparedVideo.open(path).meta
         size = path.stat().st_size
-        if meta.spec != spec or meta.imported != from_jpegs:
+        if (meta.spec, meta.imported, meta.start_sec, meta.end_sec) != (spec, from_jpegs, *record.segment):
             return None
         # A source that is gone does not invalidate the prepared video: sources may be deleted once prepared.
-        same = not os.path.exists(record.path) or (meta.source_bytes, meta.source_mtime_ns) == _stamp(record, meta)
+        same = not os.path.exists(record.path) or _is_same_source(record, meta)
     except (StresnetError, OSError):
         return None
     return _entry(record, meta, size) if same else None
 
 
-def _stamp(record: VideoRecord, meta: PreparedVideoMetadata) -> tuple[int, int]:
-    """Return the current size and modification time of a prepared video's source."""
+def _is_same_source(record: VideoRecord, meta: PreparedVideoMetadata) -> bool:
+    """Return whether the source of a prepared video still has the same content."""
+    files = [record.path]
     if meta.imported:
-        return find_pictures(record.path, flow=meta.spec.flow_stored).stamp()
-    source = os.stat(record.path)
-    return source.st_size, source.st_mtime_ns
+        files = [*find_pictures(record.path, flow=meta.spec.flow_stored).files()]
+    stamp = stamp_of(files)
+    if stamp == (meta.source_bytes, meta.source_mtime_ns, meta.source_ctime_ns):
+        return True
+    return stamp.size_bytes == meta.source_bytes and content_hash(files) == meta.content_hash
 
 
-def _prepare_one(root: Path, record: VideoRecord, spec: StoreSpec, from_jpegs: bool) -> StoreEntry:
-    """Prepare one video and return its entry; runs in a worker.
+def _prepare_file(root: Path, records: Sequence[VideoRecord], spec: StoreSpec, from_jpegs: bool) -> list[StoreEntry]:
+    """Prepare the videos of one file, or the one of a folder, and return their entries; runs in a worker.
 
     Raises:
         StoreError: the store cannot be written.
     """
-    path = video_path(root, record.id)
-    make = import_jpegs if from_jpegs else encode_video
+    path = records[0].path
+    open_sink = partial(_open_sink, root)
+    made: Mapping[str, PreparedVideoMetadata | StresnetError] = {}
+    reason = ""
     try:
-        meta = write_prepared_video(path, partial(make, record.id, record.path, spec))
-        return _entry(record, meta, path.stat().st_size)
+        if from_jpegs:
+            with open_sink(records[0].id) as sink:
+                meta = import_jpegs(records[0].id, path, spec, sink)
+            made = {records[0].id: meta}
+        else:
+            made = encode_segments(path, spec, {record.id: record.segment for record in records}, open_sink)
     except OSError as error:  # of writing; a source that cannot be read is a VideoError
-        if error.errno == errno.ENAMETOOLONG:
-            return StoreEntry(record, reason="the name is too long for this file system")
-        raise write_error(path, error) from error
+        if error.errno != errno.ENAMETOOLONG:
+            raise write_error(video_path(root, records[0].id), error) from error
+        reason = "the name is too long for this file system"
     except StresnetError as error:
-        return StoreEntry(record, reason=str(error).removeprefix(f"{record.path}: "))
+        reason = _reason(error, path)
     except Exception as error:  # one bad video must not stop the run
-        return StoreEntry(record, reason=" ".join(f"{type(error).__name__}: {error}".split()))
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+    entries = []
+    for record in records:
+        found = made.get(record.id)
+        if isinstance(found, PreparedVideoMetadata):
+            entries.append(_entry(record, found, video_path(root, record.id).stat().st_size))
+        elif found is not None:
+            entries.append(StoreEntry(record, reason=_reason(found, path)))
+    return entries + _unfinished(root, [r for r in records if r.id not in made], spec, from_jpegs, reason)
 
 
-def _crashed_entry(record: VideoRecord) -> StoreEntry:
-    return StoreEntry(
-        record,
-        reason="its worker process died twice: the file crashes the decoder, or needs more memory than is available",
-    )
+def _open_sink(root: Path, record_id: str) -> AbstractContextManager[BinaryIO]:
+    return prepared_file(video_path(root, record_id))
+
+
+def _reason(error: StresnetError, path: str) -> str:
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _unfinished(
+    root: Path, records: Sequence[VideoRecord], spec: StoreSpec, from_jpegs: bool, reason: str = _CRASHED
+) -> list[StoreEntry]:
+    """Return the entries of videos of one file that failed with a reason, or were finished before it did."""
+    return [_reusable_entry(root, record, spec, from_jpegs) or StoreEntry(record, reason=reason) for record in records]
 
 
 def _entry(record: VideoRecord, meta: PreparedVideoMetadata, size: int) -> StoreEntry:
@@ -305,6 +337,7 @@ def _entry(record: VideoRecord, meta: PreparedVideoMetadata, size: int) -> Store
         size,
         truncated=meta.truncated,
         clipped_share=meta.clipped_share or 0.0,  # None if no flow was computed
+        content=int(meta.content_hash or "0", 16),
     )
 
 

@@ -27,6 +27,7 @@ import pyarrow as pa
 import simplejpeg
 from numpy.typing import NDArray
 
+from stresnet.data.segment import WHOLE
 from stresnet.errors import FlowSpecError, StoreError, StresnetError
 from stresnet.flow.codec import quantize_flow
 from stresnet.flow.methods import METHODS
@@ -121,12 +122,14 @@ class PreparedVideoMetadata:
         frames, height, width: T, H and W.
         fps: frames per second according to the video file; 25 for imported JPEGs, which have no clock.
         spec: how the video was prepared.
-        source_bytes, source_mtime_ns: size and modification time of the source when it was read; for imported JPEGs,
-            the sum of the sizes and the latest time.
+        source_bytes, source_mtime_ns, source_ctime_ns: the stamp of the source when it was read, see
+            `stresnet.data.source_files`.
+        content_hash: hash of the source's content; empty if it was not computed, as for predictions.
         clipped_share: share of flow vectors beyond the bound, 0 to 1; None if no flow was computed.
         checksum: BLAKE2b of the pictures, the times and all other metadata.
         truncated: whether parts of the source, such as its end, could not be decoded and are missing.
         imported: whether frames and flow are imported JPEGs. Method and bound of their flow are what the user stated.
+        start_sec, end_sec: the segment of the source, see `stresnet.data.segment`.
     """
 
     id: str
@@ -141,11 +144,15 @@ class PreparedVideoMetadata:
     checksum: str
     truncated: bool
     imported: bool
+    source_ctime_ns: int = 0
+    content_hash: str = ""
+    start_sec: float = WHOLE.start_sec
+    end_sec: float = WHOLE.end_sec
 
     def to_json(self) -> str:
-        """Return the metadata as one line of JSON."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)} | {"spec": self.spec.to_dict()}
-        return json.dumps(values, sort_keys=True)
+        """Return the metadata as one line of JSON; values that are the default are left out."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return json.dumps(values | {"spec": self.spec.to_dict()}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> PreparedVideoMetadata:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -93,25 +94,26 @@ class PreparedVideoWriter:
             self._sink.flush()
 
 
-def write_prepared_video(path: Path, encode: Encode) -> PreparedVideoMetadata:
-    """Write a prepared video to ``path``; a failure leaves ``path`` unchanged.
+@contextmanager
+def prepared_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield the file to write a prepared video to, which becomes ``path``; an exception leaves ``path`` unchanged.
 
-    Args:
-        path: the file; missing parent folders are created.
-        encode: writes the prepared video.
-
-    Returns:
-        Its metadata.
+    Missing parent folders are created.
 
     Raises:
         OSError: the file cannot be written, such as on a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("wb") as sink:
-        meta = encode(sink)
+        yield sink
         # Without this a power cut could leave an empty file under the final name, which later runs would keep.
         os.fsync(sink.fileno())
-    return meta
+
+
+def write_prepared_video(path: Path, encode: Encode) -> PreparedVideoMetadata:
+    """Write a prepared video to ``path``, see `prepared_file`, and return its metadata."""
+    with prepared_file(path) as sink:
+        return encode(sink)
 
 
 def write_temporary(encode: Encode) -> PreparedVideo:

@@ -100,7 +100,7 @@ class Recognizer:
         """Recognise the action in a video file; flow is computed as for evaluation, with the same result.
 
         Args:
-            video: the file.
+            video: the file, or a segment of one in seconds: ``match.mp4#t=10,20``.
             protocol: the views that are scored; by default the model's own, see `protocol`.
             top: number of classes in `Prediction.top`.
             progress: called after every frame read and before every crop scored.
@@ -122,7 +122,7 @@ class Recognizer:
         The results are those of `predict`. While the network runs, the next video is read in another thread.
 
         Args:
-            videos: the files.
+            videos: the files, or segments of files, as for `predict`.
             protocol: the views that are scored; by default the model's own, see `protocol`.
             top: number of classes in `Prediction.top`.
         """

@@ -14,6 +14,7 @@ from stresnet.data.clips import Sample, cut_clips
 from stresnet.data.encode_video import video_around
 from stresnet.data.prepared_video import PreparedVideo, PreparedVideoMetadata, StoreSpec
 from stresnet.data.sampling import Protocol
+from stresnet.data.segment import split_fragment
 from stresnet.errors import StresnetError, VideoError
 from stresnet.flow import FlowSpec
 from stresnet.inference.engine import Engine, default_device
@@ -48,6 +49,8 @@ def prepare_for(
 ) -> PreparedVideo:
     """Prepare what a network looks at under a protocol, in a temporary file; no flow if it has no motion stream.
 
+    The video may be a segment of a file, such as ``match.mp4#t=10,20``.
+
     Raises:
         VideoError: the file cannot be read, or has too few frames.
         StoreError: the temporary file cannot be written.
@@ -58,7 +61,8 @@ def prepare_for(
     if "motion" not in checkpoint.model.config.streams:
         flow_stack = 0
         spec = StoreSpec(FlowSpec(short_side=spec.flow.short_side), spec.jpeg_quality, flow_stored=False)
-    return video_around(str(video), video, spec, partial(centers, protocol, checkpoint), flow_stack, progress)
+    path, segment = split_fragment(video)
+    return video_around(str(video), path, spec, partial(centers, protocol, checkpoint), flow_stack, progress, segment)
 
 
 class Scorer:

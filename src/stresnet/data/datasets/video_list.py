@@ -18,7 +18,8 @@ from stresnet.data.catalog import (
 )
 from stresnet.data.jpeg_folders import frames_root
 from stresnet.data.lists import Row, read_class_numbers, read_list
-from stresnet.data.video_files import VideoFinder
+from stresnet.data.segment import WHOLE, Segment, parse_segment
+from stresnet.data.video_files import VideoFinder, video_extensions
 from stresnet.errors import StoreError
 
 
@@ -49,6 +50,7 @@ class _Records:
         self._names = {number: normalized(name) for number, name in sorted(numbers.items())}
         self._known = frozenset(self._names.values())
         self._base = base
+        self._jpegs = source.jpegs
         self._finder = VideoFinder(base, jpegs=source.jpegs)
         self._seen: dict[str, tuple[str, VideoRecord]] = {}
         self._rejected: list[tuple[str, str]] = []
@@ -93,6 +95,11 @@ class _Records:
             notes.append(f"{self._repeated} row(s) repeat a video already listed and are left out")
         if not self._has_split:
             notes.append(no_split_note(len(records), "hold out groups when training, or add a split column"))
+        if cut := [record for record in records if record.segment != WHOLE]:
+            files = len({record.path for record in cut})
+            notes.append(
+                f"{len(cut)} of {len(records)} videos are segments of {files} file(s), from start to end in seconds"
+            )
         notes += self._finder.notes() + missing_notes(records)
         return Catalog(name, classes, tuple(records), (*self._notes, *notes), tuple(self._rejected))
 
@@ -112,12 +119,32 @@ class _Records:
             raise _RejectedError(f"expected a split of train, val or test, found {listed!r}")
         if split and its_split != split:
             raise _RejectedError(f"it says split {listed!r} in the list of split {split!r}")
-        path = self._finder.find(row.fields["path"]) or os.path.abspath(self._base / row.fields["path"])
+        path, segment = self._file(row)
         inside = Path(path).is_relative_to(self._base)
         # Videos outside the base folder have their whole path as id: unique, and never above the store's folder.
         video_id = Path(path).relative_to(self._base if inside else Path(path).anchor).as_posix()
-        label = row.fields.get("label", "") if has_labels else Path(video_id).parent.name
-        return VideoRecord(video_id, path, self._class(label), its_split, normalized(row.fields.get("group", "")))
+        label = self._class(row.fields.get("label", "") if has_labels else Path(video_id).parent.name)
+        group = normalized(row.fields.get("group", ""))
+        return VideoRecord(video_id + segment.fragment, path, label, its_split, group, *segment)
+
+    def _file(self, row: Row) -> tuple[str, Segment]:
+        """Return the path of a row's file, and the segment to cut from it."""
+        name, start, end = (row.fields.get(field, "") for field in ("path", "start", "end"))
+        try:
+            segment = parse_segment(start, end)
+        except ValueError as error:
+            raise _RejectedError(str(error)) from error
+        if segment == WHOLE:
+            return self._finder.find(name) or os.path.abspath(self._base / name), WHOLE
+        if self._jpegs:
+            raise _RejectedError("segments are cut from video files, not from folders of frames")
+        if (
+            Path(name).suffix.lower() not in video_extensions()
+        ):  # an id: Kinetics names files by it that are cut already
+            cut = f"{name}_{segment.start_sec:06.0f}_{segment.end_sec:06.0f}"
+            if found := self._finder.find(cut):
+                return found, WHOLE
+        return self._finder.find(name) or os.path.abspath(self._base / name), segment
 
     def _class(self, label: str) -> str:
         name = normalized(label)
