@@ -155,6 +155,18 @@ def test_any_file_can_be_checked(tmp_path: Path, name: str) -> None:
         is_whole(path, format)  # returns, whatever it reads
 
 
+@pytest.mark.parametrize("name", ["matroska live", "gif", "avi"])
+def test_a_file_of_too_many_elements_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = write(tmp_path, name)
+    path.write_bytes(path.read_bytes()[:-9])
+    format = name.split()[0]
+    assert not is_whole(path, format)
+    monkeypatch.setattr("stresnet.media.matroska.MAX_READS", 10)
+    assert is_whole(path, format)  # nothing was found missing
+
+
 def test_data_after_the_end_are_no_damage(tmp_path: Path) -> None:
     for name, after in (
         ("mp4 index first", b"SEFT" * 9),

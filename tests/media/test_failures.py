@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +113,59 @@ def test_reading_goes_on_after_a_packet_that_cannot_be_read(tmp_path: Path, monk
         assert (len(video.frames), video.truncated) == (frames, True)
 
 
-def test_encrypted_videos_are_called_encrypted(tmp_path: Path) -> None:
+def element(name: str, *content: bytes) -> bytes:
+    """Return an element of Matroska."""
+    data = b"".join(content)
+    return bytes.fromhex(name) + (len(data) | 1 << 56).to_bytes(8) + data
+
+
+def encrypted_webm(path: Path) -> Path:
+    """Write a WebM file whose one track says that it is encrypted."""
+    encryption = element("5035", element("47E1", b"\5"), element("47E2", bytes(16)))
+    encodings = element("6D80", element("6240", element("5032", b"\1"), element("5033", b"\1"), encryption))
+    video = element("E0", element("B0", b"\x30"), element("BA", b"\x20"))
+    numbers = element("D7", b"\1") + element("73C5", b"\1") + element("83", b"\1")
+    track = element("AE", numbers, element("86", b"V_VP8"), video, encodings)
+    blocks = [element("A3", b"\x81", n.to_bytes(2), b"\x80", bytes(range(1, 99))) for n in range(20)]
+    segment = element("1549A966") + element("1654AE6B", track) + element("1F43B675", element("E7", b"\0"), *blocks)
+    path.write_bytes(element("1A45DFA3", element("4282", b"webm")) + element("18538067", segment))
+    return path
+
+
+def encrypted_mp4(path: Path) -> Path:
     key = {"encryption_key": "00" * 16, "encryption_kid": "11" * 16}
-    path = encode(tmp_path / "a.mp4", ramp(20), mux={"encryption_scheme": "cenc-aes-ctr"} | key)
+    return encode(path, ramp(20), mux={"encryption_scheme": "cenc-aes-ctr"} | key)
+
+
+def encrypted_ts(path: Path) -> Path:
+    """Write a transport stream whose video packets are scrambled."""
+    data = bytearray(encode(path, ramp(20)).read_bytes())
+    for at in range(0, len(data), 188):
+        if data[at + 1] & 0x1F == 1:  # the video
+            data[at + 3] |= 0x80
+            data[at + 4 : at + 188] = bytes(byte ^ 0x5A for byte in data[at + 4 : at + 188])
+    path.write_bytes(data)
+    return path
+
+
+def encrypted_wmv(path: Path) -> Path:
+    """Write a WMV file whose header has an object that describes protected content."""
+    data = bytearray(encode(path, ramp(20), codec="wmv2").read_bytes())
+    protection = bytes.fromhex("FBB3112223BDD211B4B700A0C955FC6E") + (40).to_bytes(8, "little") + bytes(16)
+    data[16:24] = (int.from_bytes(data[16:24], "little") + len(protection)).to_bytes(8, "little")
+    data[24] += 1
+    data[30:30] = protection
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("write", [encrypted_mp4, encrypted_webm, encrypted_ts, encrypted_wmv])
+def test_encrypted_videos_are_called_encrypted(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    path = write(tmp_path / f"a.{write.__name__.split('_')[1]}")
     for read in (probe, read_video, lambda path: CountedFrames(path, None), lambda path: list(select_frames(path, 8))):
-        with pytest.raises(VideoError, match="encrypted; decrypt it"):
+        with pytest.raises(VideoError) as error:
             read(path)
+        assert "encrypted; decrypt it" in one_line(error, path)
 
 
 @pytest.mark.parametrize("size", [(1, 65535), (65535, 1), (2, 16000), (8, 4000)])
@@ -154,7 +202,10 @@ def test_any_exception_is_the_failure_of_the_video(
         (av.error.PatchWelcomeError(1, "Not yet implemented in FFmpeg"), "does not support (Not yet implemented"),
         (av.error.DecoderNotFoundError(1, "Decoder not found"), "convert it"),
         (av.error.InvalidDataError(1, "Invalid data found"), "damaged (Invalid data found); copy or download"),
-        (OSError(errno.EMFILE, "Too many open files"), "cannot be read (Too many open files)"),
+        (
+            OSError(errno.EMFILE, "Too many open files"),
+            "(Too many open files); raise the limit",
+        ),
         (PermissionError(errno.EACCES, "Permission denied"), "(Permission denied); check its permissions"),
         (MemoryError(), "more memory"),
     ],

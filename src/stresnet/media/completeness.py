@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from stresnet.media.matroska import CLUSTER, SEGMENT, Read, elements, opened
+from stresnet.media.matroska import CLUSTER, SEGMENT, Read, TooManyReadsError, elements, opened
 
 
 def is_whole(path: Path, format: str) -> bool:
@@ -27,6 +27,8 @@ def is_whole(path: Path, format: str) -> bool:
         checks = [_CHECKS[name] for name in format.split(",") if name in _CHECKS] or [_has_content_at_end]
         try:
             return all(check(read, size) for check in checks)
+        except TooManyReadsError:
+            return True
         except (IndexError, KeyError, ValueError):  # a header that is cut off or makes no sense
             return False
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from stresnet.errors import VideoError
 from stresnet.media.completeness import is_whole
+from stresnet.media.encryption import DECRYPT
 from stresnet.media.failures import explain
 from stresnet.media.limits import Limits
 from stresnet.media.motion_vectors import tag_packet
@@ -105,7 +106,7 @@ class VideoFile:
                 continue
             failures = 0
             if packet.has_sidedata("encryption_info") or "enc_key_id" in self.stream.metadata:
-                raise VideoError(f"{self.path}: encrypted; decrypt it with the program that it is meant for")
+                raise VideoError(f"{self.path}: {DECRYPT}")
             yield packet
             if is_last(packet):  # PyAV may fail beyond, if another stream has appeared midway
                 return

@@ -6,6 +6,7 @@ midway an IndexError, a stream without decoder an AttributeError. So everything 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,13 @@ _UNSUPPORTED = (
     av.error.NotImplementedError,
     UnknownCodecError,
 )
+
+_ADVICE = {
+    errno.EMFILE: "raise the limit of open files, such as with ulimit -n 4096",
+    errno.ENFILE: "close other programs: the system has too many open files",
+    errno.EACCES: "check its permissions",
+    errno.EIO: "check its disk",
+}
 
 
 class IndexMismatchError(Exception):
@@ -52,7 +60,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file; check its name"
     if isinstance(error, OSError):
-        return f"cannot be read ({reason(error)}); check its permissions and its disk"
+        advice = _ADVICE.get(error.errno or 0, "check its permissions and its disk")
+        return f"cannot be read ({reason(error)}); {advice}"
     return f"damaged ({reason(error)}); copy or download it again"
 
 

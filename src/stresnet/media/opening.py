@@ -16,6 +16,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from stresnet.errors import VideoError
+from stresnet.media.encryption import DECRYPT, is_encrypted
 from stresnet.media.failures import CONVERT, reason
 from stresnet.media.limits import Limits
 from stresnet.media.matroska import attachment_bytes
@@ -44,8 +45,8 @@ def open_video(path: Path, limits: Limits) -> tuple[InputContainer, VideoStream]
     """Return an open file and its video stream, see `_choose`.
 
     Raises:
-        VideoError: the file does not exist, is empty, is not a video, has no video stream that can be decoded, or
-            exceeds a limit.
+        VideoError: the file does not exist, is empty, encrypted or no video, has no video stream that can be decoded,
+            or exceeds a limit.
         Exception: see `failures.reading`.
     """
     if not path.exists():
@@ -54,6 +55,8 @@ def open_video(path: Path, limits: Limits) -> tuple[InputContainer, VideoStream]
         raise VideoError(f"{path}: expected a video file, found a folder or a device; name a file")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes); copy or download it again")
+    if is_encrypted(path):
+        raise VideoError(f"{path}: {DECRYPT}")
     if (attached := attachment_bytes(path)) > limits.attachment_bytes:
         raise VideoError(
             f"{path}: {attached >> 20} MiB are attached to it, more than {limits.attachment_bytes >> 20}; remove them, "
