@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stresnet.cli import display
-from stresnet.cli.display import Bar, console, exit_with_failures, note, print_json
+from stresnet.cli.display import Bar, JsonResults, console, exit_with_failures, note, print_json
 
 
 def test_a_line_at_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,3 +110,26 @@ def test_json_is_valid_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(line) == values | {"bad": [None, None]}
     assert line.rstrip("\n").isprintable()
     assert "é" in line
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_results_are_one_list_a_line_for_each(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    values = [{"video": f"{k}\n"} for k in range(count)]
+    shown = []
+    with JsonResults(lines=False) as results:
+        for one in values:
+            results.add(one)
+            shown.append(capsys.readouterr().out)
+    shown.append(capsys.readouterr().out)
+    assert json.loads("".join(shown)) == values
+    assert [json.loads(text.strip("[,\n")) for text in shown[:-1]] == values  # each complete when it comes
+    with JsonResults(lines=True) as results:
+        for one in values:
+            results.add(one)
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == values
+
+
+def test_a_list_of_results_is_valid_even_if_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ZeroDivisionError), JsonResults(lines=False) as results:
+        results.add([results.add(1), 1 // 0])
+    assert json.loads(capsys.readouterr().out) == [1]

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from rich.console import Console
 from helpers.tiny import Command, one_line
 from helpers.video_files import encode
 from helpers.video_kinds import write_unreadable
+from helpers.web import Web, web_server
 from stresnet.cli.display import Bar
 from stresnet.data.store import Store
 from stresnet.training import Run
@@ -52,6 +54,51 @@ def test_predict(command: Command, store: Store, run: Run, tmp_path: Path) -> No
     assert one_line(out).startswith(f"{short}: red_")
     assert out.count("%") == 4
     assert err.splitlines()[-1] == f"failed: {tmp_path / 'no.mp4'}: no such file; check its name"
+
+
+@pytest.fixture
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    monkeypatch.setenv("STRESNET_CACHE", str(tmp_path / "cache"))
+    with web_server() as server:
+        yield server
+
+
+def test_predict_a_folder_a_list_and_a_url(command: Command, store: Store, run: Run, tmp_path: Path, web: Web) -> None:
+    good = Path(store.select("test")[0].record.path)
+    (tmp_path / "videos" / "deep").mkdir(parents=True)
+    for name in ("b.mp4", "deep/a.mp4"):
+        shutil.copyfile(good, tmp_path / "videos" / name)
+    (tmp_path / "videos" / "readme.md").touch()
+    (tmp_path / "list.txt").write_text(f"videos/b.mp4\nvideos/gone.mp4\n{web.url}/gone.mp4\n")
+    url = web.put("/c.mp4", good.read_bytes())
+    sources = [tmp_path / "videos", tmp_path / "list.txt", url, tmp_path / "*.avi"]
+    code, out, err = command("predict", run.folder, *sources, "--protocol", "center", "--jsonl")
+    assert code == 1
+    found = [json.loads(line) for line in out.splitlines()]
+    videos = [tmp_path / "videos" / name for name in ("b.mp4", "deep/a.mp4")]
+    assert [one["video"] for one in found] == [
+        *map(str, videos),
+        *(str(videos[0]), "videos/gone.mp4", f"{web.url}/gone.mp4"),
+        *(url, str(tmp_path / "*.avi")),
+    ]
+    assert len({one["label"] for one in found if "label" in one}) == 1
+    assert [one["video"] for one in found if "label" not in one] == [found[k]["video"] for k in (3, 4, 6)]
+    assert f"{tmp_path / 'list.txt'}, line 2: no such file" in found[3]["error"]
+    assert "no such file on the server" in found[4]["error"]
+    assert err.splitlines()[0].startswith(f"note: {tmp_path / 'videos'}: 1 file(s) that are not videos are left out")
+    assert [line.partition(": ")[0] for line in err.splitlines()[-3:]] == ["failed"] * 3
+
+
+def test_predict_a_part_of_a_video(command: Command, store: Store, run: Run) -> None:
+    good = store.select("test")[0].record.path
+    predict = ["predict", run.folder, "--protocol", "center", "--json"]
+    code, out, _ = command(*predict, good, f"{good}#t=0.2,1", "--from", "0:00.2", "--to", "1")
+    first, second = json.loads(out)
+    assert (code, first) == (0, second)
+    assert first["video"] == f"{good}#t=0.2,1"
+    assert first["frames"] < 26
+    code, _, err = command(*predict, good, "--from", "2", "--to", "1")
+    assert (code, one_line(err).startswith("stresnet: Invalid value: --from and --to: expected a start")) == (2, True)
 
 
 def test_predict_with_another_preset_of_the_flow_method(

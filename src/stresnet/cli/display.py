@@ -117,10 +117,35 @@ class Bar:
 
 
 def print_json(values: Any) -> None:
-    """Print JSON to standard output, with null for NaN and infinity, which JSON lacks."""
+    """Print JSON to standard output."""
+    print(_json(values))
+
+
+class JsonResults:
+    """Prints results to standard output as they come, one on each line: a JSON list, or JSON Lines."""
+
+    def __init__(self, *, lines: bool) -> None:
+        """Begin; `lines` leaves out what makes the lines one list."""
+        self._lines = lines
+        self._between = "" if lines else "["
+
+    def __enter__(self) -> JsonResults:
+        return self
+
+    def add(self, values: Any) -> None:
+        """Print a result, complete for whoever reads along."""
+        print(f"{self._between}{_json(values)}", end="\n" if self._lines else "", flush=True)
+        self._between = "" if self._lines else ",\n"
+
+    def __exit__(self, *exc: object) -> None:
+        if not self._lines:
+            print("[]" if self._between == "[" else "]")
+
+
+def _json(values: Any) -> str:
+    """Return JSON, with null for NaN and infinity, which JSON lacks."""
     finite = json.loads(json.dumps(values), parse_constant=lambda name: None)
-    text = json.dumps(finite, ensure_ascii=False)
-    print(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(finite, ensure_ascii=False))
 
 
 def note(text: str) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stresnet.cli import options
-from stresnet.cli.display import Bar, console, exit_with_failures, note, note_damaged, print_json
+from stresnet.cli.display import Bar, JsonResults, console, exit_with_failures, note, note_damaged
 from stresnet.errors import StresnetError
 
 if TYPE_CHECKING:
     from stresnet.data.sampling import Protocol
+    from stresnet.data.sources import NamedVideo
     from stresnet.inference.prediction import Prediction
     from stresnet.inference.recognizer import Recognizer
     from stresnet.progress import Progress
@@ -21,9 +23,18 @@ if TYPE_CHECKING:
 
 def predict(
     model: Annotated[str, typer.Argument(help="Model file, folder of a run, URL or hub name.", show_default=False)],
-    videos: Annotated[
-        list[str], typer.Argument(help="Video files; FILE#t=10,20 is a segment, in seconds.", show_default=False)
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Videos: files, segments such as 'a.mp4#t=10,20' (seconds), folders, patterns such as '**/*.mp4', "
+            "lists (.csv, .txt …), URLs.",
+            show_default=False,
+        ),
     ],
+    start: Annotated[
+        str, typer.Option("--from", help="Use each video from this time on: seconds, or h:m:s.", show_default=False)
+    ] = "",
+    end: Annotated[str, typer.Option("--to", help="Use each video up to this time.", show_default=False)] = "",
     top: Annotated[int, typer.Option(help="Number of actions to list.", min=1)] = 5,
     protocol: options.Protocol = None,
     device: options.Device = None,
@@ -36,40 +47,55 @@ def predict(
     precision: options.Precision = "auto",
     compiled: options.Compile = None,
     as_json: options.Json = False,
+    as_json_lines: Annotated[bool, typer.Option("--jsonl", help="Print a line of JSON for each video.")] = False,
 ) -> None:
-    """Recognise the action in each video. Flow is computed too."""
+    """Recognise the action in each video. Flow is computed too. Results are printed as they come."""
+    from stresnet.data.segment import parse_segment
+    from stresnet.data.sources import named_videos
     from stresnet.inference.engine import worth_compiling
     from stresnet.inference.protocols import stride_note
     from stresnet.inference.recognizer import Recognizer
     from stresnet.weights.fetch import fetch
 
+    try:
+        segment = parse_segment(start, end)
+    except ValueError as error:
+        raise typer.BadParameter(f"--from and --to: {error}") from None
     given, wanted = options.parse_protocols([protocol] if protocol else []), options.parse_precision(precision)
     with Bar(transient=True) as bar:
         file = fetch(model, progress=bar)
+    notes: list[str] = []
+    videos = named_videos(sources, notes, segment)
+    for text in notes:
+        note(text)
     if compiled is None:
         compiled = worth_compiling(len(videos), wanted, device)
     recognizer = Recognizer(file, device=device, precision=wanted, compiled=compiled, flow_preset=flow_preset)
     chosen = given[0] if given else recognizer.protocol
     _note_differences(model, recognizer)
-    results: list[dict[str, Any]] = []
-    with Bar(transient=True) as bar:
-        for video, found in zip(videos, _predictions(recognizer, videos, chosen, top, bar), strict=True):
+    failed: list[tuple[str, str]] = []
+    frames: list[int] = []
+    with ExitStack() as stack:
+        bar = stack.enter_context(Bar(transient=True))
+        results = stack.enter_context(JsonResults(lines=as_json_lines)) if as_json or as_json_lines else None
+        for name, found in _predictions(recognizer, videos, chosen, top, bar):
             bar.clear()
             if isinstance(found, StresnetError):
-                results.append({"video": video, "error": str(found)})
-                continue
-            results.append({"video": video} | {k: v for k, v in found.to_dict().items() if k != "scores"})
-            if found.truncated:
-                note_damaged(video, found.frames)
-            if not as_json:
-                names = "  ".join(f"{name} {probability:.1%}" for name, probability in found.top)
-                console.print(f"{video}: {names}", soft_wrap=True)
-    frames = [result["frames"] for result in results if "frames" in result]
+                failed.append((name, str(found)))
+                shown = {"error": str(found)}
+            else:
+                frames.append(found.frames)
+                shown = {key: value for key, value in found.to_dict().items() if key != "scores"}
+                if found.truncated:
+                    note_damaged(name, found.frames)
+            if results:
+                results.add({"video": name} | shown)
+            elif not isinstance(found, StresnetError):
+                names = "  ".join(f"{label} {probability:.1%}" for label, probability in found.top)
+                console.print(f"{name}: {names}", soft_wrap=True)
     if text := stride_note(chosen, recognizer.checkpoint, frames):
         note(text)
-    if as_json:
-        print_json(results)
-    exit_with_failures([(result["video"], result["error"]) for result in results if "error" in result])
+    exit_with_failures(failed)
 
 
 def _note_differences(model: str, recognizer: Recognizer) -> None:
@@ -86,18 +112,23 @@ def _note_differences(model: str, recognizer: Recognizer) -> None:
 
 
 def _predictions(
-    recognizer: Recognizer, videos: Sequence[str], protocol: Protocol, top: int, bar: Bar
-) -> Iterator[Prediction | StresnetError]:
-    """Yield the prediction or the error of each video, and show how far the work is."""
+    recognizer: Recognizer, videos: Sequence[NamedVideo], protocol: Protocol, top: int, bar: Bar
+) -> Iterator[tuple[str, Prediction | StresnetError]]:
+    """Yield the name of each video and its prediction or its error, and show how far the work is."""
     bar("recognising", 0, len(videos))
-    if len(videos) == 1:
+    names = [video.name for video in videos if not video.problem]
+    if len(videos) == len(names) == 1:
         try:
-            yield recognizer.predict(videos[0], protocol=protocol, top=top, progress=_on_terminal(bar, videos[0]))
+            yield (
+                names[0],
+                recognizer.predict(names[0], protocol=protocol, top=top, progress=_on_terminal(bar, names[0])),
+            )
         except StresnetError as error:
-            yield error
+            yield names[0], error
         return
-    for done, found in enumerate(recognizer.predict_all(videos, protocol=protocol, top=top), 1):
-        yield found
+    predictions = recognizer.predict_all(names, protocol=protocol, top=top)
+    for done, video in enumerate(videos, 1):
+        yield video.name, StresnetError(video.problem) if video.problem else next(predictions)
         if done < len(videos):
             bar("recognising", done, len(videos))
 

@@ -15,7 +15,8 @@ from stresnet.data.encode_video import video_around
 from stresnet.data.prepared_video import PreparedVideo, PreparedVideoMetadata, StoreSpec
 from stresnet.data.sampling import Protocol
 from stresnet.data.segment import split_fragment
-from stresnet.errors import StresnetError, VideoError
+from stresnet.data.sources import is_url
+from stresnet.errors import StresnetError
 from stresnet.flow import FlowSpec
 from stresnet.inference.engine import Engine, default_device
 from stresnet.inference.prediction import Scores, VideoScores, mean_scores
@@ -26,6 +27,7 @@ from stresnet.model.precision import PrecisionChoice, choose_precision
 from stresnet.model.preprocessing import mirrored
 from stresnet.prefetch import prefetched
 from stresnet.progress import Progress
+from stresnet.weights.fetch import fetch
 
 
 class Scored(NamedTuple):
@@ -49,20 +51,20 @@ def prepare_for(
 ) -> PreparedVideo:
     """Prepare what a network looks at under a protocol, in a temporary file; no flow if it has no motion stream.
 
-    The video may be a segment of a file, such as ``match.mp4#t=10,20``.
+    The video may be a segment of a file, such as ``match.mp4#t=10,20``. That of a URL is downloaded into the cache first.
 
     Raises:
+        DownloadError: it cannot be downloaded.
         VideoError: the file cannot be read, or has too few frames.
         StoreError: the temporary file cannot be written.
     """
-    if "://" in str(video) and not Path(video).exists():
-        raise VideoError(f"{video}: expected a file, found a URL; download it first")
+    path, segment = split_fragment(video)
+    file = fetch(path, progress=progress) if is_url(path) else path
     flow_stack = checkpoint.model.config.flow_stack
     if "motion" not in checkpoint.model.config.streams:
         flow_stack = 0
         spec = StoreSpec(FlowSpec(short_side=spec.flow.short_side), spec.jpeg_quality, flow_stored=False)
-    path, segment = split_fragment(video)
-    return video_around(str(video), path, spec, partial(centers, protocol, checkpoint), flow_stack, progress, segment)
+    return video_around(str(video), file, spec, partial(centers, protocol, checkpoint), flow_stack, progress, segment)
 
 
 class Scorer:

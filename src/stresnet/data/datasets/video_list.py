@@ -138,9 +138,7 @@ class _Records:
             return self._finder.find(name) or os.path.abspath(self._base / name), WHOLE
         if self._jpegs:
             raise _RejectedError("segments are cut from video files, not from folders of frames")
-        if (
-            Path(name).suffix.lower() not in video_extensions()
-        ):  # an id: Kinetics names files by it that are cut already
+        if Path(name).suffix.lower() not in video_extensions():  # an id: Kinetics' files have it, and are cut already
             cut = f"{name}_{segment.start_sec:06.0f}_{segment.end_sec:06.0f}"
             if found := self._finder.find(cut):
                 return found, WHOLE
