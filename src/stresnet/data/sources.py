@@ -53,7 +53,7 @@ def _cut(name: str, segment: Segment) -> str:
 
 
 def _videos_of(source: str, notes: list[str]) -> Iterator[NamedVideo]:
-    path = Path(source)
+    path = Path(split_fragment(source)[0])
     if path.is_dir():
         walk = VideoWalk(path)
         ids = sorted(walk.video_ids())

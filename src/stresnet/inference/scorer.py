@@ -51,7 +51,8 @@ def prepare_for(
 ) -> PreparedVideo:
     """Prepare what a network looks at under a protocol, in a temporary file; no flow if it has no motion stream.
 
-    The video may be a segment of a file, such as ``match.mp4#t=10,20``. That of a URL is downloaded into the cache first.
+    The video may be a segment of a file, such as ``match.mp4#t=10,20``, or have a URL: then it is downloaded into the
+    cache first.
 
     Raises:
         DownloadError: it cannot be downloaded.
