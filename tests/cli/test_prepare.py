@@ -46,24 +46,26 @@ def test_prepare_prints_notes(command: Command, videos: Path, tmp_path: Path) ->
 
 
 def test_prepare_and_train_name_odd_classes(command: Command, videos: Path, recipe: Path, tmp_path: Path) -> None:
-    (source, *_) = read_catalog(videos).records
-    for name in ("train/Wave", "train/jump", "test/wave"):
-        (tmp_path / "clips" / name).mkdir(parents=True)
-        shutil.copy(source.path, tmp_path / "clips" / name / f"{name[-4:]}.mp4")
+    sources = read_catalog(videos).records
+    for name, n in (("train/Wave", 0), ("train/jump", 1), ("test/wave", 2), ("test/wave", 0)):
+        (tmp_path / "clips" / name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(sources[n].path, tmp_path / "clips" / name / f"{n}.mp4")
     options = ["--short-side", "32", "--workers", "1", "--preset", "ultrafast"]
     notes = [
         "note: classes 'Wave', 'wave' have similar names; give them one name if they are the same",
         "note: 1 of 3 classes have no usable training video and cannot be learnt: 'wave'",
         "note: 2 of 3 classes have no usable test video and are not tested: 'Wave', 'jump'",
+        "note: 1 video(s) are there twice, in several splits, such as test/wave/0.mp4 and train/Wave/0.mp4; evaluate "
+        "refuses to test on training videos",
     ]
     code, out, err = command("prepare", tmp_path / "clips", tmp_path / "store", *options, "--json")
     assert code == 0
-    assert err.splitlines()[-3:] == notes
+    assert err.splitlines()[-4:] == notes
     assert [f"note: {text}" for text in json.loads(out)["notes"]] == notes
     train = ["train", tmp_path / "store", tmp_path / "run", "--recipe", recipe, "--stage", "motion", *ONE_STEP]
     code, _, err = command(*train)
     assert code == 0
-    assert err.splitlines()[:3] == notes
+    assert err.splitlines()[:4] == notes
 
 
 def test_prepare_with_motion_vectors(command: Command, videos: Path, tmp_path: Path) -> None:

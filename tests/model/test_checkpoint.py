@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +15,7 @@ from helpers.networks import bits, error_of, network, single
 from helpers.torchvision_names import Weights, image_weights
 from stresnet.model import Checkpoint, Preprocessing, STResNet, load_checkpoint, load_model, save_checkpoint
 from stresnet.model import checkpoint as checkpoint_module
-from stresnet.model.checkpoint import trained_videos, transfer_weights, video_hash
+from stresnet.model.checkpoint import transfer_weights
 
 torch.set_num_threads(1)
 
@@ -268,28 +265,3 @@ def test_damaged_metadata_is_reported_in_one_line(tmp_path: Path) -> None:
 def test_many_problems_are_summarised(tmp_path: Path) -> None:
     path = rewritten(tmp_path, lambda w, s: [w.pop(k) for k in list(w)[:50]])
     assert "and 47 more" in error_of(load_checkpoint, path)
-
-
-def test_trained_videos_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = []
-
-    class Hashes(tuple[str, ...]):
-        def __iter__(self) -> Iterator[str]:
-            passes.append(1)
-            return super().__iter__()
-
-    hashed = []
-    monkeypatch.setattr(checkpoint_module, "video_hash", lambda video: hashed.append(video) or f"#{video}")
-    seen = SimpleNamespace(trained_on=Hashes(f"#{i}" for i in range(1_000)))
-    videos = [str(i) for i in range(998, 10_000)]
-    assert trained_videos(seen, videos) == ["998", "999"]  # type: ignore[arg-type]
-    assert hashed == videos
-    assert len(passes) == 1
-    assert trained_videos(SimpleNamespace(trained_on=()), videos) == []  # type: ignore[arg-type]
-
-
-def test_the_hash_of_a_video_is_part_of_the_format() -> None:
-    assert [video_hash(video) for video in ("", "Archery/v_Archery_g08_c01.avi", "été\udcff.mp4")] == [
-        hashlib.blake2b(text, digest_size=6).hexdigest()
-        for text in (b"", b"Archery/v_Archery_g08_c01.avi", b"\xc3\xa9t\xc3\xa9\xff.mp4")
-    ]

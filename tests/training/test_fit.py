@@ -20,11 +20,12 @@ from safetensors.torch import load_file
 from helpers.tiny import VALUES, grouped, prepared, tiny_recipe
 from helpers.training import StoppedError, assert_same_weights, starting_weights, with_validation
 from stresnet.data.clips import ClipSampling, Sample, TrainingClips
+from stresnet.data.copies import identities
 from stresnet.data.store import Store
 from stresnet.errors import RecipeError
 from stresnet.inference.recognizer import Recognizer
 from stresnet.model import STResNet, load_checkpoint
-from stresnet.model.checkpoint import read_metadata, video_hash
+from stresnet.model.checkpoint import read_metadata
 from stresnet.model.config import Architecture
 from stresnet.recipes import Recipe
 from stresnet.training import Run, train
@@ -205,7 +206,7 @@ def test_a_part_of_the_training_videos_validates(tmp_path: Path, store: Store) -
     checkpoint = load_checkpoint(done.model_file("appearance"))
     training = store.with_validation(0.5).select("train")
     assert checkpoint.training["videos"] == len(training) < len(store.select("train"))
-    assert checkpoint.trained_on == tuple(sorted(map(video_hash, training.column("id").to_pylist())))
+    assert checkpoint.trained_on == tuple(sorted(identities(training)))
     assert len(done.curves("appearance")["val_accuracy"]) == 1
     with pytest.raises(RecipeError, match=r"other data \(training_videos differ\).* --val-fraction as before"):
         train(store, tmp_path / "run", appearance_for(1), resume=True)

@@ -90,9 +90,12 @@ def test_a_model_of_another_flow_is_rejected(tmp_path: Path, run: Run, store: St
 
 def test_models_trained_on_held_out_videos_are_rejected(tmp_path: Path, run: Run, store: Store) -> None:
     swapped = {"train": "test", "test": "train"}
-    entries = Entries.of(replace(e, record=replace(e.record, split=swapped[e.record.split])) for e in store.entries)
+    records = [replace(e.record, id=f"renamed/{e.record.id}", split=swapped[e.record.split]) for e in store.entries]
+    entries = Entries.of(replace(e, record=record) for e, record in zip(store.entries, records, strict=True))
     other = replace(store, entries=entries)
-    with pytest.raises(StoreError, match="8 of the 8 videos of split 'test' were used for training"):
+    with pytest.raises(
+        StoreError, match="8 of the 8 videos of split 'test' were used for training, maybe by another name"
+    ):
         evaluate(run.folder, other, tmp_path / "report")
     with pytest.raises(RecipeError, match=r"other data \(training_videos differ\)"):
         train(other, run.folder, run.recipe, resume=True)

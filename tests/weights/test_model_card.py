@@ -91,7 +91,7 @@ def test_card_text() -> None:
     ]
     scores = section(card, "Scores")
     assert "| 48 of park\\|1, test | dense25 | 81.2 (68.8 – 91.7) | 80.0 (67.0 – 90.0) |" in scores
-    assert scores.endswith("None of these videos was a training video, judging by their names.")
+    assert scores.endswith("None of these videos was a training video, judging by the content of their files.")
     limits = section(card, "Limits")
     for limit in ("do not rely on it for TurnLeft", "at least 11 frames", "132 videos, 44 per action", "±12 points"):
         assert limit in limits
@@ -128,7 +128,7 @@ def test_card_limits() -> None:
     sided = described(classes=("wave right", "turn_clockwise", "spinCounterclockwise"))
     assert "do not rely on it for wave right, turn\\_clockwise, spinCounterclockwise." in model_card(sided)
     trained_on = model_card(described(scores=(SCORE, SCORE | {"split": "train"})))
-    assert "judging by their names, except for split train." in trained_on
+    assert "judging by the content of their files, except for split train." in trained_on
 
 
 @pytest.mark.parametrize(

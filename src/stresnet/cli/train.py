@@ -102,6 +102,7 @@ def train(
 ) -> None:
     """Train the stages of a recipe in order; later ones start from the weights of earlier ones."""
     from stresnet.data.class_notes import class_notes
+    from stresnet.data.copies import copy_notes
     from stresnet.data.store import Store
     from stresnet.recipes import load_recipe
     from stresnet.recipes.adjust import adjust
@@ -122,7 +123,8 @@ def train(
         chosen, resume = extended_recipe(run, extend), True
     for warning in warnings_about(prepared, chosen, bool(test_group)):
         note(warning)
-    for text in class_notes(prepared.with_test_groups(test_group) if test_group else prepared):
+    split_as_trained = prepared.with_test_groups(test_group) if test_group else prepared
+    for text in (*class_notes(split_as_trained), *copy_notes(split_as_trained)):
         note(text)
     with Bar() as bar:
         done = run_train(

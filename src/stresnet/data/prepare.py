@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from stresnet.data.catalog import Catalog, VideoRecord
 from stresnet.data.class_notes import class_notes
+from stresnet.data.copies import copy_notes
 from stresnet.data.datasets import read_catalog
 from stresnet.data.encode_video import encode_segments
 from stresnet.data.import_jpegs import import_jpegs
@@ -59,7 +60,7 @@ class PrepareSummary:
         empty_classes: classes without any usable video.
         truncated: ids of usable videos with parts that could not be decoded.
         clipped: one line for each video with much of its flow beyond the bound.
-        notes: on the classes, see `stresnet.data.class_notes`.
+        notes: on the classes and on copies, see `stresnet.data.class_notes` and `stresnet.data.copies`.
         no_longer_listed: ids of usable videos that the index listed before and this catalog lacks; their files stay.
         frames: frames of all usable videos.
         seconds: duration of this run.
@@ -355,7 +356,7 @@ def _summarize(store: Store, catalog: Catalog, kept: int, listed_before: set[str
         empty_classes=tuple(name for name in store.classes if name not in classes),
         truncated=tuple(ids.filter(usable.column("truncated")).to_pylist()),
         clipped=tuple(note for note in notes if note),
-        notes=tuple(class_notes(store)),
+        notes=(*class_notes(store), *copy_notes(store)),
         no_longer_listed=tuple(sorted(listed_before.difference(store.entries.column("id").to_pylist()))),
         frames=pc.sum(usable.column("frames"), min_count=0).as_py(),
         seconds=seconds,

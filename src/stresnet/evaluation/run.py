@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stresnet.data.copies import unchecked_note, videos_among
 from stresnet.data.sampling import Protocol
 from stresnet.data.store import Entries, Store, StoreSpec
 from stresnet.errors import CheckpointError, RecipeError, ScoreError, StoreError
@@ -22,7 +23,6 @@ from stresnet.inference.engine import worth_compiling
 from stresnet.inference.protocols import default_protocol, stride_note
 from stresnet.inference.recognizer import Recognizer
 from stresnet.model import Checkpoint, load_checkpoint, save_checkpoint
-from stresnet.model.checkpoint import trained_videos
 from stresnet.model.precision import PrecisionChoice
 from stresnet.progress import Progress
 from stresnet.training import Run
@@ -132,9 +132,10 @@ def evaluate(
     scorer.discard_parts()
     if run is not None:
         _record_scores(run, candidates, rows, store, split)
-    return Evaluation(
-        tuple(rows), page, tuple(sorted(scorer.failed.items())), _stride_notes(candidates, protocols, entries)
-    )
+    notes = _stride_notes(candidates, protocols, entries)
+    if split != "train" and (unchecked := unchecked_note(last.trained_on, entries)):
+        notes = (*notes, unchecked)
+    return Evaluation(tuple(rows), page, tuple(sorted(scorer.failed.items())), notes)
 
 
 def _as_run(model: str | Path | Run | Recognizer) -> Run | None:
@@ -182,10 +183,10 @@ def _entries_to_score(store: Store, split: str, checkpoint: Checkpoint, model: s
     if not entries:
         found = sorted(store.entries.distinct("split"))
         raise StoreError(f"{store.root} has no usable videos of split {split!r}; its splits are {', '.join(found)}")
-    if split != "train" and (seen := trained_videos(checkpoint, entries.column("id").to_pylist())):
+    if split != "train" and (seen := videos_among(checkpoint.trained_on, entries)):
         raise StoreError(
-            f"{len(seen)} of the {len(entries)} videos of split {split!r} were used for training, first {seen[0]}; "
-            "prepare the store with the split that the model was trained on"
+            f"{len(seen)} of the {len(entries)} videos of split {split!r} were used for training, maybe by another "
+            f"name, first {seen[0]}; leave copies out, and prepare the store with the split of the training"
         )
     return entries
 

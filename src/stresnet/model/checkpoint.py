@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +24,6 @@ from stresnet.model.preprocessing import Preprocessing
 
 FORMAT = 2
 Weights = Mapping[str, Tensor]
-_EMPTY_HASH = hashlib.blake2b(digest_size=6)
 
 
 class Checkpoint(Description):
@@ -44,7 +42,8 @@ class Checkpoint(Description):
     recipe: dict[str, Any] = Field(default={}, description="The recipe, as plain values.")
     training: dict[str, Any] = Field(default={}, description="Store, videos, iterations and minutes.")
     trained_on: tuple[str, ...] = Field(
-        default=(), description="A short hash of each training video, see `video_hash`; these are never test videos."
+        default=(),
+        description="The content of each training video, see `stresnet.data.copies.identities`; none is a test video.",
     )
     test_groups: tuple[str, ...] = Field(default=(), description="Groups held out of training, if any.")
     scores: tuple[dict[str, Any], ...] = Field(default=(), description="Scores, one entry per evaluation.")
@@ -63,19 +62,6 @@ class Checkpoint(Description):
     def metadata(self) -> dict[str, Any]:
         """Return everything but the weights, as plain JSON values."""
         return {"format": FORMAT, "config": self.model.config.to_dict()} | self.to_dict()
-
-
-def video_hash(video_id: str) -> str:
-    """Return the short hash by which a checkpoint identifies a training video, so that test videos can be checked."""
-    digest = _EMPTY_HASH.copy()  # half the time of making one
-    digest.update(video_id.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def trained_videos(checkpoint: Checkpoint, video_ids: Iterable[str]) -> list[str]:
-    """Return those of some videos that a model was trained on. Takes about a second for a million videos."""
-    trained_on = set(checkpoint.trained_on)
-    return [video_id for video_id in video_ids if video_hash(video_id) in trained_on] if trained_on else []
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from stresnet.data.clips import CenteredClips, Sample, TrainingClips
+from stresnet.data.copies import identities
 from stresnet.data.store import Entries, Store
 from stresnet.data.workers import usable_cores
 from stresnet.errors import RecipeError
 from stresnet.model import Checkpoint, save_checkpoint
-from stresnet.model.checkpoint import video_hash
 from stresnet.progress import Progress
 from stresnet.recipes import Recipe, Stage, load_recipe
 from stresnet.training.memory import keeping_freed_memory
@@ -166,7 +166,7 @@ def _save(run: Run, trained: StageTraining, store: Store, test_groups: tuple[str
             "iterations": trained.iterations,
             "minutes": round(trained.seconds / 60, 2),
         },
-        trained_on=tuple(sorted(map(video_hash, entries.column("id").to_pylist()))),
+        trained_on=tuple(sorted(identities(entries))),
         test_groups=test_groups,
     )
     save_checkpoint(run.model_file(stage.name), checkpoint)

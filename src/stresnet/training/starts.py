@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stresnet.data.copies import videos_among
 from stresnet.data.store import Store, StoreSpec
 from stresnet.errors import CheckpointError, RecipeError
 from stresnet.model import Checkpoint, Preprocessing, STResNet, load_checkpoint
-from stresnet.model.checkpoint import trained_videos, transfer_weights
+from stresnet.model.checkpoint import transfer_weights
 from stresnet.model.profile import network_name
 from stresnet.recipes import IMAGENET, Stage
 from stresnet.training.run import Run
@@ -91,7 +92,7 @@ class StartingWeights:
         if start.store_spec:  # empty for image weights, which have not seen flow
             self.store.spec.require_same(StoreSpec.from_dict(start.store_spec), f"the store and {file}")
         held_out = self.store.select().where("split", ("val", "test"))
-        if seen := trained_videos(start, held_out.column("id").to_pylist()):
+        if seen := videos_among(start.trained_on, held_out):
             raise RecipeError(
                 f"{file} was trained on {len(seen)} of the videos held out here, such as {seen[0]}: "
                 "start from a model of the same split"

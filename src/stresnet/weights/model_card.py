@@ -165,7 +165,7 @@ def _scores(checkpoint: Checkpoint) -> str:
         lines.append(f"| {what} | {score['protocol']} | {_percent(score['top1'])} | {_percent(score['mean_class'])} |")
     trained = any(score["split"] == "train" for score in checkpoint.scores)
     except_train = ", except for split train" if trained else ""
-    note = f"None of these videos was a training video, judging by their names{except_train}."
+    note = f"None of these videos was a training video, judging by the content of their files{except_train}."
     return "\n".join([*lines, "", note])
 
 
