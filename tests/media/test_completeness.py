@@ -15,7 +15,7 @@ from helpers.video_files import encode
 from helpers.video_kinds import textured
 from stresnet.errors import VideoError
 from stresnet.media import Limits, read_video
-from stresnet.media.completeness import is_whole
+from stresnet.media.completeness import ends_within_picture, is_whole
 from stresnet.media.opening import open_video
 from stresnet.media.selected import select_frames
 
@@ -82,7 +82,7 @@ CONTAINERS = {
 def cut(percent: int) -> Callable[[bytes], bytes]:
     def damage(data: bytes) -> bytes:
         length = len(data) * percent // 100
-        return data[: length - (length % TS_PACKET == 0)]  # see the test of transport streams below
+        return data[: length - (length % TS_PACKET == 0)]  # see the tests of transport streams below
 
     return damage
 
@@ -216,13 +216,40 @@ def test_cases_that_were_halved_in_silence(cases: Path) -> None:
     assert {n: found(cases / "silent_truncation" / n) for n in frames} == {n: {(c, True)} for n, c in frames.items()}
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_a_transport_stream_cut_between_packets(tmp_path: Path, codec: str) -> None:
+    big = [picture.repeat(3, axis=0).repeat(3, axis=1) for picture in textured(FRAMES)]
+    whole = encode(tmp_path / "whole.ts", big, codec=codec).read_bytes()
+    path = tmp_path / "cut.ts"
+    marked = within_picture = 0
+    for share in range(20, 100, 5):
+        path.write_bytes(whole[: len(whole) // TS_PACKET * share // 100 * TS_PACKET])
+        marked += read_video(path, short_side=32).truncated
+        within_picture += ends_within_picture(path, 256)
+    assert within_picture >= 6, "the test needs large pictures"
+    assert within_picture - 2 <= marked <= within_picture  # decoders conceal some
+
+
+def test_a_transport_stream_that_ends_with_a_full_packet_is_whole(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.ts", textured(FRAMES))
+    data = bytearray(path.read_bytes())
+    last = next(
+        at for at in range(len(data) - TS_PACKET, 0, -TS_PACKET) if data[at + 1] & 0x1F == 1 and data[at + 3] & 0x20
+    )
+    payload = data[last + 5 + data[last + 4] : last + TS_PACKET]
+    data[last + 3] &= ~0x20  # no padding, but zeros after the picture
+    data[last + 4 : last + TS_PACKET] = payload + bytes(TS_PACKET - 4 - len(payload))
+    path.write_bytes(data)
+    assert ends_within_picture(path, 256)
+    assert found(path) == {(FRAMES, False)}
+
+
 def test_a_transport_stream_cut_between_pictures_cannot_be_told(cases: Path) -> None:
     """It consists of packets, says nothing of its end, and here ends with a picture and the padding that closes it."""
     path = cases / "silent_truncation" / "cut_half_w.ts"
     data = path.read_bytes()
     assert len(data) % TS_PACKET == 0
-    last = data[-TS_PACKET:]
-    assert last[3] & 0x20, "the last packet is padded, so its picture is complete"
+    assert not ends_within_picture(path, 256)
     assert found(path) == {(22, False)}
 
 

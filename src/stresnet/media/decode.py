@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from stresnet.errors import VideoError
-from stresnet.media.completeness import is_whole
+from stresnet.media.completeness import ends_within_picture, is_whole
 from stresnet.media.encryption import DECRYPT
 from stresnet.media.failures import explain
 from stresnet.media.limits import Limits
@@ -144,7 +144,25 @@ class VideoFile:
 
     def is_whole(self) -> bool:
         """Return whether nothing that the container says of itself is missing."""
-        return is_whole(self.path, self.format)
+        if not is_whole(self.path, self.format):
+            return False
+        in_doubt = self.format == "mpegts" and ends_within_picture(self.path, self.stream.id)
+        return not in_doubt or self._decodes_strictly()
+
+    def _decodes_strictly(self) -> bool:
+        """Return whether the whole file can be decoded without concealing an error, such as half a picture."""
+        container, stream = open_video(self.path, self.limits)
+        try:
+            stream.options = {**stream.options, "err_detect": "explode"}
+            for packet in container.demux(stream):
+                packet.decode()
+                if is_last(packet):
+                    break
+        except Exception:
+            return False
+        finally:
+            container.close()
+        return True
 
     def first(self, coded: Iterator[VideoFrame]) -> VideoFrame:
         """Return the first of the coded pictures.

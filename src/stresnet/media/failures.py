@@ -32,7 +32,6 @@ _ADVICE = {
     errno.EMFILE: "raise the limit of open files, such as with ulimit -n 4096",
     errno.ENFILE: "close other programs: the system has too many open files",
     errno.EACCES: "check its permissions",
-    errno.EIO: "check its disk",
 }
 
 
@@ -59,7 +58,8 @@ def explain(error: Exception) -> str:
         return "it needs more memory than there is, or has more streams than allowed; convert it to a smaller file"
     if isinstance(error, FileNotFoundError):
         return "no such file; check its name"
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and (error.errno in _ADVICE or not isinstance(error, av.FFmpegError)):
+        # FFmpeg raises others for damaged files, too.
         advice = _ADVICE.get(error.errno or 0, "check its permissions and its disk")
         return f"cannot be read ({reason(error)}); {advice}"
     return f"damaged ({reason(error)}); copy or download it again"
