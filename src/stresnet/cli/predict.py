@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stresnet.cli import options
-from stresnet.cli.display import Bar, JsonResults, console, exit_with_failures, note, note_damaged
+from stresnet.cli.display import Bar, JsonResults, console, exit_with_failures, note, note_damaged, print_json
 from stresnet.errors import StresnetError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stresnet.data.sources import NamedVideo
     from stresnet.inference.prediction import Prediction
     from stresnet.inference.recognizer import Recognizer
+    from stresnet.inference.timeline import Timeline
     from stresnet.progress import Progress
 
 
@@ -46,6 +47,29 @@ def predict(
     ] = None,
     precision: options.Precision = "auto",
     compiled: options.Compile = None,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write when what happens in one video to this file: .json, .csv, .vtt, .srt or .html.",
+            show_default=False,
+        ),
+    ] = None,
+    window_sec: Annotated[
+        float | None,
+        typer.Option(
+            help="Length of the windows of a time line. Default: that of a clip in training.", show_default=False
+        ),
+    ] = None,
+    stride_sec: Annotated[
+        float | None,
+        typer.Option(help="From one window to the next. Default: half of --window-sec.", show_default=False),
+    ] = None,
+    smooth_sec: Annotated[
+        float, typer.Option(help="Average the scores of windows over this time.", min=0, show_default=False)
+    ] = 0,
+    min_score: Annotated[
+        float, typer.Option(help="Leave out where no action has this probability.", min=0, max=1, show_default=False)
+    ] = 0,
     as_json: options.Json = False,
     as_json_lines: Annotated[bool, typer.Option("--jsonl", help="Print a line of JSON for each video.")] = False,
 ) -> None:
@@ -53,8 +77,8 @@ def predict(
     from stresnet.data.segment import parse_segment
     from stresnet.data.sources import named_videos
     from stresnet.inference.engine import worth_compiling
-    from stresnet.inference.protocols import stride_note
     from stresnet.inference.recognizer import Recognizer
+    from stresnet.inference.timeline_files import require_timeline_format, write_timeline
     from stresnet.weights.fetch import fetch
 
     try:
@@ -68,34 +92,71 @@ def predict(
     videos = named_videos(sources, notes, segment)
     for text in notes:
         note(text)
+    if timeline:
+        require_timeline_format(timeline)
+        if len(videos) != 1 or videos[0].problem:
+            raise typer.BadParameter(f"--timeline is for one video: {videos[0].problem or f'found {len(videos)}'}")
     if compiled is None:
         compiled = worth_compiling(len(videos), wanted, device)
     recognizer = Recognizer(file, device=device, precision=wanted, compiled=compiled, flow_preset=flow_preset)
-    chosen = given[0] if given else recognizer.protocol
     _note_differences(model, recognizer)
-    failed: list[tuple[str, str]] = []
-    frames: list[int] = []
+    if timeline:
+        lengths = {"window_sec": window_sec, "stride_sec": stride_sec}
+        with Bar(transient=True) as bar:
+            found = recognizer.timeline(videos[0].name, **lengths, progress=_on_terminal(bar, videos[0].name))
+        found = found.smoothed(smooth_sec)
+        write_timeline(timeline, found, title=videos[0].name, min_score=min_score)
+        _show_timeline(found, videos[0].name, min_score, as_json=as_json or as_json_lines)
+        return
     with ExitStack() as stack:
         bar = stack.enter_context(Bar(transient=True))
         results = stack.enter_context(JsonResults(lines=as_json_lines)) if as_json or as_json_lines else None
-        for name, found in _predictions(recognizer, videos, chosen, top, bar):
-            bar.clear()
-            if isinstance(found, StresnetError):
-                failed.append((name, str(found)))
-                shown = {"error": str(found)}
-            else:
-                frames.append(found.frames)
-                shown = {key: value for key, value in found.to_dict().items() if key != "scores"}
-                if found.truncated:
-                    note_damaged(name, found.frames)
-            if results:
-                results.add({"video": name} | shown)
-            elif not isinstance(found, StresnetError):
-                names = "  ".join(f"{label} {probability:.1%}" for label, probability in found.top)
-                console.print(f"{name}: {names}", soft_wrap=True)
-    if text := stride_note(chosen, recognizer.checkpoint, frames):
+        _show_predictions(recognizer, videos, given[0] if given else recognizer.protocol, top, bar, results)
+
+
+def _show_predictions(
+    recognizer: Recognizer,
+    videos: Sequence[NamedVideo],
+    protocol: Protocol,
+    top: int,
+    bar: Bar,
+    results: JsonResults | None,
+) -> None:
+    """Print the prediction of each video, as text unless `results` takes it, and name the failures."""
+    from stresnet.inference.protocols import stride_note
+
+    failed: list[tuple[str, str]] = []
+    frames: list[int] = []
+    for name, found in _predictions(recognizer, videos, protocol, top, bar):
+        bar.clear()
+        if isinstance(found, StresnetError):
+            failed.append((name, str(found)))
+            shown: dict[str, Any] = {"error": str(found)}
+        else:
+            frames.append(found.frames)
+            shown = {key: value for key, value in found.to_dict().items() if key != "scores"}
+            if found.truncated:
+                note_damaged(name, found.frames)
+        if results:
+            results.add({"video": name} | shown)
+        elif not isinstance(found, StresnetError):
+            names = "  ".join(f"{label} {probability:.1%}" for label, probability in found.top)
+            console.print(f"{name}: {names}", soft_wrap=True)
+    if text := stride_note(protocol, recognizer.checkpoint, frames):
         note(text)
     exit_with_failures(failed)
+
+
+def _show_timeline(timeline: Timeline, video: str, min_score: float, *, as_json: bool) -> None:
+    """Print the segments of a time line, as text or JSON."""
+    if timeline.truncated:
+        note_damaged(video, timeline.frames)
+    if as_json:
+        print_json({"video": video} | timeline.to_dict(min_score))
+        return
+    for segment in timeline.segments(min_score):
+        times = f"{segment.start_sec:.2f} to {segment.end_sec:.2f} s"
+        console.print(f"{times}: {segment.label} {segment.score:.1%}", soft_wrap=True)
 
 
 def _note_differences(model: str, recognizer: Recognizer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from stresnet.data.sampling import (
 from stresnet.errors import CheckpointError
 from stresnet.model import Checkpoint
 from stresnet.model.config import STREAMS
+from stresnet.model.profile import temporal_reach_steps
 from stresnet.recipes import parse_recipe
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -39,6 +40,10 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 """
 
 DENSE_STEPS, FAST_STEPS = 25, 10
+_RELEASED_CLIPS = ClipSampling(steps=5, tau=(5, 15))
+"""How the released networks, which have no recipe, were trained."""
+LONG_STEPS = 32
+"""Steps that a long clip of a time line adds, beside those before and after that its outputs see."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,56 @@ def views(protocol: Protocol, checkpoint: Checkpoint, video: PreparedVideoMetada
         return Views(shown, tuple((crop, size) for crop in corners_and_center), mirror)
     frame = whole_frame(video.height, video.width, crop_px)
     return Views(shown, ((frame, (max(frame.height, crop_px), max(frame.width, crop_px))),), mirror)
+
+
+class Run(NamedTuple):
+    """A clip of a time line, and the part of it that is scored.
+
+    Attributes:
+        clip: frame indices of its steps, (T,) int64.
+        first, end: the steps whose outputs count; those around them are there to be seen.
+    """
+
+    clip: Indices
+    first: int
+    end: int
+
+
+def runs(checkpoint: Checkpoint, frames: int) -> list[Run]:
+    """Return clips that score a whole video step by step, at the middle stride of training, each step once.
+
+    If the network's own protocol is a published one, which tests it on longer clips than it was trained on, the scores
+    are those of one clip of all steps; it is cut where no output sees further. Otherwise clips are as long as in
+    training, one after the other.
+
+    Raises:
+        ValueError: the video is too short for a stack of flow fields.
+    """
+    config = checkpoint.model.config
+    trained = _clips_of_training(checkpoint)
+    valid, stride = valid_centers(frames, config.flow_stack), sum(trained.tau) // 2
+    is_long = _is_published(default_protocol(checkpoint))
+    steps = np.arange(valid.start, valid.stop, stride)
+    length = DENSE_STEPS if is_long and config.temporal_pool else trained.steps
+    if is_long and not config.temporal_pool:
+        around = temporal_reach_steps(config)[-1] // 2
+        starts = range(0, len(steps), LONG_STEPS)
+        spans = [(max(0, s - around), s, min(s + LONG_STEPS, len(steps))) for s in starts]
+        return [Run(steps[low : end + around], s - low, end - low) for low, s, end in spans]
+    if len(steps) < length:
+        return [Run(spread_centers(frames, config.flow_stack, length), 0, length)]
+    spans = [(min(s, len(steps) - length), s, s + length) for s in range(0, len(steps), length)]
+    return [Run(steps[low : low + length], s - low, length) for low, s, _ in spans]
+
+
+def clip_frames(checkpoint: Checkpoint) -> int:
+    """Return how many frames a training clip of a network spans at its middle stride."""
+    trained = _clips_of_training(checkpoint)
+    return trained.steps * (sum(trained.tau) // 2)
+
+
+def _clips_of_training(checkpoint: Checkpoint) -> ClipSampling:
+    return _trained_clips(checkpoint) if checkpoint.recipe else _RELEASED_CLIPS
 
 
 def stride_note(protocol: Protocol, checkpoint: Checkpoint, frames: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from functools import partial
@@ -14,8 +15,9 @@ from stresnet.data.prepared_video import PreparedVideo, StoreSpec
 from stresnet.data.sampling import Protocol
 from stresnet.errors import CheckpointError, FlowSpecError, StresnetError
 from stresnet.inference.prediction import Prediction, VideoScores, ranked
-from stresnet.inference.protocols import default_protocol, require_protocol
+from stresnet.inference.protocols import clip_frames, default_protocol, require_protocol
 from stresnet.inference.scorer import Scored, Scorer, prepare_for
+from stresnet.inference.timeline import Timeline, windowed
 from stresnet.model import Checkpoint, load_checkpoint
 from stresnet.model.precision import PrecisionChoice
 from stresnet.model.profile import network_name
@@ -131,6 +133,43 @@ class Recognizer:
         opening = (partial(prepare_for, self.checkpoint, self.store_spec, video, protocol) for video in videos)
         for scored in self._scorer.score_all(opening, protocol):
             yield scored if isinstance(scored, StresnetError) else self._prediction(scored, protocol, top)
+
+    def timeline(
+        self,
+        video: str | Path,
+        *,
+        window_sec: float | None = None,
+        stride_sec: float | None = None,
+        progress: Progress | None = None,
+    ) -> Timeline:
+        """Score windows that slide over a long video, in one pass.
+
+        The video is scored step by step, at the middle stride of training; a window has the mean logits of the steps
+        within it.
+
+        Args:
+            video: the file, URL, or segment of a file such as ``match.mp4#t=10,20``.
+            window_sec: length of a window; by default that of a training clip at its middle stride.
+            stride_sec: from one window to the next; by default half of `window_sec`.
+            progress: called after every frame read and before every clip scored.
+
+        Raises:
+            ValueError: a length is not a positive number.
+            VideoError: the file cannot be read, or is too short for a stack of flow fields.
+        """
+        for name, value in (("window_sec", window_sec), ("stride_sec", stride_sec)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a positive number of seconds, not {value}")
+        prepared = self._prepared_for_timeline(video, progress)
+        meta = prepared.meta
+        times_sec, logits = self._scorer.score_steps(prepared, progress)
+        duration_sec = float(prepared.times_sec[-1]) + 1 / meta.fps
+        window_sec = window_sec or clip_frames(self.checkpoint) / meta.fps
+        windows_sec, means = windowed(times_sec, logits, duration_sec, window_sec, stride_sec or window_sec / 2)
+        return Timeline(self.classes, windows_sec, means, duration_sec, meta.frames, meta.truncated)
+
+    def _prepared_for_timeline(self, video: str | Path, progress: Progress | None = None) -> PreparedVideo:
+        return prepare_for(self.checkpoint, self.store_spec, video, None, progress)
 
     def _prediction(self, scored: Scored, protocol: Protocol, top: int) -> Prediction:
         video, scores = scored

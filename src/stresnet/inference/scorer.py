@@ -7,21 +7,23 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stresnet.data.clips import Sample, cut_clips
 from stresnet.data.encode_video import video_around
 from stresnet.data.prepared_video import PreparedVideo, PreparedVideoMetadata, StoreSpec
-from stresnet.data.sampling import Protocol
+from stresnet.data.sampling import Indices, Protocol
 from stresnet.data.segment import split_fragment
 from stresnet.data.sources import is_url
 from stresnet.errors import StresnetError
 from stresnet.flow import FlowSpec
 from stresnet.inference.engine import Engine, default_device
 from stresnet.inference.prediction import Scores, VideoScores, mean_scores
-from stresnet.inference.protocols import centers, views
-from stresnet.model import Checkpoint
+from stresnet.inference.protocols import centers, default_protocol, runs, views
+from stresnet.model import Checkpoint, StreamLogits
 from stresnet.model.checkpoint import first_line
 from stresnet.model.precision import PrecisionChoice, choose_precision
 from stresnet.model.preprocessing import mirrored
@@ -47,9 +49,15 @@ class _View(NamedTuple):
 
 
 def prepare_for(
-    checkpoint: Checkpoint, spec: StoreSpec, video: str | Path, protocol: Protocol, progress: Progress | None = None
+    checkpoint: Checkpoint,
+    spec: StoreSpec,
+    video: str | Path,
+    protocol: Protocol | None,
+    progress: Progress | None = None,
 ) -> PreparedVideo:
     """Prepare what a network looks at under a protocol, in a temporary file; no flow if it has no motion stream.
+
+    Without a protocol, what it looks at for a time line.
 
     The video may be a segment of a file, such as ``match.mp4#t=10,20``, or have a URL: then it is downloaded into the
     cache first.
@@ -65,7 +73,12 @@ def prepare_for(
     if "motion" not in checkpoint.model.config.streams:
         flow_stack = 0
         spec = StoreSpec(FlowSpec(short_side=spec.flow.short_side), spec.jpeg_quality, flow_stored=False)
-    return video_around(str(video), file, spec, partial(centers, protocol, checkpoint), flow_stack, progress, segment)
+    looked_at = partial(centers, protocol, checkpoint) if protocol else partial(_steps, checkpoint)
+    return video_around(str(video), file, spec, looked_at, flow_stack, progress, segment)
+
+
+def _steps(checkpoint: Checkpoint, frames: int) -> Indices:
+    return np.concatenate([clip for clip, *_ in runs(checkpoint, frames)])
 
 
 class Scorer:
@@ -122,6 +135,37 @@ class Scorer:
         finally:
             views_ahead.close()
 
+    def score_steps(
+        self, video: PreparedVideo, progress: Progress | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Return the times of steps over a whole video, (M,) in seconds, and their logits, (M,K) float32.
+
+        The logits are means over the streams and over the crops and mirrors of the network's own protocol.
+
+        Raises:
+            StoreError: the prepared video is damaged.
+        """
+        config = self.checkpoint.model.config
+        shown = views(default_protocol(self.checkpoint), self.checkpoint, video.meta)
+        size, stride = config.temporal_pool or (1, 1)
+        scored, parts = [], runs(self.checkpoint, video.meta.frames)
+        steps: list[int] = []
+        for done, (clip, first, end) in enumerate(parts):
+            if progress:
+                progress("scoring", done, len(parts))
+            outputs = np.arange((size - 1) // 2, len(clip) - size // 2, stride)  # the step in the middle of each
+            counted = (first <= outputs) & (outputs < end)
+            streams: list[NDArray[np.float32]] = []
+            for crop, size_px in shown.crops:
+                batch = cut_clips(
+                    video, clip[None], crop, size_px, flow_stack=config.flow_stack, streams=config.streams
+                )
+                for logits in self._outputs(batch, mirror=shown.mirror):
+                    streams += [stream[0].cpu().numpy() for stream in logits if stream is not None]
+            scored.append(np.mean(streams, 0)[counted])
+            steps += clip[outputs[counted]].tolist()
+        return video.times_sec[steps], np.concatenate(scored)
+
     def _views(
         self, videos: Iterable[Callable[[], PreparedVideo]], protocol: Protocol, progress: Progress | None = None
     ) -> Generator[_View | StresnetError]:
@@ -157,12 +201,16 @@ class Scorer:
 
     def _logits(self, view: _View) -> Iterator[VideoScores]:
         """Yield the logits of a crop and, if wanted, of its mirror, averaged over clips and temporal outputs."""
-        batch = {name: cast(Tensor, value).to(self.engine.device) for name, value in view.clips.items()}
+        for logits in self._outputs(view.clips, mirror=view.mirror):
+            yield VideoScores(*(None if s is None else s.flatten(0, 1).mean(0).cpu().numpy() for s in logits))
+
+    def _outputs(self, clips: Sample, *, mirror: bool) -> Iterator[StreamLogits]:
+        """Yield the logits of clips, (B,T′,K) of each stream, and, if wanted, those of their mirrors."""
+        batch = {name: cast(Tensor, value).to(self.engine.device) for name, value in clips.items()}
         normalize = self.checkpoint.preprocessing.normalize
         inputs = normalize(batch.get("rgb"), batch.get("flow"), batch["flow_scale"])
-        for rgb, flow in (inputs, mirrored(*inputs)) if view.mirror else (inputs,):
-            logits = self.engine(rgb, flow)  # (B,T′,K) of each stream
-            yield VideoScores(*(None if s is None else s.flatten(0, 1).mean(0).cpu().numpy() for s in logits))
+        for rgb, flow in (inputs, mirrored(*inputs)) if mirror else (inputs,):
+            yield self.engine(rgb, flow)
 
 
 def _mean(logits: list[VideoScores]) -> VideoScores:

@@ -1,0 +1,151 @@
+"""Time lines as files: JSON, CSV, subtitles, and a page to look at."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from stresnet.atomic import replacing
+from stresnet.errors import ScoreError
+from stresnet.inference.timeline import Timeline, TimelineSegment
+
+_COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#e69f00", "#000000", "#994455")
+"""A palette that colour-blind people can tell apart; classes beyond it begin again."""
+_CURVES = 6
+
+
+def write_timeline(path: Path, timeline: Timeline, *, title: str, min_score: float = 0.0) -> None:
+    """Write a time line in the format of the file's ending.
+
+    - `.json`: segments, and the most likely classes of each window.
+    - `.csv`: `start,end,label,score`, one segment a row, in seconds; ELAN imports it as tab-delimited text.
+    - `.vtt`, `.srt`: subtitles that show the label of each segment.
+    - `.html`: a page with the segments and the curves of the most frequent classes.
+
+    Args:
+        path: the file.
+        timeline: what to write.
+        title: heading of the page.
+        min_score: see `Timeline.segments`.
+
+    Raises:
+        ScoreError: the ending is none of these, or the file cannot be written.
+    """
+    require_timeline_format(path)
+    text = _FORMATS[path.suffix.lower()](timeline, title, min_score)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(text, "utf-8")
+    except OSError as error:
+        raise ScoreError(f"{path} cannot be written ({error.strerror or error})") from error
+
+
+def require_timeline_format(path: Path) -> None:
+    """Raise unless a file's ending is that of a format. Call it before anything is computed.
+
+    Raises:
+        ScoreError: it is not.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise ScoreError(f"{path}: expected a file of a time line that ends in one of {', '.join(_FORMATS)}")
+
+
+def _json(timeline: Timeline, title: str, min_score: float) -> str:
+    return json.dumps({"video": title} | timeline.to_dict(min_score), ensure_ascii=False, indent=1) + "\n"
+
+
+def _csv(timeline: Timeline, title: str, min_score: float) -> str:
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(("start", "end", "label", "score"))
+    for s in timeline.segments(min_score):
+        # A spreadsheet takes a text that begins so for a formula.
+        label = f"'{s.label}" if s.label[:1] in ("=", "+", "-", "@", "\t", "\r") else s.label
+        rows.writerow((f"{s.start_sec:.3f}", f"{s.end_sec:.3f}", label, f"{s.score:.4f}"))
+    return out.getvalue()
+
+
+def _vtt(timeline: Timeline, title: str, min_score: float) -> str:
+    cues = [
+        f"{_clock(s.start_sec, '.')} --> {_clock(s.end_sec, '.')}\n{escape(_line(s), quote=False)}\n"
+        for s in timeline.segments(min_score)
+    ]
+    return "\n".join(["WEBVTT\n", *cues])
+
+
+def _srt(timeline: Timeline, title: str, min_score: float) -> str:
+    cues = [
+        f"{number}\n{_clock(s.start_sec, ',')} --> {_clock(s.end_sec, ',')}\n{_line(s)}\n"
+        for number, s in enumerate(timeline.segments(min_score), 1)
+    ]
+    return "\n".join(cues)
+
+
+def _line(segment: TimelineSegment) -> str:
+    return f"{' '.join(segment.label.split())} {segment.score:.0%}"
+
+
+def _clock(seconds: float, mark: str) -> str:
+    """Return a time as ``h:mm:ss.mmm``, with hours of two digits."""
+    milliseconds = round(1000 * seconds)
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}{mark}{rest % 1000:03}"
+
+
+def _html(timeline: Timeline, title: str, min_score: float) -> str:
+    probabilities, per_sec = timeline.probabilities, 1000 / timeline.duration_sec
+    likeliest = np.argsort(-probabilities.mean(0), kind="stable")[:_CURVES]
+    curves = [
+        {
+            "label": timeline.classes[k],
+            "points": " ".join(
+                f"{x * per_sec:.1f},{160 - 160 * p:.1f}"
+                for x, p in zip(timeline.centers_sec, probabilities[:, k], strict=True)
+            ),
+        }
+        for k in likeliest
+    ]
+    segments = [
+        {
+            "label": s.label,
+            "start": _clock(s.start_sec, "."),
+            "end": _clock(s.end_sec, "."),
+            "score": f"{s.score:.0%}",
+            "x": f"{s.start_sec * per_sec:.2f}",
+            "width": f"{(s.end_sec - s.start_sec) * per_sec:.2f}",
+        }
+        for s in timeline.segments(min_score)
+    ]
+    labels = dict.fromkeys(one["label"] for one in (*curves, *segments))
+    environment = Environment(
+        loader=PackageLoader("stresnet.inference", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("timeline.html.j2").render(
+        title=title,
+        windows=len(probabilities),
+        duration=_clock(timeline.duration_sec, "."),
+        colors={label: _COLORS[k % len(_COLORS)] for k, label in enumerate(labels)},
+        curves=curves,
+        segments=segments,
+        ticks=[(f"{125 * k}", _clock(timeline.duration_sec * k / 8, ".")[:8]) for k in range(8)],
+    )
+
+
+_FORMATS: dict[str, Callable[[Timeline, str, float], str]] = {
+    ".json": _json,
+    ".csv": _csv,
+    ".vtt": _vtt,
+    ".srt": _srt,
+    ".html": _html,
+}
