@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from helpers.tiny import SPEC, VALUES, Command, one_line, prepared
 from helpers.video_files import encode, ramp
 from stresnet.data.datasets import read_catalog
 from stresnet.data.store import Entries, Store, video_path
+from stresnet.evaluation.scores import ScoreTable
 from stresnet.flow import FlowSpec
 from stresnet.model import load_checkpoint, save_checkpoint
 from stresnet.training import Run
@@ -46,12 +48,27 @@ def test_model_with_other_classes(
         fewer, classes=fewer.classes[1:], entries=Entries.of(e for e in fewer.entries if "down" not in e.record.id[:8])
     )
     fewer.save()
-    code, out, err = command("evaluate", copy, fewer.root, "--split", "train")
+    model = copy / "motion" / "model.safetensors"
+    scored = ["evaluate", model, fewer.root, "--split", "train", "--protocol", "center", "--out", tmp_path / "report"]
+    code, out, err = command(*scored)
+    assert code == 0, err
+    assert "note: the store has 3 of the model's 4 classes; it chose among all of them" in err.splitlines()
+    report = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
+    assert (report["classes"], report["chance"]) == (list(store.classes), 0.25)
+    assert report["facts"]["Classes"] == "4, 3 of them with videos"
+    table = ScoreTable.read(tmp_path / "report" / "scores-motion.parquet")
+    assert {table.classes[k] for k in table.labels} == set(fewer.classes)
+    unknown = replace(fewer, root=tmp_path / "unknown", classes=(*fewer.classes, "archery"))
+    unknown.root.mkdir()
+    unknown.save()
+    code, out, err = command("evaluate", model, unknown.root, "--split", "train")
     assert (code, out) == (1, "")
-    differ = "(4) differ, only the model has red_down_blue_up; give a store with the model's classes"
-    assert one_line(err).endswith(differ)
+    differ = (
+        "(4) differ, only the store has archery, only the model has red_down_blue_up; give a store with the model's "
+    )
+    assert differ in one_line(err)
     train = ["train", fewer.root, tmp_path / "new", "--recipe", recipe, *ONE_STEP, "--stage", "motion"]
-    code, out, err = command(*train, "--init", f"motion={copy / 'motion' / 'model.safetensors'}")
+    code, out, err = command(*train, "--init", f"motion={model}")
     assert code == 0, err
     assert out.startswith("trained: motion;")
 

@@ -189,6 +189,7 @@ def test_only_line_breaks_end_a_row(videos: Path, separator: str) -> None:
         ('{"a": {"annotations": {"label": "x"}}, "a": {}}', "'a' is there twice"),
         ('{"a": ', "expected a list in JSON, found something else"),
         ('["a.avi"]', "entry 1: expected an object with a path and a label, found 'a.avi'"),
+        ('{"a": {"annotations": {"label": ["x", "y"]}}}', r"entry 1: expected one value for label, found \['x', 'y'\]"),
         ('{"a": {"annotations": []}}', "entry 1: a: expected annotations with a label"),
         ("[" * 100_000, "expected a list in JSON"),
     ],

@@ -192,7 +192,15 @@ def _cells_of_entry(name: str, entry: object) -> list[Mapping[str, str]]:
     for row in rows:
         if isinstance(segment := row.pop("segment", None), list) and len(segment) == 2:
             row |= {"start": segment[0], "end": segment[1]}
-    return [{key: str(value) for key, value in row.items() if value is not None and key != PROBLEM} for row in rows]
+    return [_texts(row) for row in rows]
+
+
+def _texts(row: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the values of an object as texts."""
+    several = [name for name in fields_of(row).values() if isinstance(row[name], list | dict)]
+    if several:
+        return {PROBLEM: f"expected one value for {several[0]}, found {str(row[several[0]])[:80]}"}
+    return {name: str(value) for name, value in row.items() if value is not None and name != PROBLEM}
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,8 @@ def evaluate(
 
     Args:
         model: a model file, a loaded recognizer, or a run or its folder: then all of its trained stages.
-        store: prepared videos. Groups that the model held out of training become its test split.
+        store: prepared videos. Groups that the model held out of training become its test split. It may have only some
+            of the model's classes; the model then chooses among all of its own.
         out: folder to write to; by default ``report`` in the run's folder, or ``report-NAME`` beside the model file,
             with the split appended unless it is ``test``.
         protocols: test protocols; the report is about the first. By default the one that the model's recipe names, or
@@ -100,7 +101,7 @@ def evaluate(
         progress: called after every video.
 
     Raises:
-        StoreError: if the split has no videos, or the classes are not the model's.
+        StoreError: if the split has no videos, or the store has classes that the model lacks.
         CheckpointError: if the model is an initial model that has not been trained.
         FlowSpecError: if the store's flow differs from that of the training store.
         ScoreError: if the scores or the report cannot be written.
@@ -111,6 +112,9 @@ def evaluate(
     folder = _default_folder(model, split) if out is None else Path(out)
     last = candidates[-1].checkpoint()
     store = store.with_test_groups(last.test_groups) if last.test_groups else store
+    in_store = len(store.classes)
+    if set(store.classes) < set(last.classes):
+        store = replace(store, classes=last.classes)  # the model chooses among all of its own
     entries = _entries_to_score(store, split, last, candidates[-1].name)
     scorer = SplitScorer(store, entries, folder / ".parts", progress)
     ceiling = run.recipe.late_fusion_ceiling if run else None
@@ -132,10 +136,14 @@ def evaluate(
     scorer.discard_parts()
     if run is not None:
         _record_scores(run, candidates, rows, store, split)
-    notes = _stride_notes(candidates, protocols, entries)
+    notes = [*_stride_notes(candidates, protocols, entries)]
+    if in_store < len(store.classes):
+        notes.append(
+            f"the store has {in_store} of the model's {len(store.classes)} classes; it chose among all of them"
+        )
     if split != "train" and (unchecked := unchecked_note(last.trained_on, entries)):
-        notes = (*notes, unchecked)
-    return Evaluation(tuple(rows), page, tuple(sorted(scorer.failed.items())), notes)
+        notes.append(unchecked)
+    return Evaluation(tuple(rows), page, tuple(sorted(scorer.failed.items())), tuple(notes))
 
 
 def _as_run(model: str | Path | Run | Recognizer) -> Run | None:

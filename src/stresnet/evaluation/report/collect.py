@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import islice
 
 import numpy as np
 import torch
 
-from stresnet.data.store import Store, StoreEntry
+from stresnet.data.store import Entries, Store
 from stresnet.evaluation.report.content import Example, LearningCurve
 from stresnet.evaluation.scores import Scores, ScoreTable
 from stresnet.flow import dequantize_flow
@@ -69,12 +69,12 @@ def collect_curves(run: Run | None) -> Mapping[str, LearningCurve]:
     return curves
 
 
-def collect_facts(store: Store, entries: Sequence[StoreEntry], checkpoint: Checkpoint, split: str) -> dict[str, str]:
+def collect_facts(store: Store, entries: Entries, checkpoint: Checkpoint, split: str) -> dict[str, str]:
     """Return the facts that identify an evaluation: data, flow, recipe, software and machine."""
     flow = store.spec.flow
     facts = {
         "Videos": f"{len(entries)} scored (split {split}), {checkpoint.training.get('videos', '?')} used for training",
-        "Classes": str(len(store.classes)),
+        "Classes": f"{len(store.classes)}, {len(entries.distinct('label'))} of them with videos",
         "Flow": f"{flow.method} ({flow.preset}) at {flow.short_side} px short side, ±{flow.bound_px:g} px/frame",
         "Recipe": str(checkpoint.recipe.get("name", "unknown")),
         "Software": f"stresnet {checkpoint.version}, torch {torch.__version__}",
