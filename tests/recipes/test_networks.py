@@ -43,9 +43,8 @@ def test_parameters_in_the_table() -> None:
     assert row.appearance_parameters - plain.appearance_parameters == 5_570_560, "the temporal taps"
     assert row.motion_parameters - plain.motion_parameters == 5_570_560
     for row in table().values():
-        assert (
-            row.parameters == row.appearance_parameters + row.motion_parameters
-        )  # none of the links has a learned scale
+        scales = 0 if row.config.link_scale is None else 256 + 512 + 1024 + 2048  # a factor for each channel
+        assert row.parameters == row.appearance_parameters + row.motion_parameters + scales
 
 
 def test_the_meta_device_changes_no_shape() -> None:

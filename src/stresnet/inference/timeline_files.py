@@ -99,6 +99,10 @@ def _clock(seconds: float, mark: str) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}{mark}{rest % 1000:03}"
 
 
+def _tick(seconds: float, duration_sec: float) -> str:
+    return f"{seconds:.1f} s" if duration_sec < 100 else _clock(seconds, ".")[:8]
+
+
 def _html(timeline: Timeline, title: str, min_score: float) -> str:
     probabilities, per_sec = timeline.probabilities, 1000 / timeline.duration_sec
     likeliest = np.argsort(-probabilities.mean(0), kind="stable")[:_CURVES]
@@ -138,7 +142,7 @@ def _html(timeline: Timeline, title: str, min_score: float) -> str:
         colors={label: _COLORS[k % len(_COLORS)] for k, label in enumerate(labels)},
         curves=curves,
         segments=segments,
-        ticks=[(f"{125 * k}", _clock(timeline.duration_sec * k / 8, ".")[:8]) for k in range(8)],
+        ticks=[(f"{125 * k}", _tick(timeline.duration_sec * k / 8, timeline.duration_sec)) for k in range(8)],
     )
 
 
