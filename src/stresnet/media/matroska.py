@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,10 @@ MAX_READS = 20_000_000
 """A file of more elements is not followed to its end: this takes about a minute."""
 
 
+_SMALL_BYTES = 4 << 20
+"""Files below are read at once, which is faster than many calls of the system."""
+
+
 class TooManyReadsError(Exception):
     """A file has too many elements."""
 
@@ -28,14 +33,16 @@ def opened(path: Path) -> Iterator[tuple[Read, int]]:
     """
     left = iter(range(MAX_READS))
     with path.open("rb", buffering=512) as file:
+        size = path.stat().st_size
+        source = io.BytesIO(file.read()) if size < _SMALL_BYTES else file
 
         def read(at: int, count: int) -> bytes:
             if next(left, None) is None:
                 raise TooManyReadsError
-            file.seek(at)
-            return file.read(count)
+            source.seek(at)
+            return source.read(count)
 
-        yield read, path.stat().st_size
+        yield read, size
 
 
 def elements(read: Read, size: int, *, blocks: bool) -> Iterator[tuple[bytes, int, int | None]]:
