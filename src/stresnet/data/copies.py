@@ -50,14 +50,22 @@ def videos_among(identified: Iterable[str], entries: Entries) -> list[str]:
         identified: what `identities` returned for other videos, such as those that a model was trained on.
         entries: the videos.
     """
-    known: dict[int, list[Segment]] = {}
+    whole: set[int] = set()
+    parts: dict[int, list[Segment]] = {}
     for found in filter(None, map(_IDENTITY.fullmatch, identified)):
-        known.setdefault(int(found[1], 16), []).append(Segment(float(found[2] or 0), float(found[3] or "inf")))
-    known.pop(0, None)  # stands for unknown content
-    content = entries.column("content").to_numpy()
-    rows = np.flatnonzero(np.isin(content, np.fromiter(known, np.uint64, len(known))))
+        digits, start, end = found.groups()
+        if start is None:
+            whole.add(int(digits, 16))
+        else:
+            parts.setdefault(int(digits, 16), []).append(Segment(float(start), float(end or "inf")))
+    known = np.fromiter((whole | parts.keys()) - {0}, np.uint64)  # 0 stands for unknown content
+    rows = np.flatnonzero(np.isin(entries.column("content").to_numpy(), known))
     candidates = [entries[row] for row in rows.tolist()]
-    return [e.record.id for e in candidates if any(map(e.record.segment.overlaps, known[e.content]))]
+    return [
+        entry.record.id
+        for entry in candidates
+        if entry.content in whole or any(map(entry.record.segment.overlaps, parts[entry.content]))
+    ]
 
 
 def unchecked_note(identified: Iterable[str], entries: Entries) -> str:
