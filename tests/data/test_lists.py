@@ -89,6 +89,11 @@ def test_columns_that_are_not_used_are_named(videos: Path) -> None:
     assert "list.txt: columns that are not used: id, class, fps" in catalog.notes
 
 
+def test_the_listed_folder_is_the_class(videos: Path) -> None:
+    catalog = of_list(videos, "JUMP/c.avi\nwave/D.avi\n")
+    assert [(r.label, r.id) for r in catalog.records] == [("JUMP", "jump/c.avi"), ("wave", "wave/d.avi")]
+
+
 def test_other_spellings_are_named(videos: Path) -> None:
     catalog = of_list(videos, "path,label\nJUMP/c.avi,jump\nwave/d.mp4,wave\njump/a b.avi,jump\n")
     expected = f"2 listed video(s) have other paths than listed: 'JUMP/c.avi' is {str(videos / 'jump/c.avi')!r}"

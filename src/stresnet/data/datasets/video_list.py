@@ -123,7 +123,8 @@ class _Records:
         inside = Path(path).is_relative_to(self._base)
         # Videos outside the base folder have their whole path as id: unique, and never above the store's folder.
         video_id = Path(path).relative_to(self._base if inside else Path(path).anchor).as_posix()
-        label = self._class(row.fields.get("label", "") if has_labels else Path(video_id).parent.name)
+        folder = Path(row.fields["path"]).parent.name or Path(video_id).parent.name
+        label = self._class(row.fields.get("label", "") if has_labels else folder)
         group = normalized(row.fields.get("group", ""))
         return VideoRecord(video_id + segment.fragment, path, label, its_split, group, *segment)
 
