@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from helpers.tiny import SPEC, tiny_recipe
 from helpers.videos_in_memory import encoded
+from stresnet.data.encode_video import frames_around
 from stresnet.data.prepared_video import PreparedVideo
 from stresnet.data.sampling import Protocol
 from stresnet.data.store import Store
@@ -24,7 +26,7 @@ from stresnet.flow import FlowSpec
 from stresnet.inference.prediction import Prediction, VideoScores, ranked
 from stresnet.inference.protocols import stride_note
 from stresnet.inference.recognizer import Recognizer
-from stresnet.media import write_video
+from stresnet.media import read_video, video_in_memory, write_video
 from stresnet.model import Checkpoint, Preprocessing, STResNet
 from stresnet.training import Run
 
@@ -360,7 +362,7 @@ def test_unusable_videos_raise(run: Run, tmp_path: Path) -> None:
     write_video(tmp_path / "short.mp4", frames, fps=25)
     with pytest.raises(VideoError, match=r"short.mp4: 10 frames decoded; at least 11 needed$"):
         recognizer.predict(tmp_path / "short.mp4")
-    with pytest.raises(VideoError, match=r"no\.mp4: cannot be read"):
+    with pytest.raises(VideoError, match=r"no\.mp4: no such file"):
         recognizer.predict(tmp_path / "no.mp4")
     write_video(tmp_path / "long.mp4", np.concatenate([frames, frames]), fps=25)
     other = replace(SPEC, flow=FlowSpec(short_side=40))
@@ -427,3 +429,49 @@ def test_prediction_as_json_values() -> None:
         "truncated": True,
         "scores": {"appearance": None, "motion": [0.5, -1.0], "fused": [0.5, -1.0]},
     }
+
+
+# Frames in memory
+
+
+def test_frames_in_memory_give_the_scores_of_their_file(store: Store, run: Run) -> None:
+    path = store.select("test")[0].record.path  # as small as the model wants it: nothing is scaled
+    recognizer, video = Recognizer(run.folder), read_video(path)
+    expected = recognizer.predict(path)
+    in_memory = [video, video.frames, torch.from_numpy(video.frames), list(video.frames)]
+    for found in recognizer.predict_all([Path(path), *in_memory], fps=video.fps):
+        assert isinstance(found, Prediction)
+        assert (found.label, found.frames, found.truncated) == (expected.label, expected.frames, expected.truncated)
+        np.testing.assert_array_equal(found.scores.fused, expected.scores.fused)
+    line = recognizer.timeline(video.frames, fps=2 * video.fps)
+    assert line.duration_sec == pytest.approx(len(video.frames) / video.fps / 2)
+
+
+def test_frames_in_memory_are_scaled_like_those_of_files(run: Run) -> None:
+    """Enlarged by repeating pixels and scaled down again, frames are nearly the same."""
+    rng = np.random.default_rng(0)
+    small = np.repeat(np.repeat(rng.integers(0, 255, (1, 4, 6, 3)), 8, 1), 8, 2).astype(np.uint8)
+    frames = np.concatenate([np.roll(small, k, 2) for k in range(20)])  # 32 × 48 px
+    large = np.repeat(np.repeat(frames, 2, 1), 2, 2)
+    spec = Recognizer(run.folder).store_spec
+    a, b = (frames_around("x", video_in_memory(f, 25), spec, np.arange, 0).rgb(np.arange(20)) for f in (frames, large))
+    assert a.shape == b.shape == (20, 32, 48, 3)
+    assert np.abs(a.astype(int) - b).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        (np.zeros((20, 32, 48), np.uint8), r"expected frames \(T,H,W,3\) uint8, found \(20, 32, 48\) uint8"),
+        (np.zeros((20, 32, 48, 3)), r"found \(20, 32, 48, 3\) float64"),
+        (torch.zeros((20, 3, 32, 48), dtype=torch.uint8), r"found \(20, 3, 32, 48\) uint8"),
+        (np.zeros((3, 32, 48, 3), np.uint8), "the frames: 3 frames"),
+        (object(), r"found \(\) object"),
+        ([[1], [2, 3]], "found what is not an array"),
+    ],
+)
+def test_what_is_not_a_video_is_named(run: Run, frames: Any, expected: str) -> None:
+    with pytest.raises(VideoError, match=expected):
+        Recognizer(run.folder).predict(frames)
+    with pytest.raises(VideoError, match="expected a positive number of frames per second, found 0"):
+        Recognizer(run.folder).predict(np.zeros((20, 32, 48, 3), np.uint8), fps=0)

@@ -18,6 +18,7 @@ from stresnet.data.store import Store
 from stresnet.errors import ScoreError
 from stresnet.inference.protocols import runs
 from stresnet.inference.recognizer import Recognizer
+from stresnet.inference.scorer import prepare_for
 from stresnet.inference.timeline import Timeline, windowed
 from stresnet.inference.timeline_files import write_timeline
 from stresnet.media import read_video, write_video
@@ -106,7 +107,7 @@ def test_every_step_is_scored_once_as_in_one_long_clip(run: Run, long_video: Pat
     assert len(parts) == 2
     assert scored.tolist() == list(range(scored[0], scored[-1] + 1, 3))
     recognizer = Recognizer(checkpoint)
-    prepared = recognizer._prepared_for_timeline(long_video)
+    prepared = prepare_for(checkpoint, recognizer.store_spec, long_video, None)
     times, logits = recognizer._scorer.score_steps(prepared)
     assert times.tolist() == prepared.times_sec[scored].tolist()
     whole = recognizer._scorer

@@ -101,12 +101,13 @@ def predict(
     recognizer = Recognizer(file, device=device, precision=wanted, compiled=compiled, flow_preset=flow_preset)
     _note_differences(model, recognizer)
     if timeline:
-        lengths = {"window_sec": window_sec, "stride_sec": stride_sec}
+        name = videos[0].name
         with Bar(transient=True) as bar:
-            found = recognizer.timeline(videos[0].name, **lengths, progress=_on_terminal(bar, videos[0].name))
+            shown = _on_terminal(bar, name)
+            found = recognizer.timeline(name, window_sec=window_sec, stride_sec=stride_sec, progress=shown)
         found = found.smoothed(smooth_sec)
-        write_timeline(timeline, found, title=videos[0].name, min_score=min_score)
-        _show_timeline(found, videos[0].name, min_score, as_json=as_json or as_json_lines)
+        write_timeline(timeline, found, title=name, min_score=min_score)
+        _show_timeline(found, name, min_score, as_json=as_json or as_json_lines)
         return
     with ExitStack() as stack:
         bar = stack.enter_context(Bar(transient=True))

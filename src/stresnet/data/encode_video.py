@@ -23,11 +23,12 @@ from stresnet.data.prepared_video import MIN_FRAMES, PreparedVideo, PreparedVide
 from stresnet.data.prepared_video_writer import write_temporary
 from stresnet.data.sampling import Indices, stack_around
 from stresnet.data.segment import WHOLE, Segment, merged
-from stresnet.data.source_files import SourceFile
+from stresnet.data.source_files import SourceFile, Stamp
 from stresnet.errors import StresnetError, VideoError
 from stresnet.media.failures import IndexMismatchError
+from stresnet.media.in_memory import FramesInMemory
 from stresnet.media.selected import SelectedFrames, select_frames
-from stresnet.media.video import Frame, FrameReader, iter_frames
+from stresnet.media.video import Frame, FrameReader, Video, iter_frames
 from stresnet.progress import Progress
 
 OpenSink = Callable[[str], AbstractContextManager[BinaryIO]]
@@ -224,6 +225,29 @@ def video_around(
             return write_temporary(
                 partial(_encode_around, record_id, source, spec, segment, frames, centers_of, flow_stack, progress)
             )
+
+
+def frames_around(
+    record_id: str,
+    video: Video,
+    spec: StoreSpec,
+    centers_of: Callable[[int], Indices],
+    flow_stack: int,
+    progress: Progress | None = None,
+) -> PreparedVideo:
+    """Prepare what a network looks at in a video in memory; arguments and result as those of `video_around`.
+
+    Raises:
+        VideoError: there are fewer than ``MIN_FRAMES`` frames, or the flow is that of a codec.
+        StoreError: the temporary folder has no room for the file.
+    """
+    if spec.flow_stored and spec.flow.from_codec:
+        raise VideoError(f"{record_id}: flow by {spec.flow.name} is read from the coded video: give the file itself")
+    source = SourceFile(record_id, Stamp(video.frames.nbytes, 0, 0), "")
+    frames = FramesInMemory(video, spec.flow.short_side)
+    return write_temporary(
+        partial(_encode_around, record_id, source, spec, WHOLE, frames, centers_of, flow_stack, progress)
+    )
 
 
 def _encode_around(

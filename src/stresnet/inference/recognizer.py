@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable
+import os
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stresnet.data.prepared_video import PreparedVideo, StoreSpec
 from stresnet.data.sampling import Protocol
@@ -18,12 +21,17 @@ from stresnet.inference.prediction import Prediction, VideoScores, ranked
 from stresnet.inference.protocols import clip_frames, default_protocol, require_protocol
 from stresnet.inference.scorer import Scored, Scorer, prepare_for
 from stresnet.inference.timeline import Timeline, windowed
+from stresnet.media import Video, video_in_memory
 from stresnet.model import Checkpoint, load_checkpoint
 from stresnet.model.precision import PrecisionChoice
 from stresnet.model.profile import network_name
 from stresnet.progress import Progress
 from stresnet.weights import hub
 from stresnet.weights.names import HubName
+
+Source = str | os.PathLike[str] | Video | NDArray[np.uint8] | torch.Tensor | Sequence[NDArray[np.uint8]]
+"""A video: a file or URL; a segment of one, in seconds, such as ``match.mp4#t=10,20``; a `Video` in memory, such as
+`stresnet.media.read_video` returns; or its frames, (T,H,W,3) uint8, RGB."""
 
 
 class Recognizer:
@@ -97,14 +105,21 @@ class Recognizer:
         return default_protocol(self.checkpoint)
 
     def predict(
-        self, video: str | Path, *, protocol: Protocol | None = None, top: int = 5, progress: Progress | None = None
+        self,
+        video: Source,
+        *,
+        protocol: Protocol | None = None,
+        top: int = 5,
+        fps: float = 25.0,
+        progress: Progress | None = None,
     ) -> Prediction:
-        """Recognise the action in a video file; flow is computed as for evaluation, with the same result.
+        """Recognise the action in a video; flow is computed as for evaluation, with the same result.
 
         Args:
-            video: the file, or a segment of one in seconds: ``match.mp4#t=10,20``.
+            video: the file or its frames, see `Source`.
             protocol: the views that are scored; by default the model's own, see `protocol`.
             top: number of classes in `Prediction.top`.
+            fps: frames per second of frames that are given as an array.
             progress: called after every frame read and before every crop scored.
 
         Raises:
@@ -112,34 +127,40 @@ class Recognizer:
         """
         protocol = protocol or self.protocol
         require_protocol(protocol, self.checkpoint)
-        prepared = prepare_for(self.checkpoint, self.store_spec, video, protocol, progress)
+        prepared = prepare_for(self.checkpoint, self.store_spec, _opened(video, fps), protocol, progress)
         scored = Scored(prepared.meta, self._scorer.score(prepared, protocol, progress))
         return self._prediction(scored, protocol, top)
 
     def predict_all(
-        self, videos: Iterable[str | Path], *, protocol: Protocol | None = None, top: int = 5
+        self, videos: Iterable[Source], *, protocol: Protocol | None = None, top: int = 5, fps: float = 25.0
     ) -> Generator[Prediction | StresnetError]:
-        """Yield the prediction for each video file in order, or the error that it raised.
+        """Yield the prediction for each video in order, or the error that it raised.
 
         The results are those of `predict`. While the network runs, the next video is read in another thread.
 
         Args:
-            videos: the files, or segments of files, as for `predict`.
+            videos: the files or their frames, see `Source`.
             protocol: the views that are scored; by default the model's own, see `protocol`.
             top: number of classes in `Prediction.top`.
+            fps: frames per second of frames that are given as arrays.
         """
         protocol = protocol or self.protocol
         require_protocol(protocol, self.checkpoint)
-        opening = (partial(prepare_for, self.checkpoint, self.store_spec, video, protocol) for video in videos)
+
+        def prepared(video: Source) -> PreparedVideo:
+            return prepare_for(self.checkpoint, self.store_spec, _opened(video, fps), protocol)
+
+        opening = (partial(prepared, video) for video in videos)
         for scored in self._scorer.score_all(opening, protocol):
             yield scored if isinstance(scored, StresnetError) else self._prediction(scored, protocol, top)
 
     def timeline(
         self,
-        video: str | Path,
+        video: Source,
         *,
         window_sec: float | None = None,
         stride_sec: float | None = None,
+        fps: float = 25.0,
         progress: Progress | None = None,
     ) -> Timeline:
         """Score windows that slide over a long video, in one pass.
@@ -148,9 +169,10 @@ class Recognizer:
         within it.
 
         Args:
-            video: the file, URL, or segment of a file such as ``match.mp4#t=10,20``.
+            video: the file or its frames, see `Source`.
             window_sec: length of a window; by default that of a training clip at its middle stride.
             stride_sec: from one window to the next; by default half of `window_sec`.
+            fps: frames per second of frames that are given as an array.
             progress: called after every frame read and before every clip scored.
 
         Raises:
@@ -160,16 +182,13 @@ class Recognizer:
         for name, value in (("window_sec", window_sec), ("stride_sec", stride_sec)):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be a positive number of seconds, not {value}")
-        prepared = self._prepared_for_timeline(video, progress)
+        prepared = prepare_for(self.checkpoint, self.store_spec, _opened(video, fps), None, progress)
         meta = prepared.meta
         times_sec, logits = self._scorer.score_steps(prepared, progress)
         duration_sec = float(prepared.times_sec[-1]) + 1 / meta.fps
         window_sec = window_sec or clip_frames(self.checkpoint) / meta.fps
         windows_sec, means = windowed(times_sec, logits, duration_sec, window_sec, stride_sec or window_sec / 2)
         return Timeline(self.classes, windows_sec, means, duration_sec, meta.frames, meta.truncated)
-
-    def _prepared_for_timeline(self, video: str | Path, progress: Progress | None = None) -> PreparedVideo:
-        return prepare_for(self.checkpoint, self.store_spec, video, None, progress)
 
     def _prediction(self, scored: Scored, protocol: Protocol, top: int) -> Prediction:
         video, scores = scored
@@ -246,6 +265,17 @@ class Recognizer:
         """Upload the model to the Hugging Face hub and return the commit's URL. See `stresnet.weights.hub.push`."""
         options: dict[str, Any] = {"private": private, "token": token, "branch": branch, "create_pr": create_pr}
         return hub.push(repo_id, self.checkpoint, commit_message=commit_message, license=license, **options)
+
+
+def _opened(video: Source, fps: float) -> str | Path | Video:
+    """Return a path, or a video in memory.
+
+    Raises:
+        VideoError: it is neither a path nor frames.
+    """
+    if isinstance(video, Video | str):
+        return video
+    return Path(video) if isinstance(video, os.PathLike) else video_in_memory(video, fps)
 
 
 def _store_spec(checkpoint: Checkpoint, flow_preset: str | None) -> StoreSpec:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stresnet.data.clips import Sample, cut_clips
-from stresnet.data.encode_video import video_around
+from stresnet.data.encode_video import frames_around, video_around
 from stresnet.data.prepared_video import PreparedVideo, PreparedVideoMetadata, StoreSpec
 from stresnet.data.sampling import Indices, Protocol
 from stresnet.data.segment import split_fragment
@@ -23,6 +23,7 @@ from stresnet.flow import FlowSpec
 from stresnet.inference.engine import Engine, default_device
 from stresnet.inference.prediction import Scores, VideoScores, mean_scores
 from stresnet.inference.protocols import centers, default_protocol, runs, views
+from stresnet.media import Video
 from stresnet.model import Checkpoint, StreamLogits
 from stresnet.model.checkpoint import first_line
 from stresnet.model.precision import PrecisionChoice, choose_precision
@@ -51,7 +52,7 @@ class _View(NamedTuple):
 def prepare_for(
     checkpoint: Checkpoint,
     spec: StoreSpec,
-    video: str | Path,
+    video: str | Path | Video,
     protocol: Protocol | None,
     progress: Progress | None = None,
 ) -> PreparedVideo:
@@ -67,13 +68,15 @@ def prepare_for(
         VideoError: the file cannot be read, or has too few frames.
         StoreError: the temporary file cannot be written.
     """
-    path, segment = split_fragment(video)
-    file = fetch(path, progress=progress) if is_url(path) else path
     flow_stack = checkpoint.model.config.flow_stack
     if "motion" not in checkpoint.model.config.streams:
         flow_stack = 0
         spec = StoreSpec(FlowSpec(short_side=spec.flow.short_side), spec.jpeg_quality, flow_stored=False)
     looked_at = partial(centers, protocol, checkpoint) if protocol else partial(_steps, checkpoint)
+    if isinstance(video, Video):
+        return frames_around("the frames", video, spec, looked_at, flow_stack, progress)
+    path, segment = split_fragment(video)
+    file = fetch(path, progress=progress) if is_url(path) else path
     return video_around(str(video), file, spec, looked_at, flow_stack, progress, segment)
 
 

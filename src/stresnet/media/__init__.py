@@ -1,5 +1,6 @@
 """Read, probe and write videos."""
 
+from stresnet.media.in_memory import video_in_memory
 from stresnet.media.limits import Limits
 from stresnet.media.motion_vectors import CODECS_WITH_VECTORS, MOTION_VECTOR
 from stresnet.media.video import (
@@ -26,5 +27,6 @@ __all__ = [
     "iter_frames",
     "probe",
     "read_video",
+    "video_in_memory",
     "write_video",
 ]

@@ -32,7 +32,7 @@ FALLBACK_FPS = 25.0
 
 # The last two flags have an effect only if the size is unchanged. Without them a shortcut of swscale makes every
 # channel about one level too dark: the mean error is 1.1 levels instead of 0.3. Scaled pictures are bit-identical.
-_SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 _MAX_FAILURES = 100
 """A file of which this many packets in a row cannot be read ends there."""
@@ -202,7 +202,7 @@ class Converter:
         self.turns, self.mirrored = _orientation(first)
         on_its_side = self.turns % 2 == 1
         self.width, self.height = (first.width, first.height)[:: -1 if on_its_side else 1]
-        size = _scaled(self.width, self.height, short_side)
+        size = scaled_size(self.width, self.height, short_side)
         if max(size) > _MAX_SIDE or size[0] * size[1] > file.limits.frame_pixels:
             raise VideoError(
                 f"{file.path}: frames of {self.width}×{self.height} px become {size[0]}×{size[1]} px; expected sides "
@@ -217,7 +217,7 @@ class Converter:
         # One pass over the pixels. If the size changes midway, frames keep that of the first one. One thread, because
         # worker processes already use all cores.
         converted = self._reformatter.reformat(
-            coded, width=width, height=height, format="rgb24", interpolation=_SCALING, threads=1
+            coded, width=width, height=height, format="rgb24", interpolation=SCALING, threads=1
         )
         rgb = cast(NDArray[np.uint8], converted.to_ndarray())
         if self.mirrored:
@@ -266,7 +266,8 @@ def _orientation(frame: VideoFrame) -> tuple[int, bool]:
     return quarter_turns, bool(a * d - b * c < 0)
 
 
-def _scaled(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+def scaled_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """Return the (width, height) of pictures once their shorter side has `short_side` px, or as it is."""
     if short_side is None:
         return width, height
     scale = short_side / min(width, height)
