@@ -11,7 +11,7 @@ class Limits:
 
     Attributes:
         frame_pixels: pixels of a frame, as coded and as scaled; by default 8192 × 8192, twice those of an 8K video.
-            Decoding takes up to about 10 bytes a pixel.
+            Decoding takes up to about 12 bytes a pixel.
         frames: frames of a video; by default almost four days at 30 frames per second.
         streams: streams in a file, of all kinds. From Matroska files, more are ignored instead.
         attachment_bytes: bytes attached to a Matroska file, such as fonts. FFmpeg and PyAV hold them four times.

@@ -77,7 +77,8 @@ def open_video(path: Path, limits: Limits) -> tuple[InputContainer, VideoStream]
         ) from error
     except av.error.ArgumentError as error:  # what FFmpeg raises for a format that is not listed
         raise VideoError(
-            f"{path}: expected a video, found a picture, a playlist, another format or a damaged header; {CONVERT}"
+            f"{path}: expected a video, found a picture, a playlist, another format or a damaged header; "
+            f"name a video, or {CONVERT}"
         ) from error
     stream = _choose(container)
     if stream is not None and stream.codec_context is not None:
