@@ -390,10 +390,3 @@ def test_the_benchmark_on_real_actions_trains_by_the_packaged_recipe() -> None:
     file = Path(__file__).parents[2] / "benchmarks" / "real_actions.yaml"
     thin = ["network.width=0.5", "network.stem_channels=64", "network.layout=caffe"]
     assert load_recipe(file).replace(name="finetune") == load_recipe("finetune", thin)
-
-
-def test_finetuning_starts_its_network_as_two_streams() -> None:
-    last = load_recipe("finetune").stages[-1]
-    assert last.starts_from == ("appearance", "motion")
-    network = last.network
-    assert (network.link_form, network.link_scale, network.inflate_init) == ("residual", 0, "identity")
