@@ -230,6 +230,36 @@ def test_a_folder_with_a_run_is_rejected_unless_it_matches(copy: Path, run: Run,
         train(store, copy, run.recipe, resume=True)
 
 
+class _Trap:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+def test_no_checkpoint_runs_code(copy: Path, run: Run, store: Store, tmp_path: Path) -> None:
+    canary, trapped = tmp_path / "canary", copy / "st-resnet" / "last.ckpt"
+    torch.save({"state_dict": {}, "global_step": 0, "trap": _Trap(canary)}, trapped)
+    torch.load(trapped, weights_only=False)
+    canary.unlink()  # the trap works
+    (copy / "st-resnet" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged: delete it"):
+        train(store, copy, run.recipe, resume=True, workers=0)
+    module = StageTraining(
+        STResNet(run.recipe.stages[0].network.with_classes(4)),
+        run.recipe.stages[0],
+        Preprocessing(),
+        np.zeros(8, dtype=np.int64),
+        seed=0,
+    )
+    with pytest.raises(CheckpointError, match=r"the best weights, is missing or damaged"):
+        module.load_best(trapped)
+    assert not canary.exists()
+
+
 def test_a_damaged_resume_file_is_named(copy: Path, run: Run, store: Store) -> None:
     (copy / "st-resnet" / "model.safetensors").unlink()
     for content in (b"", b"PK\3\4 no such thing", run.model_file("motion").read_bytes()):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from stresnet.data.clips import Sample
-from stresnet.errors import RecipeError
+from stresnet.errors import CheckpointError, RecipeError
 from stresnet.model import Preprocessing, StreamLogits, STResNet
 from stresnet.recipes import Optimisation, Stage
 from stresnet.training.order import VideoOrder, balancing_weights, epoch_iterations
@@ -129,8 +129,16 @@ class StageTraining(L.LightningModule):
 
         Args:
             file: what Lightning has kept of that epoch.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
         """
-        best = torch.load(file, map_location="cpu", weights_only=True)
+        try:
+            best = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # the unpickler raises almost anything on a damaged file
+            raise CheckpointError(
+                f"{file}, the best weights, is missing or damaged: train in another folder"
+            ) from error
         self.load_state_dict(best["state_dict"])
         self._best_iteration = best["global_step"]
 
