@@ -282,19 +282,10 @@ def test_a_full_temporary_folder(video: Path, tmp_path: Path, monkeypatch: pytes
 def test_a_read_error_is_not_mistaken_for_a_write_error(
     video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Gone:
-        info = SimpleNamespace(header_frames=0)
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
 
-        def __enter__(self) -> Gone:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def __next__(self) -> Frame:
-            raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(encode_video_module, "iter_frames", lambda *_, **__: Gone())
+    monkeypatch.setattr("stresnet.media.decode.Converter.rgb", fail)
     with pytest.raises(VideoError, match=r"a square\.mp4: cannot be read \(Input/output error\)"):
         write(video, tmp_path / "a.arrow")
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from stresnet.media.failures import reading
+from stresnet.data.jpeg_folders import name_of
+from stresnet.errors import VideoError
+from stresnet.media.failures import explain
 
 
 class Stamp(NamedTuple):
@@ -55,9 +57,11 @@ class SourceFile(NamedTuple):
         Raises:
             VideoError: a file cannot be read.
         """
-        with reading(path):
-            files = files or [path]
-            return cls(path, stamp_of(files), content_hash(files) if hashed else "")
+        try:
+            return cls(path, stamp_of(files or [path]), content_hash(files or [path]) if hashed else "")
+        except OSError as error:
+            what = f"{name_of(error.filename, path)} cannot be read ({error.strerror})" if files else explain(error)
+            raise VideoError(f"{path}: {what}") from error
 
 
 def stamp_of(paths: Iterable[str | os.PathLike[str]]) -> Stamp:
