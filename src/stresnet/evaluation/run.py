@@ -18,7 +18,7 @@ from stresnet.evaluation.report.collect import collect_curves, collect_examples,
 from stresnet.evaluation.rows import Candidate, score_rows
 from stresnet.evaluation.scores import Scores
 from stresnet.evaluation.scoring import SplitScorer
-from stresnet.evaluation.summary import summarize
+from stresnet.evaluation.summary import better_rows, summarize
 from stresnet.inference.engine import worth_compiling
 from stresnet.inference.protocols import default_protocol, stride_note
 from stresnet.inference.recognizer import Recognizer
@@ -136,7 +136,7 @@ def evaluate(
     scorer.discard_parts()
     if run is not None:
         _record_scores(run, candidates, rows, store, split)
-    notes = [*_stride_notes(candidates, protocols, entries)]
+    notes = [*_stride_notes(candidates, protocols, entries), *better_rows(rows)]
     if in_store < len(store.classes):
         notes.append(
             f"the store has {in_store} of the model's {len(store.classes)} classes; it chose among all of them"

@@ -7,6 +7,9 @@ from typing import Any
 
 from stresnet.evaluation.metrics import Interval, mcnemar, mean_class_accuracy, top_k_accuracy
 from stresnet.evaluation.report import ReportRow
+from stresnet.recipes import LATE_FUSION
+
+SIGNIFICANT = 0.05
 
 
 def summarize(rows: Sequence[ReportRow]) -> list[dict[str, Any]]:
@@ -38,6 +41,28 @@ def summarize(rows: Sequence[ReportRow]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def better_rows(rows: Sequence[ReportRow]) -> list[str]:
+    """Return a sentence for each row that is better than the chosen one under the same protocol, with p < 0.05.
+
+    Raises:
+        ScoreError: no video has a label.
+    """
+    chosen = next(row for row in rows if row.chosen).table
+    found = []
+    for row in rows:
+        if row.chosen or row.table.protocol != chosen.protocol:
+            continue
+        test = mcnemar(row.table, chosen)
+        if test.only_a > test.only_b and test.p_value < SIGNIFICANT:
+            is_fused = row.table.name.startswith(LATE_FUSION)
+            use = "average the streams' scores with `stresnet fuse`" if is_fused else "use its model"
+            found.append(
+                f"{row.table.name} is better than {chosen.name} on these videos: right where the other is wrong "
+                f"{test.only_a} times, wrong where it is right {test.only_b} times (p = {test.p_value:.2g}); {use}"
+            )
+    return found
 
 
 def _values(interval: Interval) -> list[float]:
