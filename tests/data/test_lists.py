@@ -195,6 +195,8 @@ def test_only_line_breaks_end_a_row(videos: Path, separator: str) -> None:
         ('{"a": ', "expected a list in JSON, found something else"),
         ('["a.avi"]', "entry 1: expected an object with a path and a label, found 'a.avi'"),
         ('{"a": {"annotations": {"label": ["x", "y"]}}}', r"entry 1: expected one value for label, found \['x', 'y'\]"),
+        ('{"a": {"label": "x", "segment": [1, 2, 3]}}', "entry 1: expected a segment of a start and an end, found"),
+        ('{"a": {"label": "x", "segment": [0, [1]]}}', r"entry 1: expected one value for end, found \[1\]"),
         ('{"a": {"annotations": []}}', "entry 1: a: expected annotations with a label"),
         ("[" * 100_000, "expected a list in JSON"),
     ],

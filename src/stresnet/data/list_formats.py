@@ -188,19 +188,20 @@ def _cells_of_entry(name: str, entry: object) -> list[Mapping[str, str]]:
     several = annotations if isinstance(annotations, list) else [annotations]
     if not several or not all(isinstance(annotation, dict) for annotation in several):
         return [{PROBLEM: f"{name}: expected annotations with a label, found {str(annotations)[:80]}"}]
-    rows = [values | annotation for annotation in several]
-    for row in rows:
-        if isinstance(segment := row.pop("segment", None), list) and len(segment) == 2:
-            row |= {"start": segment[0], "end": segment[1]}
-    return [_texts(row) for row in rows]
+    return [_texts(values | annotation) for annotation in several]
 
 
-def _texts(row: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return the values of an object as texts."""
-    several = [name for name in fields_of(row).values() if isinstance(row[name], list | dict)]
+def _texts(values: dict[str, Any]) -> Mapping[str, str]:
+    """Return the values of an object as texts; a segment becomes a start and an end."""
+    segment = values.pop("segment", None)
+    if segment is not None:
+        if not isinstance(segment, list) or len(segment) != 2:
+            return {PROBLEM: f"expected a segment of a start and an end, found {str(segment)[:80]}"}
+        values |= {"start": segment[0], "end": segment[1]}
+    several = [name for name in fields_of(values).values() if isinstance(values[name], list | dict)]
     if several:
-        return {PROBLEM: f"expected one value for {several[0]}, found {str(row[several[0]])[:80]}"}
-    return {name: str(value) for name, value in row.items() if value is not None and name != PROBLEM}
+        return {PROBLEM: f"expected one value for {several[0]}, found {str(values[several[0]])[:80]}"}
+    return {name: str(value) for name, value in values.items() if value is not None and name != PROBLEM}
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
