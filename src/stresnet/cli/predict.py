@@ -22,56 +22,67 @@ if TYPE_CHECKING:
     from stresnet.progress import Progress
 
 
+Model = Annotated[str, typer.Argument(help="Model file, folder of a run, URL or hub name.", show_default=False)]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        help="Videos: files, segments such as 'a.mp4#t=10,20' (seconds), folders, patterns such as '**/*.mp4', "
+        "lists (.csv, .txt …), URLs.",
+        show_default=False,
+    ),
+]
+Start = Annotated[
+    str, typer.Option("--from", help="Use each video from this time on: seconds, or h:m:s.", show_default=False)
+]
+End = Annotated[str, typer.Option("--to", help="Use each video up to this time.", show_default=False)]
+FlowPreset = Annotated[
+    str | None,
+    typer.Option(
+        help="Preset of the model's flow method instead of the one of training: fast for tvl1.", show_default=False
+    ),
+]
+TimelineFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--timeline",
+        help="Write when what happens in one video to this file: .json, .csv, .vtt, .srt or .html.",
+        show_default=False,
+    ),
+]
+WindowSec = Annotated[
+    float | None,
+    typer.Option(help="Length of the windows of a time line. Default: that of a clip in training.", show_default=False),
+]
+StrideSec = Annotated[
+    float | None, typer.Option(help="From one window to the next. Default: half of --window-sec.", show_default=False)
+]
+SmoothSec = Annotated[
+    float, typer.Option(help="Average the scores of windows over this time.", min=0, show_default=False)
+]
+MinScore = Annotated[
+    float, typer.Option(help="Leave out where no action has this probability.", min=0, max=1, show_default=False)
+]
+JsonLines = Annotated[bool, typer.Option("--jsonl", help="Print a line of JSON for each video.")]
+
+
 def predict(
-    model: Annotated[str, typer.Argument(help="Model file, folder of a run, URL or hub name.", show_default=False)],
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            help="Videos: files, segments such as 'a.mp4#t=10,20' (seconds), folders, patterns such as '**/*.mp4', "
-            "lists (.csv, .txt …), URLs.",
-            show_default=False,
-        ),
-    ],
-    start: Annotated[
-        str, typer.Option("--from", help="Use each video from this time on: seconds, or h:m:s.", show_default=False)
-    ] = "",
-    end: Annotated[str, typer.Option("--to", help="Use each video up to this time.", show_default=False)] = "",
+    model: Model,
+    sources: Sources,
+    start: Start = "",
+    end: End = "",
     top: Annotated[int, typer.Option(help="Number of actions to list.", min=1)] = 5,
     protocol: options.Protocol = None,
     device: options.Device = None,
-    flow_preset: Annotated[
-        str | None,
-        typer.Option(
-            help="Preset of the model's flow method instead of the one of training: fast for tvl1.", show_default=False
-        ),
-    ] = None,
+    flow_preset: FlowPreset = None,
     precision: options.Precision = "auto",
     compiled: options.Compile = None,
-    timeline: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write when what happens in one video to this file: .json, .csv, .vtt, .srt or .html.",
-            show_default=False,
-        ),
-    ] = None,
-    window_sec: Annotated[
-        float | None,
-        typer.Option(
-            help="Length of the windows of a time line. Default: that of a clip in training.", show_default=False
-        ),
-    ] = None,
-    stride_sec: Annotated[
-        float | None,
-        typer.Option(help="From one window to the next. Default: half of --window-sec.", show_default=False),
-    ] = None,
-    smooth_sec: Annotated[
-        float, typer.Option(help="Average the scores of windows over this time.", min=0, show_default=False)
-    ] = 0,
-    min_score: Annotated[
-        float, typer.Option(help="Leave out where no action has this probability.", min=0, max=1, show_default=False)
-    ] = 0,
+    timeline: TimelineFile = None,
+    window_sec: WindowSec = None,
+    stride_sec: StrideSec = None,
+    smooth_sec: SmoothSec = 0,
+    min_score: MinScore = 0,
     as_json: options.Json = False,
-    as_json_lines: Annotated[bool, typer.Option("--jsonl", help="Print a line of JSON for each video.")] = False,
+    as_json_lines: JsonLines = False,
 ) -> None:
     """Recognise the action in each video. Flow is computed too. Results are printed as they come."""
     from stresnet.data.segment import parse_segment

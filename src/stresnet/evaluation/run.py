@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -137,12 +137,7 @@ def evaluate(
     if run is not None:
         _record_scores(run, candidates, rows, store, split)
     notes = [*_stride_notes(candidates, protocols, entries), *better_rows(rows)]
-    if in_store < len(store.classes):
-        notes.append(
-            f"the store has {in_store} of the model's {len(store.classes)} classes; it chose among all of them"
-        )
-    if split != "train" and (unchecked := unchecked_note(last.trained_on, entries)):
-        notes.append(unchecked)
+    notes += _data_notes(in_store, last, entries, split)
     return Evaluation(tuple(rows), page, tuple(sorted(scorer.failed.items())), tuple(notes))
 
 
@@ -171,6 +166,15 @@ def _stride_notes(candidates: Sequence[Candidate], protocols: Sequence[Protocol]
         checkpoint = candidate.checkpoint()  # one in memory at a time
         notes += [(candidate.title, stride_note(protocol, checkpoint, frames)) for protocol in protocols]
     return tuple(f"{title}: {text}" for title, text in notes if text)
+
+
+def _data_notes(classes_in_store: int, model: Checkpoint, entries: Entries, split: str) -> Iterator[str]:
+    """Yield what to know about the videos that were scored."""
+    if classes_in_store < len(model.classes):
+        classes = f"{classes_in_store} of the model's {len(model.classes)} classes"
+        yield f"the store has {classes}; it chose among all of them"
+    if split != "train" and (unchecked := unchecked_note(model.trained_on, entries)):
+        yield unchecked
 
 
 def _default_folder(model: str | Path | Run | Recognizer, split: str) -> Path:
