@@ -10,11 +10,11 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from stresnet.atomic import replacing
 from stresnet.errors import ScoreError
 from stresnet.inference.timeline import Timeline, TimelineSegment
+from stresnet.pages import templates
 
 _COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#e69f00", "#000000", "#994455")
 """A palette that colour-blind people can tell apart; classes beyond it begin again."""
@@ -128,21 +128,18 @@ def _html(timeline: Timeline, title: str, min_score: float) -> str:
         for s in timeline.segments(min_score)
     ]
     labels = dict.fromkeys(one["label"] for one in (*curves, *segments))
-    environment = Environment(
-        loader=PackageLoader("stresnet.inference", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("timeline.html.j2").render(
-        title=title,
-        windows=len(probabilities),
-        duration=_clock(timeline.duration_sec, "."),
-        colors={label: _COLORS[k % len(_COLORS)] for k, label in enumerate(labels)},
-        curves=curves,
-        segments=segments,
-        ticks=[(f"{125 * k}", _tick(timeline.duration_sec * k / 8, timeline.duration_sec)) for k in range(8)],
+    return (
+        templates("stresnet.inference")
+        .get_template("timeline.html.j2")
+        .render(
+            title=title,
+            windows=len(probabilities),
+            duration=_clock(timeline.duration_sec, "."),
+            colors={label: _COLORS[k % len(_COLORS)] for k, label in enumerate(labels)},
+            curves=curves,
+            segments=segments,
+            ticks=[(f"{125 * k}", _tick(timeline.duration_sec * k / 8, timeline.duration_sec)) for k in range(8)],
+        )
     )
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from stresnet.evaluation.report.content import Example, Report
 from stresnet.evaluation.report.drawings import PANEL, confusions, curve_panels, heat_cells
 from stresnet.flow import flow_to_rgb
 from stresnet.media import write_video
+from stresnet.pages import templates
 
 # The confusion matrix is a table of numbers for at most this many classes, otherwise a heat map.
 _TABLE_CLASSES = 14
@@ -30,13 +30,7 @@ def render_page(report: Report, measures: dict[str, Any]) -> str:
     Raises:
         VideoError: an example's videos cannot be encoded.
     """
-    environment = Environment(
-        loader=PackageLoader("stresnet.evaluation.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("stresnet.evaluation.report")
     environment.filters.update(
         percent=_percent,
         place=_place,
