@@ -47,6 +47,19 @@ SubtractMedian = Annotated[
     bool,
     typer.Option("--subtract-median", help="Subtract the median of each flow field to compensate for camera motion."),
 ]
+WindowSec = Annotated[
+    float | None,
+    typer.Option(help="Length of the windows of a time line. Default: that of a clip in training.", show_default=False),
+]
+StrideSec = Annotated[
+    float | None, typer.Option(help="From one window to the next. Default: half of --window-sec.", show_default=False)
+]
+SmoothSec = Annotated[
+    float, typer.Option(help="Average the scores of windows over this time.", min=0, show_default=False)
+]
+MinScore = Annotated[
+    float, typer.Option(help="Leave out where no action has this probability.", min=0, max=1, show_default=False)
+]
 
 
 def parse_precision(name: str) -> PrecisionChoice:

@@ -49,19 +49,6 @@ TimelineFile = Annotated[
         show_default=False,
     ),
 ]
-WindowSec = Annotated[
-    float | None,
-    typer.Option(help="Length of the windows of a time line. Default: that of a clip in training.", show_default=False),
-]
-StrideSec = Annotated[
-    float | None, typer.Option(help="From one window to the next. Default: half of --window-sec.", show_default=False)
-]
-SmoothSec = Annotated[
-    float, typer.Option(help="Average the scores of windows over this time.", min=0, show_default=False)
-]
-MinScore = Annotated[
-    float, typer.Option(help="Leave out where no action has this probability.", min=0, max=1, show_default=False)
-]
 JsonLines = Annotated[bool, typer.Option("--jsonl", help="Print a line of JSON for each video.")]
 
 
@@ -77,10 +64,10 @@ def predict(
     precision: options.Precision = "auto",
     compiled: options.Compile = None,
     timeline: TimelineFile = None,
-    window_sec: WindowSec = None,
-    stride_sec: StrideSec = None,
-    smooth_sec: SmoothSec = 0,
-    min_score: MinScore = 0,
+    window_sec: options.WindowSec = None,
+    stride_sec: options.StrideSec = None,
+    smooth_sec: options.SmoothSec = 0,
+    min_score: options.MinScore = 0,
     as_json: options.Json = False,
     as_json_lines: JsonLines = False,
 ) -> None:
