@@ -13,6 +13,7 @@ from helpers.tiny import SPEC
 from stresnet.data.catalog import VideoRecord
 from stresnet.data.class_notes import class_notes, look_alikes
 from stresnet.data.datasets import read_catalog
+from stresnet.data.finding import messages
 from stresnet.data.store import Entries, Store, StoreEntry
 
 
@@ -47,12 +48,12 @@ def store_of(*videos: str, classes: str = "abc") -> Store:
     ],
 )
 def test_classes_without_videos_of_a_split(videos: tuple[str, ...], notes: list[str]) -> None:
-    assert class_notes(store_of(*videos)) == notes
+    assert messages(class_notes(store_of(*videos))) == notes
 
 
 def test_many_classes_are_counted() -> None:
     (note,) = class_notes(store_of("test/a", *(f"train/{c}" for c in "abcdefgh"), classes="abcdefgh"))
-    assert note.endswith("are not tested: 'b', 'c', 'd', 'e', 'f', 2 more")
+    assert note.message.endswith("are not tested: 'b', 'c', 'd', 'e', 'f', 2 more")
 
 
 def test_look_alikes() -> None:
@@ -64,7 +65,7 @@ def test_look_alikes() -> None:
         ["Straße", "strasse"],
     ]
     (note,) = class_notes(store_of("train/w", classes="wW"))
-    assert note == "classes 'w', 'W' have similar names; give them one name if they are the same"
+    assert note.message == "classes 'w', 'W' have similar names; give them one name if they are the same"
 
 
 @pytest.mark.parametrize("name", ["Händewaschen", "été", "ジャンプ", "한글"])

@@ -15,6 +15,7 @@ from helpers.video_kinds import textured
 from stresnet.data.catalog import VideoRecord
 from stresnet.data.copies import copy_notes, find_copies, identities, unchecked_note, videos_among
 from stresnet.data.datasets import read_catalog
+from stresnet.data.finding import messages
 from stresnet.data.store import Entries, Store, StoreEntry
 
 
@@ -120,12 +121,20 @@ def test_copies_in_a_store_are_named() -> None:
         (("a6", "a7"), False),
         (("c8", "c9"), True),
     ]
-    assert copy_notes(store) == [
+    notes = copy_notes(store)
+    assert messages(notes) == [
         "1 video(s) are there twice, in several splits, such as a1 and a2; evaluate refuses to test on training videos",
         "1 video(s) are there twice, in several classes, such as b3 and c3; a network cannot tell them apart",
         "2 video(s) are there twice, in one class, such as a4 and a5",
         "1 file(s) have segments in several splits, such as a6 and a7; these show the same people and place",
         "2 videos have no hash of their content; prepare again to find copies",
+    ]
+    assert [note.videos for note in notes] == [
+        ("a1", "a2", "b1"),
+        ("b3", "c3"),
+        ("a4", "a5", "c8", "c9"),
+        ("a6", "a7"),
+        ("b0", "c0"),
     ]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
+from stresnet.data.datasets import DATASETS
 from stresnet.flow.methods import presets_help
 
 if TYPE_CHECKING:
@@ -24,6 +25,29 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Protocol = Annotated[str | None, typer.Option(help=_PROTOCOL_HELP, show_default=False)]
 Protocols = Annotated[
     list[str] | None, typer.Option("--protocol", help=f"{_PROTOCOL_HELP} May be repeated.", show_default=False)
+]
+DatasetName = Annotated[
+    str | None,
+    typer.Option(
+        help="Data set: "
+        + "; ".join(f"{d.name}, {d.description}{' in --splits' if d.needs_lists else ''}" for d in DATASETS.values())
+        + ". Default: folders, or list for a file.",
+        show_default=False,
+    ),
+]
+SplitLists = Annotated[Path | None, typer.Option("--splits", help="Folder of the official split lists.")]
+SplitNumber = Annotated[int, typer.Option("--split", help="Number of the official split.", min=1, max=3)]
+TrainList = Annotated[
+    Path | None, typer.Option("--train", help="List of the training videos; SRC is then the folder of all videos.")
+]
+ValList = Annotated[Path | None, typer.Option("--val", help="List of the validation videos, as --train.")]
+TestList = Annotated[Path | None, typer.Option("--test", help="List of the test videos, as --train.")]
+ClassNames = Annotated[
+    Path | None,
+    typer.Option(
+        "--classes",
+        help="Names of the classes that lists give by number: '3 Archery' on each line, or 'Archery', counted from 0.",
+    ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if available, else cpu.")]
 Precision = Annotated[str, typer.Option(help="fp32, bf16 or auto: bf16 where the device computes in it natively.")]
@@ -86,3 +110,15 @@ def parse_protocols(names: Sequence[str]) -> list[ProtocolName]:
     if unknown := [name for name in names if name not in PROTOCOLS]:
         raise typer.BadParameter(f"--protocol must be one of {', '.join(PROTOCOLS)}, not {unknown[0]!r}")
     return cast("list[ProtocolName]", list(dict.fromkeys(names)))
+
+
+def check_dataset(dataset: str | None, lists: Path | None) -> None:
+    """Raise unless a data set is known, and has its official lists if it needs them.
+
+    Raises:
+        typer.BadParameter: if not.
+    """
+    if dataset is not None and dataset not in DATASETS:
+        raise typer.BadParameter(f"--dataset must be one of {', '.join(DATASETS)}, not {dataset!r}")
+    if dataset is not None and DATASETS[dataset].needs_lists and lists is None:
+        raise typer.BadParameter(f"--dataset {dataset} needs --splits, the folder of its official lists")

@@ -11,7 +11,7 @@ import typer
 
 from stresnet.cli import options
 from stresnet.cli.display import MAX_NAMED, Bar, console, errors, exit_with_failures, note, note_damaged, print_json
-from stresnet.data.datasets import DATASETS, read_catalog
+from stresnet.data.datasets import read_catalog
 from stresnet.flow.methods import methods_help
 
 if TYPE_CHECKING:
@@ -26,27 +26,6 @@ Source = Annotated[
     typer.Argument(
         help="Class folders, {train,test}/class folders, or a list such as a CSV file path,label,split,group.",
         show_default=False,
-    ),
-]
-DatasetName = Annotated[
-    str | None,
-    typer.Option(
-        help="Data set: "
-        + "; ".join(f"{d.name}, {d.description}{' in --splits' if d.needs_lists else ''}" for d in DATASETS.values())
-        + ". Default: folders, or list for a file.",
-        show_default=False,
-    ),
-]
-TrainList = Annotated[
-    Path | None, typer.Option("--train", help="List of the training videos; SRC is then the folder of all videos.")
-]
-ValList = Annotated[Path | None, typer.Option("--val", help="List of the validation videos, as --train.")]
-TestList = Annotated[Path | None, typer.Option("--test", help="List of the test videos, as --train.")]
-ClassNames = Annotated[
-    Path | None,
-    typer.Option(
-        "--classes",
-        help="Names of the classes that lists give by number: '3 Archery' on each line, or 'Archery', counted from 0.",
     ),
 ]
 FromJpegs = Annotated[
@@ -83,13 +62,13 @@ Bound = Annotated[
 def prepare(
     source: Source,
     store: Annotated[Path, typer.Argument(help="Store to create or resume.", show_default=False)],
-    dataset: DatasetName = None,
-    splits: Annotated[Path | None, typer.Option(help="Folder of the official split lists.")] = None,
-    split: Annotated[int, typer.Option(help="Number of the official split.", min=1, max=3)] = 1,
-    train: TrainList = None,
-    val: ValList = None,
-    test: TestList = None,
-    classes: ClassNames = None,
+    dataset: options.DatasetName = None,
+    splits: options.SplitLists = None,
+    split: options.SplitNumber = 1,
+    train: options.TrainList = None,
+    val: options.ValList = None,
+    test: options.TestList = None,
+    classes: options.ClassNames = None,
     from_jpegs: FromJpegs = False,
     flow: FlowMethod = None,
     preset: options.Preset = "",
@@ -121,7 +100,7 @@ def prepare(
             "subtract_median": subtract_median,
         }
     )
-    _check_dataset(dataset, splits)
+    options.check_dataset(dataset, splits)
     lists = {name: file for name, file in (("train", train), ("val", val), ("test", test)) if file is not None}
     catalog = read_catalog(
         source, dataset=dataset, lists=splits, split=split, jpegs=from_jpegs, split_lists=lists, class_names=classes
@@ -193,10 +172,3 @@ def _note_truncated(truncated: Sequence[str], store: Path) -> None:
     if len(truncated) > MAX_NAMED:
         more = len(truncated) - MAX_NAMED
         note(f"{more} more are damaged; all are marked as truncated in {store / 'index.parquet'}")
-
-
-def _check_dataset(dataset: str | None, lists: Path | None) -> None:
-    if dataset is not None and dataset not in DATASETS:
-        raise typer.BadParameter(f"--dataset must be one of {', '.join(DATASETS)}, not {dataset!r}")
-    if dataset is not None and DATASETS[dataset].needs_lists and lists is None:
-        raise typer.BadParameter(f"--dataset {dataset} needs --splits, the folder of its official lists")

@@ -103,6 +103,7 @@ def train(
     """Train the stages of a recipe in order; later ones start from the weights of earlier ones."""
     from stresnet.data.class_notes import class_notes
     from stresnet.data.copies import copy_notes
+    from stresnet.data.finding import messages
     from stresnet.data.store import Store
     from stresnet.recipes import load_recipe
     from stresnet.recipes.adjust import adjust
@@ -124,7 +125,7 @@ def train(
     for warning in warnings_about(prepared, chosen, bool(test_group)):
         note(warning)
     split_as_trained = prepared.with_test_groups(test_group) if test_group else prepared
-    for text in (*class_notes(split_as_trained), *copy_notes(split_as_trained)):
+    for text in messages([*class_notes(split_as_trained), *copy_notes(split_as_trained)]):
         note(text)
     with Bar() as bar:
         done = run_train(

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
+from stresnet.data.finding import Finding, listing
 from stresnet.data.store import Store
 
-_MAX_NAMED = 5
 
-
-def class_notes(store: Store) -> list[str]:
-    """Return one-line notes on the classes of a store, judging by its usable videos.
+def class_notes(store: Store) -> list[Finding]:
+    """Return findings on the classes of a store, judging by its usable videos.
 
     Nothing is said of a split without any video, and of classes without any, which preparing names.
     """
     usable = store.select()
     present = usable.distinct("label")
     notes = [
-        f"classes {_listing(names)} have similar names; give them one name if they are the same"
+        Finding(
+            "similar_names", f"classes {listing(names)} have similar names; give them one name if they are the same"
+        )
         for names in look_alikes(store.classes)
     ]
-    for split, name, consequence in (("train", "training", "cannot be learnt"), ("test", "test", "are not tested")):
+    for split, name, kind, consequence in (
+        ("train", "training", "untrained_class", "cannot be learnt"),
+        ("test", "test", "untested_class", "are not tested"),
+    ):
         labels = usable.where("split", [split]).distinct("label")
         lacking = [label for label in store.classes if label in present - labels]
         if lacking and labels:
             share = f"{len(lacking)} of {len(store.classes)} classes"
-            notes.append(f"{share} have no usable {name} video and {consequence}: {_listing(lacking)}")
+            videos = tuple(usable.where("label", lacking).column("id").to_pylist())
+            message = f"{share} have no usable {name} video and {consequence}: {listing(lacking)}"
+            notes.append(Finding(kind, message, videos))
     return notes
 
 
@@ -37,8 +43,3 @@ def look_alikes(names: Iterable[str]) -> list[list[str]]:
         plain = "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold()))
         groups.setdefault(plain or name, []).append(name)
     return [group for group in groups.values() if len(group) > 1]
-
-
-def _listing(names: Sequence[str]) -> str:
-    more = [f"{len(names) - _MAX_NAMED} more"] if len(names) > _MAX_NAMED else []
-    return ", ".join([*map(repr, names[:_MAX_NAMED]), *more])

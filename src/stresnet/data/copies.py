@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stresnet.data.finding import Finding
 from stresnet.data.index import Entries, StoreEntry
 from stresnet.data.segment import Segment
 from stresnet.data.store import Store
@@ -107,27 +108,39 @@ def _copies(entries: list[StoreEntry], *, overlap: bool) -> Copies:
     return Copies(ids, frozenset(r.label for r in records), frozenset(r.split for r in records), overlap)
 
 
-def copy_notes(store: Store) -> list[str]:
-    """Return one-line notes on copies among the usable videos of a store."""
+def copy_notes(store: Store) -> list[Finding]:
+    """Return findings on copies among the usable videos of a store."""
     usable = store.select()
-    found: dict[tuple[str, str], list[Copies]] = {}
+    found: dict[tuple[str, str, str], list[Copies]] = {}
     for copies in find_copies(usable):
         found.setdefault(_describe(copies), []).append(copies)
     notes = [
-        f"{len(sets)} {what}, such as {' and '.join(sets[0].ids[:2])}{consequence}"
-        for (what, consequence), sets in found.items()
+        Finding(
+            kind,
+            f"{len(sets)} {what}, such as {' and '.join(sets[0].ids[:2])}{consequence}",
+            tuple(name for copies in sets for name in copies.ids),
+        )
+        for (kind, what, consequence), sets in found.items()
     ]
-    if unknown := int(np.count_nonzero(usable.column("content").to_numpy() == 0)):
-        notes.append(f"{unknown} videos have no hash of their content; prepare again to find copies")
+    if unknown := _ids_without_hash(usable):
+        message = f"{len(unknown)} videos have no hash of their content; prepare again to find copies"
+        notes.append(Finding("unhashed", message, unknown))
     return notes
 
 
-def _describe(copies: Copies) -> tuple[str, str]:
-    """Return what is wrong with copies, and the consequence."""
+def _ids_without_hash(entries: Entries) -> tuple[str, ...]:
+    return tuple(entries.column("id").filter(entries.column("content").to_numpy() == 0).to_pylist())
+
+
+def _describe(copies: Copies) -> tuple[str, str, str]:
+    """Return the kind of finding that copies are, what is wrong with them, and the consequence."""
     if not copies.overlap:
-        return "file(s) have segments in several splits", "; these show the same people and place"
+        what = "file(s) have segments in several splits"
+        return "split_file", what, "; these show the same people and place"
     if len(copies.splits) > 1:
-        return "video(s) are there twice, in several splits", "; evaluate refuses to test on training videos"
+        what = "video(s) are there twice, in several splits"
+        return "leak", what, "; evaluate refuses to test on training videos"
     if len(copies.labels) > 1:
-        return "video(s) are there twice, in several classes", "; a network cannot tell them apart"
-    return "video(s) are there twice, in one class", ""
+        what = "video(s) are there twice, in several classes"
+        return "conflicting_copies", what, "; a network cannot tell them apart"
+    return "copies", "video(s) are there twice, in one class", ""

@@ -26,6 +26,7 @@ from stresnet.data.class_notes import class_notes
 from stresnet.data.copies import copy_notes
 from stresnet.data.datasets import read_catalog
 from stresnet.data.encode_video import encode_segments
+from stresnet.data.finding import messages
 from stresnet.data.import_jpegs import import_jpegs
 from stresnet.data.jpeg_folders import find_pictures
 from stresnet.data.prepared_video import PreparedVideo, PreparedVideoMetadata, StoreSpec
@@ -356,7 +357,7 @@ def _summarize(store: Store, catalog: Catalog, kept: int, listed_before: set[str
         empty_classes=tuple(name for name in store.classes if name not in classes),
         truncated=tuple(ids.filter(usable.column("truncated")).to_pylist()),
         clipped=tuple(note for note in notes if note),
-        notes=(*class_notes(store), *copy_notes(store)),
+        notes=tuple(messages([*class_notes(store), *copy_notes(store)])),
         no_longer_listed=tuple(sorted(listed_before.difference(store.entries.column("id").to_pylist()))),
         frames=pc.sum(usable.column("frames"), min_count=0).as_py(),
         seconds=seconds,
