@@ -29,12 +29,24 @@ class TemporalConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 1))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
 
-    def forward(self, x: Tensor, steps: int) -> Tensor:
-        """Return the convolved clip, (B·T,C',H,W), of (B·T,C,H,W) with T = `steps`."""
-        frames, c, h, w = x.shape
-        plane = x.permute(0, 2, 3, 1).reshape(frames // steps, steps, h * w, c).permute(0, 3, 1, 2)  # (B,C,T,HW)
-        out = F.conv2d(plane, self.weight, self.bias, padding=(1, 0))
-        return out.permute(0, 2, 3, 1).reshape(frames, h, w, -1).permute(0, 3, 1, 2)  # (B·T,C',H,W)
+    def forward(self, x: Tensor, clips: int) -> Tensor:
+        """Return the convolved clips, (B·T,C',H,W), of (B·T,C,H,W) with B = `clips`."""
+        return convolve_time(x, self.weight, self.bias, clips, padding=1)
+
+
+def convolve_time(x: Tensor, weight: Tensor, bias: Tensor | None, clips: int, padding: int) -> Tensor:
+    """Return clips convolved over time, zero-padded by `padding` steps at each end.
+
+    Args:
+        x: (B·T,C,H,W) with B = `clips`.
+        weight: (C',C,taps,1).
+        bias: (C',), if any.
+        clips, padding: see above.
+    """
+    frames, c, h, w = x.shape
+    plane = x.permute(0, 2, 3, 1).reshape(clips, frames // clips, h * w, c).permute(0, 3, 1, 2)  # (B,C,T,HW)
+    out = F.conv2d(plane, weight, bias, padding=(padding, 0))
+    return out.permute(0, 2, 3, 1).reshape(clips * out.shape[2], h, w, -1).permute(0, 3, 1, 2)  # (B·T',C',H,W)
 
 
 class Pointwise(nn.Conv2d):
@@ -43,7 +55,7 @@ class Pointwise(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
 
-    def forward(self, x: Tensor, steps: int = 1) -> Tensor:
+    def forward(self, x: Tensor, clips: int = 1) -> Tensor:
         """Return the convolved frames, (B·T,C',H/stride,W/stride)."""
         return super().forward(x)
 
@@ -72,21 +84,39 @@ class Unit(nn.Module):
         self.temporal = TemporalConv(inner, inner, bias=True) if temporal == "inject" else None
         self.conv3 = TemporalConv(inner, out) if inflate else Pointwise(inner, out)
         self.bn3 = batch_norm(out)
-        self.downsample: nn.Sequential | None = None
+        self.downsample: nn.Module | None = None
         if stride != 1 or channels != out:
             self.downsample = nn.Sequential(
                 nn.Conv2d(channels, out, kernel_size=1, stride=stride, bias=False), batch_norm(out)
             )
 
-    def forward(self, x: Tensor, steps: int, branch_input: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, clips: int, branch_input: Tensor | None = None) -> Tensor:
         """Return the sum x + F(branch_input), (B·T,C',H',W'); without a link the branch reads `x`."""
         y = x if branch_input is None else branch_input
-        y = F.relu(self.bn1(self.conv1(y, steps)), inplace=True)
+        y = F.relu(self.bn1(self.conv1(y, clips)), inplace=True)
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
         if self.temporal is not None:
-            y = self.temporal(y, steps)
-        y = self.bn3(self.conv3(y, steps))
+            y = self.temporal(y, clips)
+        y = self.bn3(self.conv3(y, clips))
         return cast(Tensor, y.add_(x if self.downsample is None else self.downsample(x)))
+
+
+class TemporalPool(nn.Module):
+    """The maximum over windows of time steps, without padding."""
+
+    def __init__(self, size: int, stride: int) -> None:
+        super().__init__()
+        self.size, self.stride = size, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B,T′,C,H,W) of (B,T,C,H,W).
+
+        Raises:
+            ValueError: T is less than `size`.
+        """
+        if x.shape[1] < self.size:
+            raise ValueError(f"temporal pooling needs at least {self.size} time steps, but a clip has {x.shape[1]}")
+        return x.unfold(1, self.size, self.stride).amax(-1)  # windows (B,T′,C,H,W,size)
 
 
 class Link(nn.Module):

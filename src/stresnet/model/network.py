@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from stresnet.model.config import LAYERS, UNITS_PER_LAYER, Stream, STResNetConfig
 from stresnet.model.initialization import initialize
-from stresnet.model.layers import EXPANSION, Link, Unit, batch_norm
+from stresnet.model.layers import EXPANSION, Link, TemporalPool, Unit, batch_norm
 
 MIN_SIDE_PX = 32
 
@@ -79,26 +79,26 @@ class STResNet(nn.Module):
         return self._two_streams(self.appearance, self.motion, cast(Tensor, rgb), cast(Tensor, flow))
 
     def _two_streams(self, appearance: StreamNet, motion: StreamNet, rgb: Tensor, flow: Tensor) -> StreamLogits:
-        steps = rgb.shape[2]
+        clips = rgb.shape[0]
         a = appearance.stem(fold(rgb))  # f(xᵃ), (B·T,C,H,W)
         m = motion.stem(fold(flow))  # f(xᵐ)
         for layer in LAYERS:
-            a, m = self._layer(layer, appearance.layer(layer), motion.layer(layer), a, m, steps)
-        return StreamLogits(appearance.head(a, steps), motion.head(m, steps))
+            a, m = self._layer(layer, appearance.layer(layer), motion.layer(layer), a, m, clips)
+        return StreamLogits(appearance.head(a, clips), motion.head(m, clips))
 
     def _layer(
-        self, layer: int, appearance: nn.ModuleList, motion: nn.ModuleList, a: Tensor, m: Tensor, steps: int
+        self, layer: int, appearance: nn.ModuleList, motion: nn.ModuleList, a: Tensor, m: Tensor, clips: int
     ) -> tuple[Tensor, Tensor]:
         """Return both streams after one of conv2_x … conv5_x: first units, links, second units, remaining units."""
-        xa, xm = appearance[0](a, steps), motion[0](m, steps)  # (1)
+        xa, xm = appearance[0](a, clips), motion[0](m, clips)  # (1)
         a, m = F.relu(xa), F.relu(xm)
         into_a, into_m = self._link("appearance", layer, xa, m), self._link("motion", layer, xm, a)
-        a = F.relu(appearance[1](a, steps, into_a), inplace=True)  # (2)
-        m = F.relu(motion[1](m, steps, into_m), inplace=True)
+        a = F.relu(appearance[1](a, clips, into_a), inplace=True)  # (2)
+        m = F.relu(motion[1](m, clips, into_m), inplace=True)
         for unit in appearance[2:]:
-            a = F.relu(unit(a, steps), inplace=True)  # (1)
+            a = F.relu(unit(a, clips), inplace=True)  # (1)
         for unit in motion[2:]:
-            m = F.relu(unit(m, steps), inplace=True)
+            m = F.relu(unit(m, clips), inplace=True)
         return a, m
 
     def _link(self, stream: Stream, layer: int, x: Tensor, other: Tensor) -> Tensor | None:
@@ -124,9 +124,6 @@ class STResNet(nn.Module):
             raise ValueError(f"`{name}` must be (B,{channels},T,H,W), but is {tuple(x.shape)}")
         if min(x.shape[3:]) < MIN_SIDE_PX:
             raise ValueError(f"`{name}` must be at least {MIN_SIDE_PX} px on each side, but is {tuple(x.shape[3:])}")
-        pool = self.config.temporal_pool
-        if pool is not None and x.shape[2] < pool[0]:
-            raise ValueError(f"temporal pooling needs at least {pool[0]} time steps, but `{name}` has {x.shape[2]}")
 
 
 class StreamNet(nn.Module):
@@ -135,7 +132,7 @@ class StreamNet(nn.Module):
     def __init__(self, config: STResNetConfig, stream: Stream, in_channels: int) -> None:
         super().__init__()
         channels, caffe = config.conv1_channels, config.layout == "caffe"
-        self.temporal_pool = config.temporal_pool
+        self.temporal_pool = TemporalPool(*config.temporal_pool) if config.temporal_pool else None
         self.conv1 = nn.Conv2d(in_channels, channels, kernel_size=7, stride=2, padding=3, bias=caffe)
         self.bn1 = batch_norm(channels)
         self.pool1 = nn.MaxPool2d(3, 2, ceil_mode=True) if caffe else nn.MaxPool2d(3, 2, padding=1)
@@ -147,12 +144,12 @@ class StreamNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B,T′,K) of a single stream, without links; `x` is (B,C,T,H,W)."""
-        steps = x.shape[2]
+        clips = x.shape[0]
         x = self.stem(fold(x))
         for layer in LAYERS:
             for unit in self.layer(layer):
-                x = F.relu(unit(x, steps), inplace=True)  # (1)
-        return self.head(x, steps)
+                x = F.relu(unit(x, clips), inplace=True)  # (1)
+        return self.head(x, clips)
 
     def stem(self, x: Tensor) -> Tensor:
         """Return conv1 and pool1 of folded frames: (B·T,C,H,W) to (B·T,C,H/4,W/4)."""
@@ -162,20 +159,20 @@ class StreamNet(nn.Module):
         """Return the units of conv2_x … conv5_x, by their number in the paper."""
         return cast(nn.ModuleList, self.get_submodule(f"layer{layer - 1}"))
 
-    def head(self, x: Tensor, steps: int) -> Tensor:
+    def head(self, x: Tensor, clips: int) -> Tensor:
         """Return the logits (B,T′,K) of the last units' output (B·T,C,H,W), averaged over space.
 
         The temporal pool comes before the spatial average, as in the released code: the two do not commute. The
         average is over 7×7 windows of stride 1 with the classifier in each; as the classifier is linear, the mean over
         windows is taken first. Smaller maps are averaged whole.
         """
-        x = x.reshape(-1, steps, *x.shape[1:])  # (B,T,C,H,W)
+        x = x.reshape(clips, x.shape[0] // clips, *x.shape[1:])  # (B,T,C,H,W)
         if self.temporal_pool is not None:
-            size, stride = self.temporal_pool
-            x = x.unfold(1, size, stride).amax(-1)  # (4): windows (B,T′,C,H,W,size)
-        clips, outputs, c, h, w = x.shape
+            x = self.temporal_pool(x)  # (4)
+        _, outputs, c, h, w = x.shape
         windows = F.avg_pool2d(x.reshape(-1, c, h, w), (min(7, h), min(7, w)), stride=1)
-        return cast(Tensor, self.fc(self.dropout(windows.mean((2, 3))))).reshape(clips, outputs, -1)
+        logits = cast(Tensor, self.fc(self.dropout(windows.mean((2, 3)))))
+        return logits.reshape(clips, outputs, logits.shape[1])
 
 
 def fold(clip: Tensor) -> Tensor:
