@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self, TypedDict
+from typing import TYPE_CHECKING, Protocol, Self, TypedDict
 
 import cv2
 import numpy as np
@@ -27,7 +27,19 @@ from stresnet.data.sampling import (
 from stresnet.model.config import STREAMS, Architecture, Description, Stream, Whole
 
 if TYPE_CHECKING:  # prediction needs no store, nor what Parquet files need
-    from stresnet.data.store import Entries, PreparedVideo, Store, StoreEntry
+    from stresnet.data.store import Entries, Store, StoreEntry
+
+
+class Pictures(Protocol):
+    """Where clips are cut from: a `PreparedVideo`, or the newest frames of a stream."""
+
+    def rgb(self, indices: Indices, /) -> NDArray[np.uint8]:
+        """Return frames, (n,H,W,3) uint8."""
+        ...
+
+    def flow(self, indices: Indices, /) -> NDArray[np.uint8]:
+        """Return flow as quantised levels, (n,2,H,W) uint8."""
+        ...
 
 
 class Sample(TypedDict, total=False):
@@ -47,7 +59,7 @@ class Sample(TypedDict, total=False):
 
 
 def cut(
-    video: PreparedVideo,
+    video: Pictures,
     centers: Indices,
     crop: Crop,
     size: tuple[int, int],
@@ -55,12 +67,12 @@ def cut(
     flow_stack: int,
     streams: Sequence[Stream] = STREAMS,
 ) -> Sample:
-    """Return one clip of a prepared video, without its label.
+    """Return one clip of a video, without its label.
 
     Each stored picture is decoded and resized once, even if several stacks share it.
 
     Args:
-        video: the prepared video.
+        video: the video.
         centers: (T,) int64, the frame of each step.
         crop: the crop, the same for all frames and both streams.
         size: height and width in px that the crop is resized to; `flow_scale` scales the flow accordingly.
@@ -81,7 +93,7 @@ def cut(
 
 
 def cut_clips(
-    video: PreparedVideo,
+    video: Pictures,
     clips: Indices,
     crop: Crop,
     size: tuple[int, int],
@@ -89,7 +101,7 @@ def cut_clips(
     flow_stack: int,
     streams: Sequence[Stream] = STREAMS,
 ) -> Sample:
-    """Return clips of a prepared video as a batch; steps that they share are cut once.
+    """Return clips of a video as a batch; steps that they share are cut once.
 
     Args:
         clips: (B,T) int64, the frames of each clip's steps.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
+import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 
 from stresnet.data.prepared_video import MIN_FRAMES, PreparedVideoMetadata, StoreSpec
 from stresnet.data.prepared_video_writer import PreparedVideoWriter
@@ -57,11 +59,22 @@ def encode_rows(
         if field is None:
             yield Row(time_sec, encoded.size, rgb, next_sec=next_sec)
         else:
-            u_above_v = quantize_flow(field, spec.flow.bound_px).reshape(-1, field.shape[2], 1)
-            jpeg = simplejpeg.encode_jpeg(u_above_v, spec.jpeg_quality, "GRAY", "Gray")
-            yield Row(time_sec, encoded.size, rgb, jpeg, clipped_share(field, spec.flow.bound_px), next_sec)
+            clipped = clipped_share(field, spec.flow.bound_px)
+            yield Row(time_sec, encoded.size, rgb, flow_jpeg(field, spec), clipped, next_sec)
     for time_sec, rgb in encoded.waiting:
         yield Row(time_sec, encoded.size, rgb)
+
+
+def frame_jpeg(rgb: NDArray[np.uint8], quality: int) -> bytes:
+    """Return the JPEG of a frame, (H,W,3) uint8."""
+    # 4:4:4 has a smaller error than 4:2:0 at a higher quality and the same size (docs/store.md).
+    return cast(bytes, simplejpeg.encode_jpeg(rgb, quality, "RGB", "444"))
+
+
+def flow_jpeg(field: NDArray[np.float32], spec: StoreSpec) -> bytes:
+    """Return the JPEG of a flow field (2,H,W): quantised, u above v."""
+    u_above_v = quantize_flow(field, spec.flow.bound_px).reshape(-1, field.shape[2], 1)
+    return cast(bytes, simplejpeg.encode_jpeg(u_above_v, spec.jpeg_quality, "GRAY", "Gray"))
 
 
 class RowWriter:
@@ -182,8 +195,7 @@ class _EncodedFrames(Iterator[Frame]):
         frame = next(self._frames)
         jpeg = None
         if next(self._shown):
-            # 4:4:4 has a smaller error than 4:2:0 at a higher quality and the same size (docs/store.md).
-            jpeg = simplejpeg.encode_jpeg(frame.rgb, self._jpeg_quality, "RGB", "444")
+            jpeg = frame_jpeg(frame.rgb, self._jpeg_quality)
         self.waiting.append((frame.time_sec, jpeg))
         self.size = frame.rgb.shape[0], frame.rgb.shape[1]
         self._report()

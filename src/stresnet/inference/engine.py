@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from stresnet.model import StreamLogits, STResNet
 from stresnet.model.folding import fold_batch_norm
+from stresnet.model.incremental import IncrementalNet
 from stresnet.model.precision import Precision, PrecisionChoice, choose_precision
 
 COMPILED_FROM_VIDEOS = 200
@@ -74,6 +75,10 @@ class Engine:
             warnings.warn(f"the network runs uncompiled, which is slower: {reason}", RuntimeWarning, stacklevel=2)
             self._net, self.compiled = self._eager, False
             return cast(StreamLogits, self._eager(*inputs))
+
+    def incremental(self, *, immediate: bool) -> IncrementalNet:
+        """Return the same network over a new stream, never compiled; see `IncrementalNet`."""
+        return IncrementalNet(self._eager, immediate=immediate)
 
 
 class _Float32(nn.Module):

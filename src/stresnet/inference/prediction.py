@@ -89,6 +89,16 @@ def mean_scores(scores: Sequence[Scores]) -> Scores:
     return mean
 
 
+def mean_video_scores(scores: Sequence[VideoScores]) -> VideoScores:
+    """Return the mean of the logits of each stream."""
+
+    def of_stream(values: list[Scores | None]) -> Scores | None:
+        present = [value for value in values if value is not None]
+        return mean_scores(present) if present else None
+
+    return VideoScores(of_stream([s.appearance for s in scores]), of_stream([s.motion for s in scores]))
+
+
 def ranked(classes: Sequence[str], logits: Scores, top: int) -> tuple[tuple[str, float], ...]:
     """Return the `top` most likely classes with their softmax probabilities, best first.
 

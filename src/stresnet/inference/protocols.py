@@ -25,6 +25,7 @@ from stresnet.data.sampling import (
 from stresnet.errors import CheckpointError
 from stresnet.model import Checkpoint
 from stresnet.model.config import STREAMS
+from stresnet.model.preprocessing import Preprocessing
 from stresnet.model.profile import temporal_reach_steps
 from stresnet.recipes import parse_recipe
 
@@ -46,18 +47,22 @@ LONG_STEPS = 32
 """Steps that a long clip of a time line adds, beside those before and after that its outputs see."""
 
 
+SizedCrop = tuple[Crop, tuple[int, int]]
+"""A window of the stored frame, and the (height, width) in px that it is resized to."""
+
+
 @dataclass(frozen=True)
 class Views:
     """The views of a video under a protocol.
 
     Attributes:
         clips: frame indices of the steps of each clip, (B,T) int64, the same for all crops.
-        crops: windows of the stored frame, each with the (height, width) in px that it is resized to.
+        crops: the crops of each stored frame.
         mirror: whether each crop is also scored mirrored.
     """
 
     clips: Indices
-    crops: tuple[tuple[Crop, tuple[int, int]], ...]
+    crops: tuple[SizedCrop, ...]
     mirror: bool
 
 
@@ -112,16 +117,23 @@ def views(protocol: Protocol, checkpoint: Checkpoint, video: PreparedVideoMetada
     Raises:
         ValueError, CheckpointError: see `clips`.
     """
-    shown = clips(protocol, checkpoint, video.frames)
-    crop_px, mirror = checkpoint.preprocessing.crop_px, checkpoint.preprocessing.mirror
+    crops, mirror = views_of_frame(protocol, checkpoint.preprocessing, video.height, video.width)
+    return Views(clips(protocol, checkpoint, video.frames), crops, mirror)
+
+
+def views_of_frame(
+    protocol: Protocol, preprocessing: Preprocessing, height: int, width: int
+) -> tuple[tuple[SizedCrop, ...], bool]:
+    """Return the crops of a stored frame of that size in px under a protocol, and whether each is mirrored too."""
+    crop_px, mirror = preprocessing.crop_px, preprocessing.mirror
     size = (crop_px, crop_px)
-    corners_and_center = corner_and_center_crops(video.height, video.width, crop_px)
+    corners_and_center = corner_and_center_crops(height, width, crop_px)
     if protocol in ("fast", "center"):
-        return Views(shown, ((corners_and_center[-1], size),), mirror=False)
+        return ((corners_and_center[-1], size),), False
     if protocol == "crop10x25":
-        return Views(shown, tuple((crop, size) for crop in corners_and_center), mirror)
-    frame = whole_frame(video.height, video.width, crop_px)
-    return Views(shown, ((frame, (max(frame.height, crop_px), max(frame.width, crop_px))),), mirror)
+        return tuple((crop, size) for crop in corners_and_center), mirror
+    frame = whole_frame(height, width, crop_px)
+    return ((frame, (max(frame.height, crop_px), max(frame.width, crop_px))),), mirror
 
 
 class Run(NamedTuple):
@@ -149,7 +161,7 @@ def runs(checkpoint: Checkpoint, frames: int) -> list[Run]:
     """
     config = checkpoint.model.config
     trained = _clips_of_training(checkpoint)
-    valid, stride = valid_centers(frames, config.flow_stack), sum(trained.tau) // 2
+    valid, stride = valid_centers(frames, config.flow_stack), stride_frames(checkpoint)
     is_long = _is_published(default_protocol(checkpoint))
     steps = np.arange(valid.start, valid.stop, stride)
     length = DENSE_STEPS if is_long and config.temporal_pool else trained.steps
@@ -166,8 +178,12 @@ def runs(checkpoint: Checkpoint, frames: int) -> list[Run]:
 
 def clip_frames(checkpoint: Checkpoint) -> int:
     """Return how many frames a training clip of a network spans at its middle stride."""
-    trained = _clips_of_training(checkpoint)
-    return trained.steps * (sum(trained.tau) // 2)
+    return _clips_of_training(checkpoint).steps * stride_frames(checkpoint)
+
+
+def stride_frames(checkpoint: Checkpoint) -> int:
+    """Return the middle stride of a network's training clips."""
+    return sum(_clips_of_training(checkpoint).tau) // 2
 
 
 def _clips_of_training(checkpoint: Checkpoint) -> ClipSampling:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from stresnet.data.prepared_video import PreparedVideo, StoreSpec
 from stresnet.data.sampling import Protocol
 from stresnet.errors import CheckpointError, FlowSpecError, StresnetError
+from stresnet.inference.live import Live, Mode
 from stresnet.inference.prediction import Prediction, VideoScores, ranked
-from stresnet.inference.protocols import clip_frames, default_protocol, require_protocol
+from stresnet.inference.protocols import PROTOCOLS, clip_frames, default_protocol, require_protocol
 from stresnet.inference.scorer import Scored, Scorer, prepare_for
 from stresnet.inference.timeline import Timeline, windowed
 from stresnet.media import Video, video_in_memory
@@ -189,6 +190,47 @@ class Recognizer:
         window_sec = window_sec or clip_frames(self.checkpoint) / meta.fps
         windows_sec, means = windowed(times_sec, logits, duration_sec, window_sec, stride_sec or window_sec / 2)
         return Timeline(self.classes, windows_sec, means, duration_sec, meta.frames, meta.truncated)
+
+    def live(
+        self,
+        mode: Mode = "exact",
+        *,
+        protocol: Protocol = "center",
+        stride_frames: int | None = None,
+        top: int = 5,
+    ) -> Live:
+        """Return a recogniser of a stream, which is given one frame after the other.
+
+        Args:
+            mode: when a step is judged, see `stresnet.inference.live.Mode`. Exact results come later.
+            protocol: the crops and mirrors that are scored, each of which costs as much: `center` and `fast` score the
+                centre crop, `dense` and `dense25` the whole frame and its mirror, `crop10x25` ten crops.
+            stride_frames: frames from one step to the next; by default the middle stride of training.
+            top: number of classes in `LiveResult.top`.
+
+        Examples:
+            >>> live = recognizer.live("immediate")  # doctest: +SKIP
+            >>> for number, frame in enumerate(frames):  # doctest: +SKIP
+            ...     result = live.push(frame, number / 25)
+
+        Raises:
+            ValueError: there is no such mode or protocol, or `stride_frames` is below 1.
+            VideoError: the network's flow is that of a codec, which frames do not have.
+        """
+        for what, value, known in (("mode", mode, get_args(Mode)), ("protocol", protocol, PROTOCOLS)):
+            if value not in known:
+                raise ValueError(f"unknown {what} {value!r}: expected one of {', '.join(known)}")
+        if stride_frames is not None and stride_frames < 1:
+            raise ValueError(f"stride_frames must be at least 1, not {stride_frames}")
+        return Live(
+            self.checkpoint,
+            self.store_spec,
+            self._scorer.engine,
+            mode=mode,
+            protocol=protocol,
+            stride=stride_frames,
+            top=top,
+        )
 
     def _prediction(self, scored: Scored, protocol: Protocol, top: int) -> Prediction:
         video, scores = scored

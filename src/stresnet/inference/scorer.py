@@ -21,13 +21,13 @@ from stresnet.data.sources import is_url
 from stresnet.errors import StresnetError
 from stresnet.flow import FlowSpec
 from stresnet.inference.engine import Engine, default_device
-from stresnet.inference.prediction import Scores, VideoScores, mean_scores
+from stresnet.inference.prediction import VideoScores, mean_video_scores
 from stresnet.inference.protocols import centers, default_protocol, runs, views
 from stresnet.media import Video
 from stresnet.model import Checkpoint, StreamLogits
 from stresnet.model.checkpoint import first_line
 from stresnet.model.precision import PrecisionChoice, choose_precision
-from stresnet.model.preprocessing import mirrored
+from stresnet.model.preprocessing import Preprocessing, mirrored
 from stresnet.prefetch import prefetched
 from stresnet.progress import Progress
 from stresnet.weights.fetch import fetch
@@ -199,7 +199,7 @@ class Scorer:
                 continue
             logits += self._logits(view)
             if view.is_last:
-                yield Scored(view.video, _mean(logits))
+                yield Scored(view.video, mean_video_scores(logits))
                 logits = []
 
     def _logits(self, view: _View) -> Iterator[VideoScores]:
@@ -209,16 +209,16 @@ class Scorer:
 
     def _outputs(self, clips: Sample, *, mirror: bool) -> Iterator[StreamLogits]:
         """Yield the logits of clips, (B,T′,K) of each stream, and, if wanted, those of their mirrors."""
-        batch = {name: cast(Tensor, value).to(self.engine.device) for name, value in clips.items()}
-        normalize = self.checkpoint.preprocessing.normalize
-        inputs = normalize(batch.get("rgb"), batch.get("flow"), batch["flow_scale"])
-        for rgb, flow in (inputs, mirrored(*inputs)) if mirror else (inputs,):
+        for rgb, flow in network_inputs(self.checkpoint.preprocessing, clips, self.engine.device, mirror=mirror):
             yield self.engine(rgb, flow)
 
 
-def _mean(logits: list[VideoScores]) -> VideoScores:
-    def of_stream(values: list[Scores | None]) -> Scores | None:
-        present = [value for value in values if value is not None]
-        return mean_scores(present) if present else None
-
-    return VideoScores(of_stream([s.appearance for s in logits]), of_stream([s.motion for s in logits]))
+def network_inputs(
+    preprocessing: Preprocessing, clips: Sample, device: torch.device, *, mirror: bool
+) -> Iterator[tuple[Tensor | None, Tensor | None]]:
+    """Yield the frames and flow of a batch of clips as a network reads them, and, if wanted, those of their mirrors."""
+    batch = {name: cast(Tensor, value).to(device) for name, value in clips.items()}
+    inputs = preprocessing.normalize(batch.get("rgb"), batch.get("flow"), batch["flow_scale"])
+    yield inputs
+    if mirror:
+        yield mirrored(*inputs)

@@ -22,7 +22,7 @@ from stresnet.errors import VideoError
 from stresnet.media.completeness import ends_within_picture, is_whole
 from stresnet.media.encryption import DECRYPT
 from stresnet.media.failures import explain
-from stresnet.media.limits import Limits
+from stresnet.media.limits import DEFAULT_LIMITS, Limits
 from stresnet.media.motion_vectors import tag_packet
 from stresnet.media.opening import open_video
 from stresnet.media.side_data import side_data
@@ -202,12 +202,7 @@ class Converter:
         self.turns, self.mirrored = _orientation(first)
         on_its_side = self.turns % 2 == 1
         self.width, self.height = (first.width, first.height)[:: -1 if on_its_side else 1]
-        size = scaled_size(self.width, self.height, short_side)
-        if max(size) > _MAX_SIDE or size[0] * size[1] > file.limits.frame_pixels:
-            raise VideoError(
-                f"{file.path}: frames of {self.width}×{self.height} px become {size[0]}×{size[1]} px; expected sides "
-                f"of at most {_MAX_SIDE} px and {file.limits.frame_pixels} px in all; crop the video or scale it down"
-            )
+        size = scaled_size(self.width, self.height, short_side, file.path, file.limits)
         self.unrotated_size = size[::-1] if on_its_side else size
         self._reformatter = VideoReformatter()
 
@@ -266,9 +261,27 @@ def _orientation(frame: VideoFrame) -> tuple[int, bool]:
     return quarter_turns, bool(a * d - b * c < 0)
 
 
-def scaled_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """Return the (width, height) of pictures once their shorter side has `short_side` px, or as it is."""
-    if short_side is None:
-        return width, height
-    scale = short_side / min(width, height)
-    return math.floor(width * scale + 0.5), math.floor(height * scale + 0.5)
+def scaled_size(
+    width: int, height: int, short_side: int | None, name: object, limits: Limits = DEFAULT_LIMITS
+) -> tuple[int, int]:
+    """Return the (width, height) of pictures once their shorter side has `short_side` px, or as it is.
+
+    Args:
+        width, height: px before scaling.
+        short_side: px after scaling; None keeps the size.
+        name: names the video in the error message.
+        limits: how much it may ask for.
+
+    Raises:
+        VideoError: scaled pictures would be too long to be stored, or exceed the limit.
+    """
+    size = width, height
+    if short_side is not None:
+        scale = short_side / min(width, height)
+        size = math.floor(width * scale + 0.5), math.floor(height * scale + 0.5)
+    if max(size) > _MAX_SIDE or size[0] * size[1] > limits.frame_pixels:
+        raise VideoError(
+            f"{name}: frames of {width}×{height} px become {size[0]}×{size[1]} px; expected sides "
+            f"of at most {_MAX_SIDE} px and {limits.frame_pixels} px in all; crop the video or scale it down"
+        )
+    return size

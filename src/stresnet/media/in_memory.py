@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -37,6 +37,42 @@ def video_in_memory(frames: Any, fps: float) -> Video:
     return Video(array, np.arange(len(array)) / fps, fps, truncated=False)
 
 
+def require_picture(rgb: Any) -> NDArray[np.uint8]:
+    """Return a picture that was given from outside.
+
+    Raises:
+        VideoError: it is not (H,W,3) uint8.
+    """
+    found = f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
+    if not isinstance(rgb, np.ndarray) or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
+        raise VideoError(f"expected a frame (H,W,3) uint8, found {found}")
+    return rgb
+
+
+class Scaler:
+    """Scales pictures as those of a file are scaled while they are read."""
+
+    def __init__(self, short_side: int | None) -> None:
+        """Begin; `short_side` is as in `iter_frames`."""
+        self._short_side = short_side
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return a picture (H,W,3) uint8, C-contiguous, scaled.
+
+        Raises:
+            VideoError: it would become too large.
+        """
+        height, width = rgb.shape[:2]
+        size = scaled_size(width, height, self._short_side, "frames in memory")
+        rgb = np.ascontiguousarray(rgb)
+        if size == (width, height):
+            return rgb
+        picture = VideoFrame.from_ndarray(rgb, "rgb24")
+        scaled = self._reformatter.reformat(picture, *size, interpolation=SCALING, threads=1)
+        return cast(NDArray[np.uint8], scaled.to_ndarray())
+
+
 class FramesInMemory:
     """Reads frames of a video in memory; see `stresnet.media.selected.SelectedFrames`."""
 
@@ -47,15 +83,9 @@ class FramesInMemory:
         self.truncated = video.truncated
         self.info = VideoInfo(width, height, video.fps, "frames in memory", 0, frames)
         self._frames = video.frames
-        self._size = scaled_size(width, height, short_side)
+        self._scaler = Scaler(short_side)
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Iterator[Frame]:
         """Yield frames; see `SelectedFrames.read`."""
-        width, height = self._size
-        reformatter = VideoReformatter()
         for index in indices:
-            rgb = np.ascontiguousarray(self._frames[index])
-            if rgb.shape[:2] != (height, width):
-                picture = VideoFrame.from_ndarray(rgb, "rgb24")
-                rgb = reformatter.reformat(picture, width, height, interpolation=SCALING, threads=1).to_ndarray()
-            yield Frame(rgb, float(self.times_sec[index]))
+            yield Frame(self._scaler(self._frames[index]), float(self.times_sec[index]))

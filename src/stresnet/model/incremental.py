@@ -40,7 +40,7 @@ class IncrementalNet:
             immediate: whether the mode is immediate instead of exact.
         """
         self._net = copy.deepcopy(net, {id(p): p for p in net.parameters()})
-        self._newest: tuple[Tensor | None, Tensor | None] = (None, None)
+        self._newest: tuple[Tensor | None, ...] = ()
         self.delay_steps = 0
         streams = [stream for stream in (self._net.appearance, self._net.motion) if stream is not None]
         for layer in LAYERS:
@@ -58,11 +58,13 @@ class IncrementalNet:
         """Return the outputs that the next steps complete, in order, (1,T′,K) of each stream; T′ may be 0.
 
         Args:
-            rgb: (1,3,T,H,W), of the same size in every call; see `STResNet.forward`.
+            rgb: (1,3,T,H,W), of the same size in every call; see `STResNet.forward`. Converted to the device and type
+                of the weights, as is `flow`.
             flow: (1,2L,T,H,W).
         """
-        self._newest = (rgb, flow)
-        return self._net(rgb, flow)  # type: ignore[no-any-return]
+        weight = next(self._net.parameters())  # of a first convolution
+        self._newest = tuple(None if x is None else x.to(weight.device, weight.dtype) for x in (rgb, flow))
+        return self._net(*self._newest)  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def finish(self) -> StreamLogits:
