@@ -23,6 +23,7 @@ from stresnet.cli.fuse import fuse
 from stresnet.cli.models import models
 from stresnet.cli.predict import predict
 from stresnet.cli.prepare import prepare
+from stresnet.cli.serve import serve
 from stresnet.cli.study import study
 from stresnet.cli.train import train
 
@@ -34,6 +35,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     fuse,
     study,
     predict,
+    serve,
     convert,
     models,
     flow,

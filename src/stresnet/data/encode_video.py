@@ -215,16 +215,36 @@ def video_around(
         VideoError: as `encode_video`.
         StoreError: the temporary folder has no room for the file.
     """
+    return write_temporary(
+        partial(encode_around, record_id, path, spec, centers_of, flow_stack, progress=progress, segment=segment)
+    )
+
+
+def encode_around(
+    record_id: str,
+    path: str | os.PathLike[str],
+    spec: StoreSpec,
+    centers_of: Callable[[int], Indices],
+    flow_stack: int,
+    sink: BinaryIO,
+    progress: Progress | None = None,
+    segment: Segment = WHOLE,
+) -> PreparedVideoMetadata:
+    """Write what `video_around` prepares to a file, and return its metadata.
+
+    Raises:
+        VideoError, OSError: as `encode_video`.
+    """
     if spec.flow_stored and spec.flow.from_codec:  # vectors are assigned to steps by the pictures around
-        return temporary_video(record_id, path, spec, progress, segment)
+        return encode_video(record_id, path, spec, sink, progress, segment)
     source = SourceFile.of(path, hashed=False)
     readers = select_frames(Path(path), spec.flow.short_side)
     while True:
         frames = next(readers)
         with suppress(IndexMismatchError):
-            return write_temporary(
-                partial(_encode_around, record_id, source, spec, segment, frames, centers_of, flow_stack, progress)
-            )
+            return _encode_around(record_id, source, spec, segment, frames, centers_of, flow_stack, progress, sink)
+        sink.seek(0)
+        sink.truncate()
 
 
 def frames_around(

@@ -130,11 +130,20 @@ def write_temporary(encode: Encode) -> PreparedVideo:
     try:
         with tempfile.TemporaryFile() as file:
             encode(file)
-            # The mapping keeps the pages of the closed file for as long as the prepared video refers to them.
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return read_temporary(file)
     except OSError as error:
         raise StoreError(
             f"{tempfile.gettempdir()}: cannot hold the decoded video ({error.strerror or error}); make room there, or "
             "name another folder in the environment variable TMPDIR"
         ) from error
+
+
+def read_temporary(file: BinaryIO) -> PreparedVideo:
+    """Return the prepared video in a temporary file, which may then be closed: the mapping keeps its pages.
+
+    Raises:
+        StoreError: it is not a prepared video.
+        OSError: the file cannot be mapped.
+    """
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return PreparedVideo(pa.BufferReader(pa.py_buffer(mapped)), "a temporary file")

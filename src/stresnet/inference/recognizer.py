@@ -20,7 +20,7 @@ from stresnet.errors import CheckpointError, FlowSpecError, StresnetError
 from stresnet.inference.live import Live, Mode
 from stresnet.inference.prediction import Prediction, VideoScores, ranked
 from stresnet.inference.protocols import PROTOCOLS, clip_frames, default_protocol, require_protocol
-from stresnet.inference.scorer import Scored, Scorer, prepare_for
+from stresnet.inference.scorer import Scored, Scorer, Wanted, prepare_for, wanted
 from stresnet.inference.timeline import Timeline, windowed
 from stresnet.media import Video, video_in_memory
 from stresnet.model import Checkpoint, load_checkpoint
@@ -30,9 +30,9 @@ from stresnet.progress import Progress
 from stresnet.weights import hub
 from stresnet.weights.names import HubName
 
-Source = str | os.PathLike[str] | Video | NDArray[np.uint8] | torch.Tensor | Sequence[NDArray[np.uint8]]
+Source = str | os.PathLike[str] | Video | PreparedVideo | NDArray[np.uint8] | torch.Tensor | Sequence[NDArray[np.uint8]]
 """A video: a file or URL; a segment of one, in seconds, such as ``match.mp4#t=10,20``; a `Video` in memory, such as
-`stresnet.media.read_video` returns; or its frames, (T,H,W,3) uint8, RGB."""
+`stresnet.media.read_video` returns; its frames, (T,H,W,3) uint8, RGB; or a prepared video, see `Recognizer.wanted`."""
 
 
 class Recognizer:
@@ -104,6 +104,10 @@ class Recognizer:
     def protocol(self) -> Protocol:
         """The test protocol that is used by default: the one that the recipe names, or `dense25`."""
         return default_protocol(self.checkpoint)
+
+    def wanted(self, protocol: Protocol | None) -> Wanted:
+        """Return how to prepare a video for `predict` under a protocol, or without one for `timeline`."""
+        return wanted(self.checkpoint, self.store_spec, protocol)
 
     def predict(
         self,
@@ -309,13 +313,13 @@ class Recognizer:
         return hub.push(repo_id, self.checkpoint, commit_message=commit_message, license=license, **options)
 
 
-def _opened(video: Source, fps: float) -> str | Path | Video:
-    """Return a path, or a video in memory.
+def _opened(video: Source, fps: float) -> str | Path | Video | PreparedVideo:
+    """Return a path, or a video in memory or prepared.
 
     Raises:
         VideoError: it is neither a path nor frames.
     """
-    if isinstance(video, Video | str):
+    if isinstance(video, Video | PreparedVideo | str):
         return video
     return Path(video) if isinstance(video, os.PathLike) else video_in_memory(video, fps)
 

@@ -49,35 +49,57 @@ class _View(NamedTuple):
     is_last: bool
 
 
+class Wanted(NamedTuple):
+    """What a network looks at in a video.
+
+    Attributes:
+        spec: how the video is prepared; no flow if the network has no motion stream.
+        flow_stack: L, the flow fields around a step; 0 without flow.
+        steps_of: from the number of frames to the frames that are steps, (N,) int64.
+    """
+
+    spec: StoreSpec
+    flow_stack: int
+    steps_of: Callable[[int], Indices]
+
+
+def wanted(checkpoint: Checkpoint, spec: StoreSpec, protocol: Protocol | None) -> Wanted:
+    """Return what a network looks at under a protocol, or without one for a time line."""
+    flow_stack = checkpoint.model.config.flow_stack
+    if "motion" not in checkpoint.model.config.streams:
+        flow_stack = 0
+        spec = StoreSpec(FlowSpec(short_side=spec.flow.short_side), spec.jpeg_quality, flow_stored=False)
+    return Wanted(spec, flow_stack, partial(centers, protocol, checkpoint) if protocol else partial(_steps, checkpoint))
+
+
 def prepare_for(
     checkpoint: Checkpoint,
     spec: StoreSpec,
-    video: str | Path | Video,
+    video: str | Path | Video | PreparedVideo,
     protocol: Protocol | None,
     progress: Progress | None = None,
 ) -> PreparedVideo:
-    """Prepare what a network looks at under a protocol, in a temporary file; no flow if it has no motion stream.
-
-    Without a protocol, what it looks at for a time line.
+    """Prepare what a network looks at under a protocol, in a temporary file; see `wanted`.
 
     The video may be a segment of a file, such as ``match.mp4#t=10,20``, or have a URL: then it is downloaded into the
-    cache first.
+    cache first. One that is prepared is returned as it is.
 
     Raises:
         DownloadError: it cannot be downloaded.
         VideoError: the file cannot be read, or has too few frames.
         StoreError: the temporary file cannot be written.
+        FlowSpecError: it was prepared with another flow.
     """
-    flow_stack = checkpoint.model.config.flow_stack
-    if "motion" not in checkpoint.model.config.streams:
-        flow_stack = 0
-        spec = StoreSpec(FlowSpec(short_side=spec.flow.short_side), spec.jpeg_quality, flow_stored=False)
-    looked_at = partial(centers, protocol, checkpoint) if protocol else partial(_steps, checkpoint)
+    used, flow_stack, looked_at = wanted(checkpoint, spec, protocol)
+    if isinstance(video, PreparedVideo):
+        if video.meta.spec != used:
+            spec.require_same(video.meta.spec, f"the model and {video.meta.id}")
+        return video
     if isinstance(video, Video):
-        return frames_around("the frames", video, spec, looked_at, flow_stack, progress)
+        return frames_around("the frames", video, used, looked_at, flow_stack, progress)
     path, segment = split_fragment(video)
     file = fetch(path, progress=progress) if is_url(path) else path
-    return video_around(str(video), file, spec, looked_at, flow_stack, progress, segment)
+    return video_around(str(video), file, used, looked_at, flow_stack, progress, segment)
 
 
 def _steps(checkpoint: Checkpoint, frames: int) -> Indices:

@@ -39,12 +39,17 @@ def write_timeline(path: Path, timeline: Timeline, *, title: str, min_score: flo
         ScoreError: the ending is none of these, or the file cannot be written.
     """
     require_timeline_format(path)
-    text = _FORMATS[path.suffix.lower()](timeline, title, min_score)
+    text = timeline_text(path.suffix.lower(), timeline, title=title, min_score=min_score)
     try:
         with replacing(path) as temporary:
             temporary.write_text(text, "utf-8")
     except OSError as error:
         raise ScoreError(f"{path} cannot be written ({error.strerror or error})") from error
+
+
+def timeline_text(ending: str, timeline: Timeline, *, title: str, min_score: float = 0.0) -> str:
+    """Return a time line in the format of an ending, such as `.vtt`; see `write_timeline`."""
+    return _FORMATS[ending](timeline, title, min_score)
 
 
 def require_timeline_format(path: Path) -> None:

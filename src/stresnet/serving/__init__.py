@@ -1,0 +1,1 @@
+"""Recognition as a service over HTTP: uploads from strangers, decoded in processes of their own."""
