@@ -100,6 +100,7 @@ def is_foreign(headers: Headers) -> bool:
 
 def require_token(token: SecretStr | None) -> Callable[..., Awaitable[None]]:
     """Return a dependency that raises unless a request carries a token; without one, all do."""
+
     async def require(found: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
         if token is not None and not is_token(found.credentials if found else "", token):
             raise ProblemError(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, Response
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.staticfiles import StaticFiles
@@ -22,6 +23,8 @@ from stresnet.serving.problems import ProblemError, add_problem_handlers
 from stresnet.serving.recognition import Models
 from stresnet.serving.routes import routes
 from stresnet.serving.settings import Settings
+
+_PAGE = Path(__file__).parent / "page"
 
 
 def create_app(recognizers: Mapping[str, Recognizer], settings: Settings) -> FastAPI:
@@ -58,8 +61,13 @@ def create_app(recognizers: Mapping[str, Recognizer], settings: Settings) -> Fas
 
     @app.get("/docs", include_in_schema=False)
     async def documentation() -> HTMLResponse:
-        page = templates("stresnet.serving").get_template("docs.html.j2")
-        return HTMLResponse(page.render(api=app.openapi()))
+        template = templates("stresnet.serving").get_template("docs.html.j2")
+        return HTMLResponse(template.render(api=app.openapi()))
 
-    app.mount("/", StaticFiles(packages=[("stresnet.serving", "page")], html=True))
+    app.mount("/page", StaticFiles(directory=_PAGE))
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(_PAGE / "index.html")
+
     return app

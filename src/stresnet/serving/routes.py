@@ -12,14 +12,14 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from pydantic import BaseModel
 
-from stresnet.data.segment import parse_segment
+from stresnet.data.segment import Segment, parse_segment
 from stresnet.inference.timeline_files import timeline_text
 from stresnet.serving.jobs import Job, Jobs
 from stresnet.serving.metrics import Metrics
 from stresnet.serving.problems import ProblemDetails, ProblemError
 from stresnet.serving.recognition import Models
 from stresnet.serving.settings import Settings
-from stresnet.serving.uploads import FIELD, drain, receive
+from stresnet.serving.uploads import FIELD, Body
 
 _MAX_TOP = 1000
 _EVENT_EVERY_SEC = 0.2
@@ -119,7 +119,6 @@ def routes(models: Models, jobs: Jobs, settings: Settings, metrics: Metrics) -> 
         "/predict",
         summary="Recognise the action in a video",
         response_model=Result,
-        response_model_exclude_none=True,
         openapi_extra=_FORM,
         responses={202: {"model": JobState}, **_problems(401, 408, 413, 422, 429, 500, 503)},
     )
@@ -135,18 +134,15 @@ def routes(models: Models, jobs: Jobs, settings: Settings, metrics: Metrics) -> 
             str, Header(description="`respond-async`: answer at once with a job, see `/v1/jobs/{id}`.")
         ] = "",
     ) -> Response:
+        body = Body(request, settings)
         try:
-            try:
-                segment = parse_segment(start, end)
-            except ValueError as error:
-                raise ProblemError("invalid-request", f"from and to: {error}") from None
-            question = models.question(model, protocol, top, timeline, segment)
+            question = models.question(model, protocol, top, timeline, _segment(start, end))
             with jobs.admitted():
-                upload = await receive(request, settings)
+                upload = await body.upload()
                 metrics.upload_bytes.inc(upload.size)
                 job = jobs.submit(upload, question)
         except ProblemError:
-            await drain(request)
+            await body.drain()
             raise
         if "respond-async" in prefer:
             where = {"Location": f"/v1/jobs/{job.id}", "Preference-Applied": "respond-async"}
@@ -156,7 +152,9 @@ def routes(models: Models, jobs: Jobs, settings: Settings, metrics: Metrics) -> 
             raise job.problem
         return JSONResponse(job.to_dict()["result"])
 
-    @router.get("/jobs/{job_id}", summary="The state of a job", responses=_problems(401, 404))
+    @router.get(
+        "/jobs/{job_id}", summary="The state of a job", response_model_exclude_unset=True, responses=_problems(401, 404)
+    )
     async def state(job_id: str) -> JobState:
         return JobState(**jobs.get(job_id).to_dict())
 
@@ -185,7 +183,9 @@ def routes(models: Models, jobs: Jobs, settings: Settings, metrics: Metrics) -> 
         save = {"Content-Disposition": f'attachment; filename="timeline.{ending}"'}
         return Response(text, 200, save, media_type=_TIMELINE_TYPES[ending])
 
-    @router.delete("/jobs/{job_id}", summary="Cancel a job", responses=_problems(401, 404))
+    @router.delete(
+        "/jobs/{job_id}", summary="Cancel a job", response_model_exclude_unset=True, responses=_problems(401, 404)
+    )
     async def cancel(job_id: str) -> JobState:
         job = jobs.get(job_id)
         job.cancel()
@@ -193,6 +193,13 @@ def routes(models: Models, jobs: Jobs, settings: Settings, metrics: Metrics) -> 
         return JobState(**job.to_dict())
 
     return router
+
+
+def _segment(start: str, end: str) -> Segment:
+    try:
+        return parse_segment(start, end)
+    except ValueError as error:
+        raise ProblemError("invalid-request", f"from and to: {error}") from None
 
 
 async def _ended(request: Request, job: Job) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive
+from starlette.types import Message
 
 from stresnet.serving.problems import ProblemError
 from stresnet.serving.settings import Settings
@@ -36,71 +37,68 @@ class Upload(NamedTuple):
     size: int
 
 
-async def receive(request: Request, settings: Settings) -> Upload:
-    """Return the file of the form field `FIELD`.
+class Body:
+    """The body of a request, which is read once."""
 
-    Raises:
-        ProblemError: the body is too large, comes too slowly, or has no such file.
-    """
-    most = settings.max_upload_bytes
-    if int(request.headers.get("content-length", "0")) > most + _FORM_BYTES:
-        raise _too_large(most)
-    limited = Request(request.scope, _limited(request.receive, most + _FORM_BYTES))
-    try:
-        async with asyncio.timeout(settings.max_seconds):
-            form = await limited.form(max_files=1, max_fields=0)
-    except TimeoutError:
-        raise ProblemError(
-            "too-large", f"the upload takes longer than {settings.max_seconds:g} s", status=408
-        ) from None
-    except ClientDisconnect:
-        raise ProblemError("invalid-request", "the upload was broken off", status=400) from None
-    upload = form.get(FIELD)
-    if not isinstance(upload, UploadFile):
-        await form.close()
-        raise ProblemError("invalid-request", f"expected a form with a file named {FIELD!r}, found none")
-    size = upload.size or 0
-    if size > most:
-        await form.close()
-        raise _too_large(most)
-    return Upload(upload.file, shown_name(upload.filename or ""), size)
+    def __init__(self, request: Request, settings: Settings) -> None:
+        """Read nothing yet."""
+        self._request, self._settings = request, settings
+        self._received = 0
+        self._whole = False
+
+    async def upload(self) -> Upload:
+        """Return the file of the form field `FIELD`.
+
+        Raises:
+            ProblemError: the body is too large, comes too slowly, or has no such file.
+        """
+        most = self._settings.max_upload_bytes
+        if int(self._request.headers.get("content-length", "0")) > most + _FORM_BYTES:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(self._settings.max_seconds):
+                form = await Request(self._request.scope, self._receive).form(max_files=1, max_fields=0)
+        except TimeoutError:
+            sentence = f"the upload takes longer than {self._settings.max_seconds:g} s"
+            raise ProblemError("too-large", sentence, status=408) from None
+        except ClientDisconnect:
+            raise ProblemError("invalid-request", "the upload was broken off", status=400) from None
+        upload = form.get(FIELD)
+        if not isinstance(upload, UploadFile):
+            await form.close()
+            raise ProblemError("invalid-request", f"expected a form with a file named {FIELD!r}, found none")
+        size = upload.size or 0
+        if size > most:
+            await form.close()
+            raise self._too_large()
+        return Upload(upload.file, shown_name(upload.filename or ""), size)
+
+    async def drain(self) -> None:
+        """Read what a client still sends for a moment: many see no answer while they send."""
+        most = self._received + _DRAINED_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SEC):
+                while not self._whole and self._received < most:
+                    await self._read()
+
+    async def _receive(self) -> Message:
+        message = await self._read()
+        if self._received > self._settings.max_upload_bytes + _FORM_BYTES:
+            raise self._too_large()
+        return message
+
+    async def _read(self) -> Message:
+        message = await self._request.receive()
+        self._received += len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        return message
+
+    def _too_large(self) -> ProblemError:
+        most = f"{self._settings.max_upload_bytes / (1 << 20):.4g} MiB"
+        return ProblemError("too-large", f"the upload is larger than {most}; cut the video or compress it")
 
 
 def shown_name(name: str) -> str:
     """Return what a client calls a file, made safe to show."""
     last = re.split(r"[/\\]", name)[-1]
     return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", last)[:_NAME_LENGTH].strip() or "the upload"
-
-
-async def drain(request: Request) -> None:
-    """Read what a client still sends for a moment: many see no answer while they send."""
-    left = _DRAINED_BYTES
-    try:
-        async with asyncio.timeout(_DRAIN_SEC):
-            async for chunk in request.stream():
-                left -= len(chunk)
-                if left <= 0:
-                    return
-    except (TimeoutError, ClientDisconnect):
-        return
-
-
-def _limited(receive: Receive, most: int) -> Receive:
-    """Return a function that receives a body, of at most some bytes in all."""
-    received = 0
-
-    async def limited() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > most:
-            raise _too_large(most - _FORM_BYTES)
-        return message
-
-    return limited
-
-
-def _too_large(most: int) -> ProblemError:
-    return ProblemError(
-        "too-large", f"the upload is larger than {most / (1 << 20):.4g} MiB; cut the video or compress it"
-    )
