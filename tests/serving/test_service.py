@@ -274,6 +274,7 @@ def test_the_log_tells_routes_but_no_contents(running: Service, video: Path, cap
     with caplog.at_level(logging.INFO, "stresnet.serving.access"):
         running.predict(video, "?from=0.1&to=1.3", X_Request_Id="r1")
         running.get("/secret/%1b[31m")
+        until(lambda: len(caplog.messages) >= 2)  # written after the answer
     first, second = caplog.messages[-2:]
     assert first.startswith("id=r1 method=POST route=/v1/predict status=200 ms=")
     assert "route=(none) status=404" in second
