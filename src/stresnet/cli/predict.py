@@ -49,6 +49,18 @@ TimelineFile = Annotated[
         show_default=False,
     ),
 ]
+ExplainFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--explain",
+        help="Write a page on each video to this folder: where in it, and through which links, the network found "
+        "the action.",
+        show_default=False,
+    ),
+]
+ExplainClass = Annotated[
+    str | None, typer.Option(help="The class to explain. Default: the most likely one.", show_default=False)
+]
 JsonLines = Annotated[bool, typer.Option("--jsonl", help="Print a line of JSON for each video.")]
 
 
@@ -68,6 +80,8 @@ def predict(
     stride_sec: options.StrideSec = None,
     smooth_sec: options.SmoothSec = 0,
     min_score: options.MinScore = 0,
+    explain: ExplainFolder = None,
+    explain_class: ExplainClass = None,
     as_json: options.Json = False,
     as_json_lines: JsonLines = False,
 ) -> None:
@@ -107,6 +121,9 @@ def predict(
         write_timeline(timeline, found, title=name, min_score=min_score)
         _show_timeline(found, name, min_score, as_json=as_json or as_json_lines)
         return
+    if explain:
+        _explain(recognizer, videos, explain, explain_class, as_json=as_json, as_json_lines=as_json_lines)
+        return
     with ExitStack() as stack:
         bar = stack.enter_context(Bar(transient=True))
         results = stack.enter_context(JsonResults(lines=as_json_lines)) if as_json or as_json_lines else None
@@ -143,6 +160,42 @@ def _show_predictions(
             console.print(f"{name}: {names}", soft_wrap=True)
     if text := stride_note(protocol, recognizer.checkpoint, frames):
         note(text)
+    exit_with_failures(failed)
+
+
+def _explain(
+    recognizer: Recognizer,
+    videos: Sequence[NamedVideo],
+    folder: Path,
+    label: str | None,
+    *,
+    as_json: bool,
+    as_json_lines: bool,
+) -> None:
+    """Write a page on each video, and print what each says in short."""
+    from stresnet.inference.explanation_page import write_explanation
+
+    if label is not None and label not in recognizer.classes:
+        raise typer.BadParameter(f"--explain-class: the model has no class {label!r}")
+    failed: list[tuple[str, str]] = []
+    with ExitStack() as stack:
+        bar = stack.enter_context(Bar(transient=True))
+        results = stack.enter_context(JsonResults(lines=as_json_lines)) if as_json or as_json_lines else None
+        for number, video in enumerate(videos, 1):
+            try:
+                if video.problem:
+                    raise StresnetError(video.problem)
+                found = recognizer.explain(video.name, label=label, progress=_on_terminal(bar, video.name))
+                name = f"{number}-{Path(video.name).stem}" if len(videos) > 1 else Path(video.name).stem
+                page = write_explanation(folder, name, found, title=video.name)
+            except StresnetError as error:
+                failed.append((video.name, str(error)))
+                continue
+            bar.clear()
+            if results:
+                results.add({"video": video.name, "page": str(page)} | found.to_dict())
+            else:
+                console.print(f"{video.name}: {found.label} {found.probability:.1%}  {page}", soft_wrap=True)
     exit_with_failures(failed)
 
 

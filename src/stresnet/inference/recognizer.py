@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from stresnet.data.prepared_video import PreparedVideo, StoreSpec
 from stresnet.data.sampling import Protocol
 from stresnet.errors import CheckpointError, FlowSpecError, StresnetError
+from stresnet.inference.explanation import Explanation, explain
 from stresnet.inference.live import Live, Mode
 from stresnet.inference.prediction import Prediction, VideoScores, ranked
 from stresnet.inference.protocols import PROTOCOLS, clip_frames, default_protocol, require_protocol
@@ -235,6 +236,26 @@ class Recognizer:
             stride=stride_frames,
             top=top,
         )
+
+    def explain(
+        self, video: Source, *, label: str | None = None, fps: float = 25.0, progress: Progress | None = None
+    ) -> Explanation:
+        """Explain the score of a class for the middle clip of a video, in float32; see `Explanation`.
+
+        Args:
+            video: the file or its frames, see `Source`.
+            label: the class; by default the most likely one.
+            fps: frames per second of frames that are given as an array.
+            progress: called after every frame read.
+
+        Raises:
+            ValueError: the network has no such class.
+            CheckpointError: the length of the network's clips is unknown.
+            VideoError: the file cannot be read, or is too short for a stack of flow fields.
+        """
+        require_protocol("center", self.checkpoint)
+        prepared = prepare_for(self.checkpoint, self.store_spec, _opened(video, fps), "center", progress)
+        return explain(self.checkpoint, prepared, label, self.device)
 
     def _prediction(self, scored: Scored, protocol: Protocol, top: int) -> Prediction:
         video, scores = scored
