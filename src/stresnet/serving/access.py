@@ -85,7 +85,7 @@ class Access:
 
     def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         # The path of an unknown route is text from outside, and one that has ids in it would be a measure of its own.
-        route = getattr(scope.get("route"), "path", None) or "(none)"
+        route = getattr(scope.get("route"), "path", None) or scope.get("root_path") or "(none)"
         method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "DELETE") else "(other)"
         self._metrics.requests.labels(route, method, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
