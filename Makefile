@@ -36,7 +36,7 @@ check: setup  ## lint, formatting, types, the import rule, Dockerfiles
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/hadolint docker/Dockerfile docker/Dockerfile.cuda
+	$(BIN)/hadolint docker/Dockerfile docker/Dockerfile.cuda docker/Dockerfile.serve
 
 format: setup
 	$(BIN)/ruff format $(CODE)
