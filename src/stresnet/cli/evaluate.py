@@ -35,6 +35,9 @@ def evaluate(
     device: options.Device = None,
     precision: options.Precision = "auto",
     compiled: options.Compile = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Fit and test linear classifiers of the model's features instead.")
+    ] = False,
     segments: TrueSegments = None,
     window_sec: options.WindowSec = None,
     stride_sec: options.StrideSec = None,
@@ -44,7 +47,8 @@ def evaluate(
 ) -> None:
     """Score the test videos; write scores per video, report.json and report.html.
 
-    With --segments, compare time lines of long videos with the true segments instead.
+    With --segments, compare time lines of long videos with the true segments instead; with --probe, test linear
+    classifiers of the model's features.
     """
     from stresnet.evaluation import evaluate as run_evaluate
     from stresnet.inference.recognizer import Recognizer
@@ -58,6 +62,9 @@ def evaluate(
         _evaluate_segments(recognizer, segments, window_sec, stride_sec, smooth_sec, min_score, as_json=as_json)
         return
     assert store is not None
+    if probe:
+        _evaluate_probes(model, store, split, as_json=as_json)
+        return
     if (model / "store.json").is_file():
         raise typer.BadParameter(f"{model} is a prepared store: give the model or run first, then the store")
     if model.is_dir() and (missing := [stage.name for stage in Run.open(model).unfinished()]):
@@ -79,6 +86,24 @@ def evaluate(
     show_rows(evaluation.rows, as_json=as_json)
     errors.print(f"report: {evaluation.report}", soft_wrap=True)
     exit_with_failures(evaluation.failed)
+
+
+def _evaluate_probes(model: Path, store: Path, split: str, *, as_json: bool) -> None:
+    """Print how well linear classifiers tell the classes from the model's features."""
+    from stresnet.data.store import Store
+    from stresnet.evaluation.probe import probe
+
+    with Bar() as bar:
+        found = probe(model, Store.open(store), split=split, progress=bar)
+    if as_json:
+        print_json([one.to_dict() for one in found])
+        return
+    table = Table("linear probe", "features", "top-1", "95 %", "weight decay", box=None, pad_edge=False)
+    for one in found:
+        low, high = 100 * one.top1.low, 100 * one.top1.high
+        row = (f"{100 * one.top1.value:.1f}", f"{low:.1f} – {high:.1f}", f"{one.weight_decay:g}")
+        table.add_row(one.features, str(one.dimensions), *row)
+    console.print(table)
 
 
 def _evaluate_segments(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stresnet.cli import options
-from stresnet.cli.display import Bar, JsonResults, console, exit_with_failures, note, note_damaged, print_json
+from stresnet.cli.display import Bar, JsonResults, console, errors, exit_with_failures, note, note_damaged, print_json
 from stresnet.errors import StresnetError
 
 if TYPE_CHECKING:
@@ -61,6 +61,10 @@ ExplainFolder = Annotated[
 ExplainClass = Annotated[
     str | None, typer.Option(help="The class to explain. Default: the most likely one.", show_default=False)
 ]
+EmbeddingFile = Annotated[
+    Path | None,
+    typer.Option("--embed", help="Write the features of each video to this Parquet file instead.", show_default=False),
+]
 JsonLines = Annotated[bool, typer.Option("--jsonl", help="Print a line of JSON for each video.")]
 
 
@@ -82,6 +86,7 @@ def predict(
     min_score: options.MinScore = 0,
     explain: ExplainFolder = None,
     explain_class: ExplainClass = None,
+    embed: EmbeddingFile = None,
     as_json: options.Json = False,
     as_json_lines: JsonLines = False,
 ) -> None:
@@ -124,6 +129,9 @@ def predict(
     if explain:
         _explain(recognizer, videos, explain, explain_class, as_json=as_json, as_json_lines=as_json_lines)
         return
+    if embed:
+        _embed(recognizer, videos, embed, given[0] if given else recognizer.protocol)
+        return
     with ExitStack() as stack:
         bar = stack.enter_context(Bar(transient=True))
         results = stack.enter_context(JsonResults(lines=as_json_lines)) if as_json or as_json_lines else None
@@ -160,6 +168,27 @@ def _show_predictions(
             console.print(f"{name}: {names}", soft_wrap=True)
     if text := stride_note(protocol, recognizer.checkpoint, frames):
         note(text)
+    exit_with_failures(failed)
+
+
+def _embed(recognizer: Recognizer, videos: Sequence[NamedVideo], out: Path, protocol: Protocol) -> None:
+    """Write the features of each video, and name the failures."""
+    from stresnet.inference.embedding import write_embeddings
+
+    failed: list[tuple[str, str]] = []
+    found = []
+    with Bar() as bar:
+        for done, video in enumerate(videos):
+            bar("computing features", done, len(videos))
+            try:
+                if video.problem:
+                    raise StresnetError(video.problem)
+                found.append((video.name, recognizer.embed(video.name, protocol=protocol)))
+            except StresnetError as error:
+                failed.append((video.name, str(error)))
+    if found:
+        write_embeddings(out, found)
+        errors.print(f"features of {len(found)} video(s): {out}", soft_wrap=True)
     exit_with_failures(failed)
 
 

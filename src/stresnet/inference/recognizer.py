@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from stresnet.data.prepared_video import PreparedVideo, StoreSpec
 from stresnet.data.sampling import Protocol
 from stresnet.errors import CheckpointError, FlowSpecError, StresnetError
+from stresnet.inference.embedding import Embedding, headless
 from stresnet.inference.explanation import Explanation, explain
 from stresnet.inference.live import Live, Mode
 from stresnet.inference.prediction import Prediction, VideoScores, ranked
@@ -256,6 +257,38 @@ class Recognizer:
         require_protocol("center", self.checkpoint)
         prepared = prepare_for(self.checkpoint, self.store_spec, _opened(video, fps), "center", progress)
         return explain(self.checkpoint, prepared, label, self.device)
+
+    def embed(
+        self,
+        video: Source | PreparedVideo,
+        *,
+        protocol: Protocol | None = None,
+        fps: float = 25.0,
+        progress: Progress | None = None,
+    ) -> Embedding:
+        """Return the features that the classifiers read, averaged over a video's views.
+
+        Args:
+            video: the file or its frames, see `Source`, or a prepared video.
+            protocol: the views; by default the model's own, see `protocol`.
+            fps: frames per second of frames that are given as an array.
+            progress: called after every frame read and before every crop scored.
+
+        Raises:
+            VideoError: the file cannot be read, or is too short for a stack of flow fields.
+            FlowSpecError: the video was prepared with another flow.
+        """
+        protocol = protocol or self.protocol
+        require_protocol(protocol, self.checkpoint)
+        source = video if isinstance(video, PreparedVideo) else _opened(video, fps)
+        prepared = prepare_for(self.checkpoint, self.store_spec, source, protocol, progress)
+        features = self._features.score(prepared, protocol, progress)
+        return Embedding(features.appearance, features.motion)
+
+    @cached_property
+    def _features(self) -> Scorer:
+        engine = self._scorer.engine
+        return Scorer(headless(self.checkpoint), engine.device, engine.precision, compiled=engine.compiled)
 
     def _prediction(self, scored: Scored, protocol: Protocol, top: int) -> Prediction:
         video, scores = scored
