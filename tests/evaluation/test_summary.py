@@ -38,5 +38,5 @@ def test_late_fusion_and_other_protocols() -> None:
     chosen = ReportRow(table("ST-ResNet", 20), parameters=9, chosen=True)
     fused = ReportRow(table("late fusion", 30))
     (text,) = better_rows([fused, chosen])
-    assert text.endswith("average the streams' scores with `stresnet fuse`")
+    assert text.endswith("make one model of the two streams with `stresnet fuse`")
     assert better_rows([replace(fused, table=table("late fusion", 30, "center")), chosen]) == []

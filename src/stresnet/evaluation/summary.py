@@ -57,7 +57,7 @@ def better_rows(rows: Sequence[ReportRow]) -> list[str]:
         test = mcnemar(row.table, chosen)
         if test.only_a > test.only_b and test.p_value < SIGNIFICANT:
             is_fused = row.table.name.startswith(LATE_FUSION)
-            use = "average the streams' scores with `stresnet fuse`" if is_fused else "use its model"
+            use = "make one model of the two streams with `stresnet fuse`" if is_fused else "use its model"
             found.append(
                 f"{row.table.name} is better than {chosen.name} on these videos: right where the other is wrong "
                 f"{test.only_a} times, wrong where it is right {test.only_b} times (p = {test.p_value:.2g}); {use}"
