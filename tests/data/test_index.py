@@ -24,7 +24,12 @@ MIXED = [
     StoreEntry(VideoRecord("b/x.avi", "C:\\b\\x.avi", "b", "val", "g2"), 20, 32, 40, 25.0, 2**40, "", True, 0.25),
     StoreEntry(VideoRecord("b/y.avi", "", "b", "train", "g2"), 11, 32, 40, 25.0, 1),
 ]
-SEGMENT = StoreEntry(VideoRecord("b/z.avi#t=1,2", "/b/z.avi", "b", "train", "", 1.0, 2.0), 25, content=2**64 - 1)
+SEGMENT = StoreEntry(
+    VideoRecord("b/z.avi#t=1,2", "/b/z.avi", "b", "train", "", 1.0, 2.0),
+    25,
+    content=2**64 - 1,
+    conversions="deinterlaced",
+)
 
 
 def rows_of(count: int) -> list[StoreEntry]:
@@ -49,12 +54,14 @@ def by_id(entries: list[StoreEntry]) -> list[StoreEntry]:
     return sorted(entries, key=lambda entry: entry.record.id)
 
 
-def test_an_index_without_segments_and_hashes_can_be_read(tmp_path: Path) -> None:
+def test_an_older_index_can_be_read(tmp_path: Path) -> None:
     Entries.of([*MIXED, SEGMENT]).write(tmp_path / "index.parquet")
     assert list(Entries.read(tmp_path / "index.parquet")) == by_id([*MIXED, SEGMENT])
-    table = pq.read_table(tmp_path / "index.parquet").drop_columns(["start_sec", "end_sec", "content"])
+    table = pq.read_table(tmp_path / "index.parquet").drop_columns(["start_sec", "end_sec", "content", "conversions"])
     pq.write_table(table, tmp_path / "old.parquet")
-    older = replace(SEGMENT, record=replace(SEGMENT.record, start_sec=0, end_sec=float("inf")), content=0)
+    older = replace(
+        SEGMENT, record=replace(SEGMENT.record, start_sec=0, end_sec=float("inf")), content=0, conversions=""
+    )
     assert list(Entries.read(tmp_path / "old.parquet")) == by_id([*MIXED, older])
 
 

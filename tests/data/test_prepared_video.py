@@ -138,6 +138,7 @@ def test_few_frames_and_one_batch_of_jpegs_are_held(monkeypatch: pytest.MonkeyPa
     class Reader:
         info = SimpleNamespace(fps=25.0, header_frames=0)
         truncated = True
+        conversions = ""
 
         def __enter__(self) -> Reader:
             return self

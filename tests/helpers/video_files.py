@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -15,6 +16,10 @@ from av.video.frame import PictureType
 from numpy.typing import NDArray
 
 from stresnet.errors import VideoError
+from stresnet.media.decode import VideoFile
+from stresnet.media.frame_spec import AS_SHOWN
+from stresnet.media.limits import DEFAULT_LIMITS, Limits
+from stresnet.media.selected import CountedFrames
 
 
 def ramp(count: int, height: int = 32, width: int = 48) -> list[NDArray[np.uint8]]:
@@ -86,6 +91,11 @@ def with_exif(path: Path, picture: NDArray[np.uint8], orientation: int, count: i
             packet.pts = packet.dts = index
             container.mux(packet)
     return path
+
+
+def counted_frames(path: Path, short_side: int | None = None, limits: Limits = DEFAULT_LIMITS) -> CountedFrames:
+    """Return the reader that decodes a whole video first."""
+    return CountedFrames(path, partial(VideoFile, path, AS_SHOWN, limits), short_side)
 
 
 def picture_types(path: Path) -> str:

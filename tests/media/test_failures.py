@@ -11,11 +11,11 @@ import av
 import numpy as np
 import pytest
 
-from helpers.video_files import encode, one_line, ramp, with_exif
+from helpers.video_files import counted_frames, encode, one_line, ramp, with_exif
 from stresnet.errors import VideoError
 from stresnet.media import Limits, decode, iter_frames, probe, read_video
 from stresnet.media.failures import explain, reading
-from stresnet.media.selected import CountedFrames, select_frames
+from stresnet.media.selected import select_frames
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -104,8 +104,8 @@ def test_reading_goes_on_after_a_packet_that_cannot_be_read(tmp_path: Path, monk
     real = decode.open_video
     for times, frames in ((1, 19), (3, 17), (10**9, 5)):
 
-        def failing(path: Path, limits: Limits, times: int = times) -> tuple[Failing, Any]:
-            container, stream = real(path, limits)
+        def failing(path: Path, limits: Limits, number: None, times: int = times) -> tuple[Failing, Any]:
+            container, stream = real(path, limits, number)
             return Failing(container, times), stream
 
         monkeypatch.setattr(decode, "open_video", failing)
@@ -162,7 +162,7 @@ def encrypted_wmv(path: Path) -> Path:
 @pytest.mark.parametrize("write", [encrypted_mp4, encrypted_webm, encrypted_ts, encrypted_wmv])
 def test_encrypted_videos_are_called_encrypted(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     path = write(tmp_path / f"a.{write.__name__.split('_')[1]}")
-    for read in (probe, read_video, lambda path: CountedFrames(path, None), lambda path: list(select_frames(path, 8))):
+    for read in (probe, read_video, counted_frames, lambda path: list(select_frames(path, 8))):
         with pytest.raises(VideoError) as error:
             read(path)
         assert "encrypted; decrypt it" in one_line(error, path)
@@ -171,7 +171,7 @@ def test_encrypted_videos_are_called_encrypted(tmp_path: Path, write: Callable[[
 @pytest.mark.parametrize("size", [(1, 65535), (65535, 1), (2, 16000), (8, 4000)])
 def test_extreme_sizes_fail_before_they_are_scaled(tmp_path: Path, size: tuple[int, int]) -> None:
     path = encode(tmp_path / "thin.mov", [np.zeros((*size, 3), np.uint8)] * 2, codec="png", pix_fmt="rgb24")
-    for read in (lambda: read_video(path, short_side=128), lambda: CountedFrames(path, 128)):
+    for read in (lambda: read_video(path, short_side=128), lambda: counted_frames(path, 128)):
         with pytest.raises(VideoError) as error:
             read()
         assert "at most 32750 px and 67108864 px in all; crop the video" in one_line(error, path)

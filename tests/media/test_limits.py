@@ -9,10 +9,10 @@ from pathlib import Path
 import av
 import pytest
 
-from helpers.video_files import encode, one_line, ramp
+from helpers.video_files import counted_frames, encode, one_line, ramp
 from stresnet.errors import VideoError
 from stresnet.media import Limits, iter_frames, read_video
-from stresnet.media.selected import CountedFrames, select_frames
+from stresnet.media.selected import select_frames
 
 KINDS = [
     ("a.mov", "png", "rgb24"),
@@ -118,9 +118,22 @@ def test_too_many_streams_are_refused(tmp_path: Path) -> None:
     assert "more streams than allowed" in refused(path, Limits(streams=8))
 
 
-def test_selected_frames_obey_the_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = encode(tmp_path / "a.mkv", ramp(20))
-    monkeypatch.setattr("stresnet.media.selected.DEFAULT_LIMITS", Limits(frames=19))
-    for read in (lambda: list(select_frames(path, None)), lambda: CountedFrames(path, None)):
-        with pytest.raises(VideoError, match="more than 19 frames"):
+LIMITED = {
+    "more than 19 frames": Limits(frames=19),
+    "longer than 0.75 s; split the video": Limits(seconds=0.75),
+    "frames of more than 40000 bytes; split the video": Limits(decoded_bytes=40_000),
+}
+
+
+@pytest.mark.parametrize("message", LIMITED)
+def test_every_way_to_read_obeys_the_limits(tmp_path: Path, message: str) -> None:
+    path, limits = encode(tmp_path / "a.mkv", ramp(20)), LIMITED[message]
+
+    def selected() -> None:
+        for reader in select_frames(path, None, limits=limits):
+            list(reader.read([0]))
+
+    for read in (lambda: read_video(path, limits=limits), selected, lambda: counted_frames(path, limits=limits)):
+        with pytest.raises(VideoError, match=message):
             read()
+    assert len(counted_frames(path, limits=Limits(frames=20, seconds=0.8, decoded_bytes=160_000)).times_sec) == 20

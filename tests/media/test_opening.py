@@ -17,7 +17,7 @@ import simplejpeg
 
 from helpers.video_files import encode, one_line, ramp
 from stresnet.errors import VideoError
-from stresnet.media import iter_frames, probe, read_video
+from stresnet.media import FrameSpec, iter_frames, probe, read_video
 from stresnet.media.selected import select_frames
 
 CONCAT = "ffconcat version 1.0\nfile canary{ending}\n"
@@ -173,6 +173,18 @@ def test_the_stream_that_players_show_is_read(
     video = read_video(path)
     assert video.frames.shape[:2] == (12, 64)
     assert all(len(reader.times_sec) == 12 for reader in select_frames(path, None))
+
+
+def test_a_stream_can_be_chosen(tmp_path: Path) -> None:
+    path = two_streams(tmp_path / "a.mkv", {"height": 32, "pictures": 12}, {"height": 64, "pictures": 14})
+    for stream, shape in ((None, (12, 32)), (0, (12, 32)), (1, (14, 64))):
+        spec = FrameSpec(stream=stream)
+        assert read_video(path, spec=spec).frames.shape[:2] == shape
+        assert all(len(reader.times_sec) == shape[0] for reader in select_frames(path, None, spec))
+    with pytest.raises(VideoError, match="expected video stream 2, found streams 0 to 1; choose one of them"):
+        read_video(path, spec=FrameSpec(stream=2))
+    with pytest.raises(VideoError, match="number of a video stream, from 0 on, found -1"):
+        FrameSpec(stream=-1)
 
 
 def test_cases_of_several_streams(cases: Path) -> None:

@@ -60,6 +60,14 @@ Compile = Annotated[
     ),
 ]
 Classes = Annotated[str, typer.Option(help=_CLASSES_HELP, show_default=False)]
+Stream = Annotated[
+    int | None,
+    typer.Option(
+        help="Which video stream of each file to read, from 0 on. Default: the one that players show.",
+        min=0,
+        show_default=False,
+    ),
+]
 Preset = Annotated[
     str,
     typer.Option(

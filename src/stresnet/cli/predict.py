@@ -77,6 +77,7 @@ def predict(
     protocol: options.Protocol = None,
     device: options.Device = None,
     flow_preset: FlowPreset = None,
+    stream: options.Stream = None,
     precision: options.Precision = "auto",
     compiled: options.Compile = None,
     timeline: TimelineFile = None,
@@ -115,7 +116,9 @@ def predict(
             raise typer.BadParameter(f"--timeline is for one video: {videos[0].problem or f'found {len(videos)}'}")
     if compiled is None:
         compiled = worth_compiling(len(videos), wanted, device)
-    recognizer = Recognizer(file, device=device, precision=wanted, compiled=compiled, flow_preset=flow_preset)
+    recognizer = Recognizer(
+        file, device=device, precision=wanted, compiled=compiled, flow_preset=flow_preset, stream=stream
+    )
     _note_differences(model, recognizer)
     if timeline:
         name = videos[0].name

@@ -53,6 +53,17 @@ ShortSide = Annotated[
         show_default=False,
     ),
 ]
+Fps = Annotated[
+    float | None,
+    typer.Option(
+        help="Resample videos to this many frames per second, by time. Default: all frames as they are.",
+        show_default=False,
+    ),
+]
+Deinterlace = Annotated[
+    bool, typer.Option("--deinterlace/--no-deinterlace", help="Make whole pictures of interlaced ones.")
+]
+ToneMap = Annotated[bool, typer.Option("--tone-map/--no-tone-map", help="Show HDR (PQ, HLG) as ordinary screens do.")]
 Bound = Annotated[
     float | None,
     typer.Option(help="Clip stored flow at ± this many px per frame. Default: 20.", show_default=False),
@@ -75,6 +86,10 @@ def prepare(
     subtract_median: options.SubtractMedian = False,
     short_side: ShortSide = None,
     bound: Bound = None,
+    stream: options.Stream = None,
+    fps: Fps = None,
+    deinterlace: Deinterlace = True,
+    tone_map: ToneMap = True,
     jpeg_quality: Annotated[int, typer.Option(help="JPEG quality of stored frames and flow.", min=1, max=100)] = 95,
     workers: Annotated[int | None, typer.Option(help="Number of processes. Default: one per core.", min=1)] = None,
     as_json: options.Json = False,
@@ -83,6 +98,7 @@ def prepare(
     from stresnet.data.prepare import prepare as run_prepare
     from stresnet.data.store import StoreSpec
     from stresnet.flow import FlowSpec
+    from stresnet.media import FrameSpec
 
     when, _, method = (flow or "dis").partition(":")
     flow_stored = when != ON_THE_FLY
@@ -109,7 +125,8 @@ def prepare(
         note(text)
     if from_jpegs:
         wanted = _imported(wanted, catalog, short_side, flow_stored)
-    spec = StoreSpec(wanted, jpeg_quality, flow_stored=flow_stored)
+    frames = FrameSpec(stream, fps, deinterlace, tone_map)
+    spec = StoreSpec(wanted, jpeg_quality, flow_stored, frames)
     with Bar() as bar:
         summary = run_prepare(catalog, store, spec, from_jpegs=from_jpegs, workers=workers, progress=bar)
     _show_prepared(summary, store, as_json=as_json)
@@ -143,6 +160,8 @@ def _show_prepared(summary: PrepareSummary, store: Path, *, as_json: bool) -> No
         )
     if summary.truncated:
         _note_truncated(summary.truncated, store)
+    for conversion, names in summary.converted:
+        note(f"{len(names)} video(s): {conversion}, such as {names[0]}")
     for line in summary.clipped[:MAX_NAMED]:
         note(line)
     if len(summary.clipped) > MAX_NAMED:

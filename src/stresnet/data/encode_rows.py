@@ -18,7 +18,8 @@ from stresnet.data.source_files import SourceFile
 from stresnet.errors import VideoError
 from stresnet.flow.codec import clipped_share, quantize_flow
 from stresnet.flow.estimate import flow_of
-from stresnet.media.video import Frame, VideoInfo
+from stresnet.media.selected import SelectedFrames
+from stresnet.media.video import Frame, FrameReader
 
 
 class Row(NamedTuple):
@@ -115,13 +116,12 @@ class RowWriter:
             self._clipped += row.clipped_share
         self._writer.append(row.time_sec - self._start_sec, row.rgb, *([flow] if self._spec.flow_stored else []))
 
-    def finish(self, record_id: str, info: VideoInfo, *, truncated: bool) -> PreparedVideoMetadata:
+    def finish(self, record_id: str, video: FrameReader | SelectedFrames) -> PreparedVideoMetadata:
         """Write the metadata and return it.
 
         Args:
             record_id: id of the prepared video.
-            info: the header of the source.
-            truncated: whether parts of it could not be decoded.
+            video: the source, as far as it was read.
 
         Raises:
             VideoError: there are fewer than ``MIN_FRAMES`` rows.
@@ -135,18 +135,19 @@ class RowWriter:
                 frames=self._writer.frames,
                 height=height,
                 width=width,
-                fps=info.fps,
+                fps=video.info.fps,
                 spec=self._spec,
                 source_bytes=self._source.stamp.size_bytes,
                 source_mtime_ns=self._source.stamp.mtime_ns,
                 clipped_share=self._clipped / max(1, self._fields) if self._spec.flow_stored else None,
                 checksum="",
-                truncated=truncated,
+                truncated=video.truncated,
                 imported=False,
                 source_ctime_ns=self._source.stamp.ctime_ns,
                 content_hash=self._source.content_hash,
                 start_sec=self._segment.start_sec,
                 end_sec=self._segment.end_sec,
+                conversions=video.conversions,
             )
         )
 

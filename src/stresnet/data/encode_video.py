@@ -27,7 +27,8 @@ from stresnet.data.source_files import SourceFile, Stamp
 from stresnet.errors import StresnetError, VideoError
 from stresnet.media.failures import IndexMismatchError
 from stresnet.media.in_memory import FramesInMemory
-from stresnet.media.selected import SelectedFrames, select_frames
+from stresnet.media.limits import DEFAULT_LIMITS, Limits
+from stresnet.media.selected import ResampledFrames, SelectedFrames, select_frames
 from stresnet.media.video import Frame, FrameReader, Video, iter_frames
 from stresnet.progress import Progress
 
@@ -43,6 +44,7 @@ def encode_video(
     sink: BinaryIO,
     progress: Progress | None = None,
     segment: Segment = WHOLE,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> PreparedVideoMetadata:
     """Decode a video, compute its flow and write both as a prepared video.
 
@@ -53,6 +55,7 @@ def encode_video(
         sink: the file to write to.
         progress: called after every frame; the total is the number of frames that the header states, if it does.
         segment: the segment of the file.
+        limits: how much the video may ask for.
 
     Returns:
         The metadata of the prepared video.
@@ -62,15 +65,19 @@ def encode_video(
         OSError: ``sink`` cannot be written.
     """
     writer = RowWriter(sink, SourceFile.of(path), spec, segment)
-    with _open(path, spec) as reader:
+    with _open(path, spec, limits) as reader:
         total = reader.info.header_frames if segment == WHOLE else 0
         for row in _rows_within(reader, spec, [segment], _reporter(spec, total, progress)):
             writer.add(row)
-    return writer.finish(record_id, reader.info, truncated=reader.truncated)
+    return writer.finish(record_id, reader)
 
 
 def encode_segments(
-    path: str | os.PathLike[str], spec: StoreSpec, segments: Mapping[str, Segment], open_sink: OpenSink
+    path: str | os.PathLike[str],
+    spec: StoreSpec,
+    segments: Mapping[str, Segment],
+    open_sink: OpenSink,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> dict[str, PreparedVideoMetadata | StresnetError]:
     """Write segments of a video as prepared videos of their own, and decode the file once, until the last one ends.
 
@@ -82,6 +89,7 @@ def encode_segments(
         spec: flow, size and quality.
         segments: the segments by id.
         open_sink: opens the files to write to; only overlapping segments are open at the same time.
+        limits: how much the video may ask for.
 
     Returns:
         For each id the metadata of its prepared video, or why the segment is not usable.
@@ -94,7 +102,7 @@ def encode_segments(
     waiting = deque(sorted(segments.items(), key=lambda item: item[1]))
     try:
         source = SourceFile.of(path)
-        with _open(path, spec) as reader:
+        with _open(path, spec, limits) as reader:
             for row in _rows_within(reader, spec, merged(segments.values()), _reporter(spec)):
                 while waiting and waiting[0][1].begins_by(row.time_sec):
                     record_id, segment = waiting.popleft()
@@ -128,7 +136,7 @@ class _Output:
         """Complete the file and return its metadata, or why it is not usable."""
         try:
             with self._context:
-                return self.writer.finish(record_id, reader.info, truncated=reader.truncated)
+                return self.writer.finish(record_id, reader)
         except VideoError as error:
             return error
 
@@ -154,8 +162,11 @@ def _rows_within(
         yield from encode_rows(within(part), spec, repeat(True), report)
 
 
-def _open(path: str | os.PathLike[str], spec: StoreSpec) -> FrameReader:
-    return iter_frames(path, short_side=spec.flow.short_side, motion_vectors=spec.flow_stored and spec.flow.from_codec)
+def _open(path: str | os.PathLike[str], spec: StoreSpec, limits: Limits) -> FrameReader:
+    with_vectors = spec.flow_stored and spec.flow.from_codec
+    return iter_frames(
+        path, short_side=spec.flow.short_side, motion_vectors=with_vectors, spec=spec.frames, limits=limits
+    )
 
 
 def _reporter(spec: StoreSpec, total: int = 0, progress: Progress | None = None) -> Callable[[], None]:
@@ -177,6 +188,7 @@ def temporary_video(
     spec: StoreSpec,
     progress: Progress | None = None,
     segment: Segment = WHOLE,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> PreparedVideo:
     """Prepare a video in a temporary file, which is deleted with the returned object; arguments as `encode_video`.
 
@@ -184,7 +196,9 @@ def temporary_video(
         VideoError: as `encode_video`.
         StoreError: the temporary folder has no room for the file.
     """
-    return write_temporary(partial(encode_video, record_id, path, spec, progress=progress, segment=segment))
+    return write_temporary(
+        partial(encode_video, record_id, path, spec, progress=progress, segment=segment, limits=limits)
+    )
 
 
 def video_around(
@@ -195,6 +209,7 @@ def video_around(
     flow_stack: int,
     progress: Progress | None = None,
     segment: Segment = WHOLE,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> PreparedVideo:
     """Prepare the frames of some steps, and the flow stacks around them, in a temporary file, as `temporary_video`.
 
@@ -210,13 +225,24 @@ def video_around(
         flow_stack: L, the flow fields around a step; 0 if no flow is needed.
         progress: called after every frame that is read for its pixels.
         segment: the segment of the file.
+        limits: how much the video may ask for.
 
     Raises:
         VideoError: as `encode_video`.
         StoreError: the temporary folder has no room for the file.
     """
     return write_temporary(
-        partial(encode_around, record_id, path, spec, centers_of, flow_stack, progress=progress, segment=segment)
+        partial(
+            encode_around,
+            record_id,
+            path,
+            spec,
+            centers_of,
+            flow_stack,
+            progress=progress,
+            segment=segment,
+            limits=limits,
+        )
     )
 
 
@@ -229,6 +255,7 @@ def encode_around(
     sink: BinaryIO,
     progress: Progress | None = None,
     segment: Segment = WHOLE,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> PreparedVideoMetadata:
     """Write what `video_around` prepares to a file, and return its metadata.
 
@@ -236,9 +263,9 @@ def encode_around(
         VideoError, OSError: as `encode_video`.
     """
     if spec.flow_stored and spec.flow.from_codec:  # vectors are assigned to steps by the pictures around
-        return encode_video(record_id, path, spec, sink, progress, segment)
+        return encode_video(record_id, path, spec, sink, progress, segment, limits)
     source = SourceFile.of(path, hashed=False)
-    readers = select_frames(Path(path), spec.flow.short_side)
+    readers = select_frames(Path(path), spec.flow.short_side, spec.frames, limits)
     while True:
         frames = next(readers)
         with suppress(IndexMismatchError):
@@ -264,7 +291,9 @@ def frames_around(
     if spec.flow_stored and spec.flow.from_codec:
         raise VideoError(f"{record_id}: flow by {spec.flow.name} is read from the coded video: give the file itself")
     source = SourceFile(record_id, Stamp(video.frames.nbytes, 0, 0), "")
-    frames = FramesInMemory(video, spec.flow.short_side)
+    frames: SelectedFrames = FramesInMemory(video, spec.flow.short_side)
+    if spec.frames.fps:
+        frames = ResampledFrames(frames, spec.frames.fps)
     return write_temporary(
         partial(_encode_around, record_id, source, spec, WHOLE, frames, centers_of, flow_stack, progress)
     )
@@ -305,4 +334,4 @@ def _encode_around(
         done = int(run[-1]) + 1
     writer.skip(times_sec[done:])
     assert next(pictures, None) is None  # reads to the end, to notice more frames than expected
-    return writer.finish(record_id, frames.info, truncated=frames.truncated)
+    return writer.finish(record_id, frames)

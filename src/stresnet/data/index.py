@@ -22,7 +22,7 @@ from stresnet.data.catalog import VideoRecord
 from stresnet.data.segment import WHOLE
 
 _RECORD_COLUMNS = ("id", "path", "label", "split", "group", "start_sec", "end_sec")
-_TEXTS = ("label", "split", "group", "reason")  # columns with few distinct texts
+_TEXTS = ("label", "split", "group", "reason", "conversions")  # columns with few distinct texts
 _NUMBERS = {
     "frames": np.int32,
     "height": np.int32,
@@ -40,10 +40,10 @@ FILE_SCHEMA = pa.schema(
     + [(name, pa.int64()) for name in ("frames", "height", "width")]
     + [("fps", pa.float64()), ("bytes", pa.int64()), ("reason", pa.string()), ("truncated", pa.bool_())]
     + [("clipped_share", pa.float64()), ("start_sec", pa.float64()), ("end_sec", pa.float64())]
-    + [("content", pa.uint64())]
+    + [("content", pa.uint64()), ("conversions", pa.string())]
 )
-_DEFAULTS = {"start_sec": WHOLE.start_sec, "end_sec": WHOLE.end_sec, "content": 0}
-"""Values of columns that indexes lacked before there were segments and content hashes."""
+_DEFAULTS = {"start_sec": WHOLE.start_sec, "end_sec": WHOLE.end_sec, "content": 0, "conversions": ""}
+"""Values of columns that indexes lacked before there were segments, content hashes and conversions."""
 
 _CODED = pa.dictionary(pa.int32(), pa.string())
 _READ_SCHEMA = pa.schema([(f.name, _CODED if f.name in _TEXTS else f.type) for f in FILE_SCHEMA])
@@ -63,6 +63,7 @@ class StoreEntry:
         truncated: whether parts of the video could not be decoded and are missing.
         clipped_share: share of flow vectors beyond the bound, 0 to 1.
         content: the content hash of the source as a number; 0 if it is not known.
+        conversions: what was done to frames, separated by semicolons.
     """
 
     record: VideoRecord
@@ -75,6 +76,7 @@ class StoreEntry:
     truncated: bool = False
     clipped_share: float = 0.0
     content: int = 0
+    conversions: str = ""
 
 
 class Entries(Sequence[StoreEntry]):
@@ -109,7 +111,8 @@ class Entries(Sequence[StoreEntry]):
         Raises:
             OSError, ValueError, pyarrow.ArrowException: it is missing, or is not an index.
         """
-        with pq.ParquetFile(path, read_dictionary=list(_TEXTS), buffer_size=_BUFFER_BYTES) as file:
+        texts = [name for name in _TEXTS if name in pq.read_schema(path).names]
+        with pq.ParquetFile(path, read_dictionary=texts, buffer_size=_BUFFER_BYTES) as file:
             found = {field.name: field.type for field in file.schema_arrow}
             absent = _DEFAULTS.keys() - found.keys()
             if wrong := [f.name for f in _READ_SCHEMA if f.name not in absent and found.get(f.name) != f.type]:
@@ -151,11 +154,11 @@ class Entries(Sequence[StoreEntry]):
         return self._columns[name].take(pa.array(self._rows))
 
     def distinct(self, name: str) -> set[str]:
-        """Return the distinct texts of a column: label, split, group or reason."""
+        """Return the distinct texts of a column: label, split, group, reason or conversions."""
         return set(self.column(name).unique().to_pylist())
 
     def where(self, name: str, texts: Iterable[str]) -> Entries:
-        """Return the rows whose label, split, group or reason is one of ``texts``."""
+        """Return the rows whose label, split, group, reason or conversions is one of ``texts``."""
         rows = np.arange(self._rows.start, self._rows.stop) if isinstance(self._rows, range) else self._rows
         return Entries(self._columns, rows[self._is_in(name, texts)[rows]])
 
@@ -234,10 +237,13 @@ class _Builder:
         self._numbers: dict[str, NDArray[Any]] = {
             name: np.empty(rows, dtype) for name, dtype in {**_NUMBERS, "below": np.bool_}.items()
         }
-        for name, value in _DEFAULTS.items():
-            self._numbers[name].fill(value)
         self._codes = {name: np.empty(rows, np.int32) for name in (*_TEXTS, "folder")}
         self._texts: dict[str, dict[str, int]] = {name: {} for name in self._codes}
+        for name, value in _DEFAULTS.items():
+            if isinstance(value, str):
+                self._codes[name].fill(self._coded(name, [value])[0])
+            else:
+                self._numbers[name].fill(value)
 
     def fill(self, start: int, batch: pa.RecordBatch) -> None:
         """Fill in rows of some columns of `_READ_SCHEMA`; those of ids must follow each other, and have their paths.

@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import partial
@@ -38,6 +38,8 @@ from stresnet.errors import StoreError, StresnetError
 from stresnet.flow.estimate import require_available
 from stresnet.flow.show.statistics import clipping_note
 from stresnet.flow.spec import FlowSpec
+from stresnet.media.frame_spec import AS_SHOWN
+from stresnet.media.limits import DEFAULT_LIMITS, Limits
 from stresnet.progress import Progress
 
 try:
@@ -60,6 +62,7 @@ class PrepareSummary:
         rejected: (where, reason) of rows of the source's lists that name no video.
         empty_classes: classes without any usable video.
         truncated: ids of usable videos with parts that could not be decoded.
+        converted: what was done to frames, such as "deinterlaced", and the ids of the usable videos.
         clipped: one line for each video with much of its flow beyond the bound.
         notes: on the classes and on copies, see `stresnet.data.class_notes` and `stresnet.data.copies`.
         no_longer_listed: ids of usable videos that the index listed before and this catalog lacks; their files stay.
@@ -74,6 +77,7 @@ class PrepareSummary:
     rejected: tuple[tuple[str, str], ...]
     empty_classes: tuple[str, ...]
     truncated: tuple[str, ...]
+    converted: tuple[tuple[str, tuple[str, ...]], ...]
     clipped: tuple[str, ...]
     notes: tuple[str, ...]
     no_longer_listed: tuple[str, ...]
@@ -82,10 +86,15 @@ class PrepareSummary:
     bytes: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the summary as JSON types; ``failed`` and ``rejected`` are mappings to the reasons."""
+        """Return the summary as JSON types; ``failed`` and ``rejected`` are mappings to the
+        reasons, ``converted`` is one to lists of ids."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values |= {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
-        return values | {"failed": dict(self.failed), "rejected": dict(self.rejected)}
+        return values | {
+            "failed": dict(self.failed),
+            "rejected": dict(self.rejected),
+            "converted": dict(self.converted),
+        }
 
     def __repr__(self) -> str:
         counts = f"done={self.done}, kept={self.kept}, failed={len(self.failed)}, frames={self.frames}"
@@ -99,6 +108,7 @@ def prepare(
     *,
     from_jpegs: bool = False,
     workers: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
 ) -> PrepareSummary:
     """Decode videos, compute their flow, and keep both in a store.
@@ -114,6 +124,7 @@ def prepare(
         from_jpegs: whether videos are folders of JPEGs to import (see :mod:`stresnet.data.jpeg_folders`). The spec
             then states what their flow is, and must be given.
         workers: number of processes; by default one per usable core, but at most 61 on Windows.
+        limits: how much a video may ask for; one that exceeds a limit is recorded as failed.
         progress: called at the start and after every video.
 
     Raises:
@@ -126,9 +137,11 @@ def prepare(
         raise StoreError(f"workers must be at least 1, not {workers}")
     if spec is None and from_jpegs:
         raise StoreError("importing JPEGs needs a spec: the files do not show the method and bound of their flow")
-    catalog = source if isinstance(source, Catalog) else read_catalog(source, jpegs=from_jpegs)
     if not isinstance(spec, StoreSpec):
         spec = StoreSpec(spec or FlowSpec())
+    if from_jpegs and spec.frames != AS_SHOWN:
+        raise StoreError("JPEGs have no streams, clock or interlacing: import them as they are")
+    catalog = source if isinstance(source, Catalog) else read_catalog(source, jpegs=from_jpegs)
     if not (from_jpegs and spec.flow_stored):  # imported flow need not be computed
         require_available(spec.flow)
     root = Path(os.path.abspath(store))
@@ -138,7 +151,9 @@ def prepare(
         _remove_unfinished(root)
         kept = [entry for record in catalog.records if (entry := _reusable_entry(root, record, spec, from_jpegs))]
         try:
-            entries = _prepare_rest(root, catalog, spec, kept, from_jpegs, workers or default_workers(), progress)
+            make = partial(_prepare_file, root, spec=spec, from_jpegs=from_jpegs, limits=limits)
+            on_crash = partial(_unfinished, root, spec=spec, from_jpegs=from_jpegs)
+            entries = _prepare_rest(catalog, kept, make, on_crash, workers or default_workers(), progress)
         finally:
             _remove_unfinished(root)
         result = Store(root, spec, catalog.classes, catalog.name, Entries.of(entries))
@@ -147,11 +162,10 @@ def prepare(
 
 
 def _prepare_rest(
-    root: Path,
     catalog: Catalog,
-    spec: StoreSpec,
     kept: list[StoreEntry],
-    from_jpegs: bool,
+    make: Callable[[Sequence[VideoRecord]], list[StoreEntry]],
+    on_crash: Callable[[Sequence[VideoRecord]], list[StoreEntry]],
     workers: int,
     progress: Progress | None,
 ) -> list[StoreEntry]:
@@ -161,11 +175,9 @@ def _prepare_rest(
     for record in catalog.records:
         if record.id not in kept_ids:
             files.setdefault(record.path, []).append(record)
-    function = partial(_prepare_file, root, spec=spec, from_jpegs=from_jpegs)
-    on_crash = partial(_unfinished, root, spec=spec, from_jpegs=from_jpegs)
     entries = list(kept)
     report = _Report(progress, len(kept), len(catalog.records))
-    with closing(map_in_processes(function, files.values(), workers, on_crash)) as results:
+    with closing(map_in_processes(make, files.values(), workers, on_crash)) as results:
         for found in results:
             entries += found
             for entry in found:
@@ -279,7 +291,9 @@ def _is_same_source(record: VideoRecord, meta: PreparedVideoMetadata) -> bool:
     return stamp.size_bytes == meta.source_bytes and content_hash(files) == meta.content_hash
 
 
-def _prepare_file(root: Path, records: Sequence[VideoRecord], spec: StoreSpec, from_jpegs: bool) -> list[StoreEntry]:
+def _prepare_file(
+    root: Path, records: Sequence[VideoRecord], spec: StoreSpec, from_jpegs: bool, limits: Limits
+) -> list[StoreEntry]:
     """Prepare the videos of one file, or the one of a folder, and return their entries; runs in a worker.
 
     Raises:
@@ -295,7 +309,8 @@ def _prepare_file(root: Path, records: Sequence[VideoRecord], spec: StoreSpec, f
                 meta = import_jpegs(records[0].id, path, spec, sink)
             made = {records[0].id: meta}
         else:
-            made = encode_segments(path, spec, {record.id: record.segment for record in records}, open_sink)
+            segments = {record.id: record.segment for record in records}
+            made = encode_segments(path, spec, segments, open_sink, limits)
     except OSError as error:  # of writing; a source that cannot be read is a VideoError
         if error.errno != errno.ENAMETOOLONG:
             raise write_error(video_path(root, records[0].id), error) from error
@@ -338,6 +353,7 @@ def _entry(record: VideoRecord, meta: PreparedVideoMetadata, size: int) -> Store
         meta.fps,
         size,
         truncated=meta.truncated,
+        conversions=meta.conversions,
         clipped_share=meta.clipped_share or 0.0,  # None if no flow was computed
         content=int(meta.content_hash or "0", 16),
     )
@@ -356,6 +372,7 @@ def _summarize(store: Store, catalog: Catalog, kept: int, listed_before: set[str
         rejected=catalog.rejected,
         empty_classes=tuple(name for name in store.classes if name not in classes),
         truncated=tuple(ids.filter(usable.column("truncated")).to_pylist()),
+        converted=_converted(usable),
         clipped=tuple(note for note in notes if note),
         notes=tuple(messages([*class_notes(store), *copy_notes(store)])),
         no_longer_listed=tuple(sorted(listed_before.difference(store.entries.column("id").to_pylist()))),
@@ -363,3 +380,13 @@ def _summarize(store: Store, catalog: Catalog, kept: int, listed_before: set[str
         seconds=seconds,
         bytes=pc.sum(usable.column("bytes"), min_count=0).as_py(),
     )
+
+
+def _converted(usable: Entries) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return each conversion of frames, with the ids of its videos."""
+    videos: dict[str, list[str]] = {}
+    converted = usable.where("conversions", usable.distinct("conversions") - {""})
+    for name, all_of_it in zip(*(converted.column(c).to_pylist() for c in ("id", "conversions")), strict=True):
+        for conversion in all_of_it.split("; "):
+            videos.setdefault(conversion, []).append(name)
+    return tuple((conversion, tuple(names)) for conversion, names in sorted(videos.items()))

@@ -32,6 +32,7 @@ from stresnet.errors import FlowSpecError, StoreError, StresnetError
 from stresnet.flow.codec import quantize_flow
 from stresnet.flow.methods import METHODS
 from stresnet.flow.spec import FlowSpec
+from stresnet.media.frame_spec import AS_SHOWN, FrameSpec
 
 MIN_FRAMES = 11
 """Frames needed for one valid centre of a stack of 10 flow fields: t−5 … t+4 → t+5 (released code)."""
@@ -40,6 +41,7 @@ ROWS_PER_BATCH = 32
 """Frames in a record batch: about 1 MB at a short side of 256, which bounds the memory of writing."""
 
 META_KEY = b"stresnet"
+_SAME_FRAMES = ("fps", "deinterlace", "tone_map")
 _Indices = Sequence[int] | NDArray[np.integer[Any]]
 
 
@@ -51,11 +53,13 @@ class StoreSpec:
         flow: the optical flow, and the size of frames and flow (``flow.short_side``).
         jpeg_quality: quality of frames and flow, 1 to 100.
         flow_stored: whether flow is stored; otherwise it is computed from the stored frames when it is read.
+        frames: which frames of a file are read, and how they are converted.
     """
 
     flow: FlowSpec
     jpeg_quality: int = 95
     flow_stored: bool = True
+    frames: FrameSpec = AS_SHOWN
 
     def __post_init__(self) -> None:
         if not 1 <= self.jpeg_quality <= 100:
@@ -64,6 +68,9 @@ class StoreSpec:
             names = ", ".join(method.name for method in METHODS.values() if method.on_the_fly)
             found = f"{self.flow.method}, which loader processes cannot compute: store it"
             raise StoreError(f"expected flow on the fly by {names}, found {found}")
+        if self.frames.fps and self.flow.from_codec:
+            found = f"{self.flow.method}, whose vectors are those between coded frames"
+            raise StoreError(f"expected another flow method to resample videos, found {found}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as JSON types."""
@@ -72,6 +79,7 @@ class StoreSpec:
             "flow_digest": self.flow.digest(),
             "jpeg_quality": self.jpeg_quality,
             "flow_stored": self.flow_stored,
+            **({"frames": frames} if (frames := self.frames.to_dict()) else {}),
         }
 
     @classmethod
@@ -79,10 +87,10 @@ class StoreSpec:
         """Return the spec that :meth:`to_dict` wrote.
 
         Raises:
-            StoreError, FlowSpecError: a key is missing or unknown, or the flow was computed with other parameters
-                than this version uses under that name.
+            StoreError, FlowSpecError, VideoError: a key is missing or unknown, or the flow was computed with other
+                parameters than this version uses under that name.
         """
-        if set(data) != {"flow", "flow_digest", "jpeg_quality", "flow_stored"}:
+        if set(data) - {"frames"} != {"flow", "flow_digest", "jpeg_quality", "flow_stored"}:
             raise StoreError(
                 f"expected a store spec with flow, flow_digest, jpeg_quality and flow_stored, found {sorted(data)}"
             )
@@ -91,13 +99,14 @@ class StoreSpec:
             raise FlowSpecError(
                 f"flow made with other parameters ({data['flow_digest']}) than {flow} has now; prepare again"
             )
-        return cls(flow, data["jpeg_quality"], data["flow_stored"])
+        return cls(flow, data["jpeg_quality"], data["flow_stored"], FrameSpec.from_dict(data.get("frames", {})))
 
     def require_same(self, other: StoreSpec, what: str) -> None:
         """Raise unless a network trained on videos of one spec can be used on videos of the other.
 
-        Specs may differ in whether flow is stored. Flow computed when it is read differs from stored flow only by
-        the JPEG coding, of the stored flow or of the frames it is computed from (docs/store.md has figures).
+        Specs may differ in the number of the stream, which is one of files, and in whether flow is stored. Flow
+        computed when it is read differs from stored flow only by the JPEG coding, of the stored flow or of the frames
+        it is computed from (docs/store.md has figures).
 
         Args:
             other: the other spec.
@@ -105,12 +114,14 @@ class StoreSpec:
 
         Raises:
             FlowSpecError: the flow differs.
-            StoreError: the JPEG quality differs.
+            StoreError: the JPEG quality, or how frames are read, differs.
         """
         self.flow.require_same(other.flow, what)
-        if self.jpeg_quality != other.jpeg_quality:
-            found = f"expected jpeg_quality {self.jpeg_quality}, found {other.jpeg_quality}"
-            raise StoreError(f"{what}: {found}; prepare with one of them")
+        values = (("jpeg_quality", self.jpeg_quality, other.jpeg_quality),)
+        frames = ((name, getattr(self.frames, name), getattr(other.frames, name)) for name in _SAME_FRAMES)
+        for name, expected, found in (*values, *frames):
+            if expected != found:
+                raise StoreError(f"{what}: expected {name} {expected}, found {found}; prepare with one of them")
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,8 @@ class PreparedVideoMetadata:
     Attributes:
         id: id of the video's record.
         frames, height, width: T, H and W.
-        fps: frames per second according to the video file; 25 for imported JPEGs, which have no clock.
+        fps: frames per second after resampling, else according to the video file; 25 for imported JPEGs, which have no
+            clock.
         spec: how the video was prepared.
         source_bytes, source_mtime_ns, source_ctime_ns: the stamp of the source when it was read, see
             `stresnet.data.source_files`.
@@ -128,6 +140,7 @@ class PreparedVideoMetadata:
         clipped_share: share of flow vectors beyond the bound, 0 to 1; None if no flow was computed.
         checksum: BLAKE2b of the pictures, the times and all other metadata.
         truncated: whether parts of the source, such as its end, could not be decoded and are missing.
+        conversions: what was done to frames, see `stresnet.media.video.FrameReader`.
         imported: whether frames and flow are imported JPEGs. Method and bound of their flow are what the user stated.
         start_sec, end_sec: the segment of the source, see `stresnet.data.segment`.
     """
@@ -148,6 +161,7 @@ class PreparedVideoMetadata:
     content_hash: str = ""
     start_sec: float = WHOLE.start_sec
     end_sec: float = WHOLE.end_sec
+    conversions: str = ""
 
     def to_json(self) -> str:
         """Return the metadata as one line of JSON; values that are the default are left out."""

@@ -25,6 +25,7 @@ from stresnet.inference.protocols import PROTOCOLS, clip_frames, default_protoco
 from stresnet.inference.scorer import Scored, Scorer, Wanted, prepare_for, wanted
 from stresnet.inference.timeline import Timeline, windowed
 from stresnet.media import Video, video_in_memory
+from stresnet.media.limits import DEFAULT_LIMITS, Limits
 from stresnet.model import Checkpoint, load_checkpoint
 from stresnet.model.precision import PrecisionChoice
 from stresnet.model.profile import network_name
@@ -54,6 +55,8 @@ class Recognizer:
         precision: PrecisionChoice = "auto",
         compiled: bool = False,
         flow_preset: str | None = None,
+        stream: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         """Load a network.
 
@@ -69,6 +72,8 @@ class Recognizer:
                 time on each clip; logits differ from those of the network uncompiled by rounding.
             flow_preset: preset of the network's flow method that videos are prepared with, instead of the one of
                 training: `fast` for `tvl1` is about 25 times as fast as OpenCV's, but not the same flow.
+            stream: which video stream of each file is read, from 0 on; by default the one that players show.
+            limits: how much a video may ask for.
 
         Raises:
             CheckpointError: the file is not a checkpoint, the folder has none, or the network has not been trained.
@@ -79,8 +84,9 @@ class Recognizer:
         if not checkpoint.store_spec:
             raise CheckpointError("the checkpoint is an initial model: train it first, with stresnet train --init")
         self.checkpoint = checkpoint
-        self.store_spec = _store_spec(checkpoint, flow_preset)
+        self.store_spec = _store_spec(checkpoint, flow_preset, stream)
         """How videos are prepared for this network."""
+        self._limits = limits
         self._scorer = Scorer(checkpoint, device, precision, compiled=compiled)
 
     def __repr__(self) -> str:
@@ -134,7 +140,7 @@ class Recognizer:
         """
         protocol = protocol or self.protocol
         require_protocol(protocol, self.checkpoint)
-        prepared = prepare_for(self.checkpoint, self.store_spec, _opened(video, fps), protocol, progress)
+        prepared = self._prepared(video, protocol, fps, progress)
         scored = Scored(prepared.meta, self._scorer.score(prepared, protocol, progress))
         return self._prediction(scored, protocol, top)
 
@@ -155,7 +161,7 @@ class Recognizer:
         require_protocol(protocol, self.checkpoint)
 
         def prepared(video: Source) -> PreparedVideo:
-            return prepare_for(self.checkpoint, self.store_spec, _opened(video, fps), protocol)
+            return self._prepared(video, protocol, fps)
 
         opening = (partial(prepared, video) for video in videos)
         for scored in self._scorer.score_all(opening, protocol):
@@ -189,7 +195,7 @@ class Recognizer:
         for name, value in (("window_sec", window_sec), ("stride_sec", stride_sec)):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be a positive number of seconds, not {value}")
-        prepared = prepare_for(self.checkpoint, self.store_spec, _opened(video, fps), None, progress)
+        prepared = self._prepared(video, None, fps, progress)
         meta = prepared.meta
         times_sec, logits = self._scorer.score_steps(prepared, progress)
         duration_sec = float(prepared.times_sec[-1]) + 1 / meta.fps
@@ -255,7 +261,7 @@ class Recognizer:
             VideoError: the file cannot be read, or is too short for a stack of flow fields.
         """
         require_protocol("center", self.checkpoint)
-        prepared = prepare_for(self.checkpoint, self.store_spec, _opened(video, fps), "center", progress)
+        prepared = self._prepared(video, "center", fps, progress)
         return explain(self.checkpoint, prepared, label, self.device)
 
     def embed(
@@ -280,8 +286,7 @@ class Recognizer:
         """
         protocol = protocol or self.protocol
         require_protocol(protocol, self.checkpoint)
-        source = video if isinstance(video, PreparedVideo) else _opened(video, fps)
-        prepared = prepare_for(self.checkpoint, self.store_spec, source, protocol, progress)
+        prepared = self._prepared(video, protocol, fps, progress)
         features = self._features.score(prepared, protocol, progress)
         return Embedding(features.appearance, features.motion)
 
@@ -289,6 +294,16 @@ class Recognizer:
     def _features(self) -> Scorer:
         engine = self._scorer.engine
         return Scorer(headless(self.checkpoint), engine.device, engine.precision, compiled=engine.compiled)
+
+    def _prepared(
+        self,
+        video: Source | PreparedVideo,
+        protocol: Protocol | None,
+        fps: float,
+        progress: Progress | None = None,
+    ) -> PreparedVideo:
+        source = video if isinstance(video, PreparedVideo) else _opened(video, fps)
+        return prepare_for(self.checkpoint, self.store_spec, source, protocol, progress, self._limits)
 
     def _prediction(self, scored: Scored, protocol: Protocol, top: int) -> Prediction:
         video, scores = scored
@@ -378,9 +393,13 @@ def _opened(video: Source, fps: float) -> str | Path | Video | PreparedVideo:
     return Path(video) if isinstance(video, os.PathLike) else video_in_memory(video, fps)
 
 
-def _store_spec(checkpoint: Checkpoint, flow_preset: str | None) -> StoreSpec:
-    """Return how videos are prepared for a network, with another preset of its flow method if one is given."""
+def _store_spec(checkpoint: Checkpoint, flow_preset: str | None, stream: int | None) -> StoreSpec:
+    """Return how videos are prepared for a network, with another preset of its flow method if one is given.
+
+    The stream is not that of training: it is a property of files.
+    """
     spec = StoreSpec.from_dict(checkpoint.store_spec)
+    spec = replace(spec, frames=replace(spec.frames, stream=stream))
     if flow_preset is None:
         return spec
     if not _reads_flow(checkpoint):

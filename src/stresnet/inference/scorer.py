@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -24,6 +25,7 @@ from stresnet.inference.engine import Engine, default_device
 from stresnet.inference.prediction import VideoScores, mean_video_scores
 from stresnet.inference.protocols import centers, default_protocol, runs, views
 from stresnet.media import Video
+from stresnet.media.limits import DEFAULT_LIMITS, Limits
 from stresnet.model import Checkpoint, StreamLogits
 from stresnet.model.checkpoint import first_line
 from stresnet.model.precision import PrecisionChoice, choose_precision
@@ -68,7 +70,7 @@ def wanted(checkpoint: Checkpoint, spec: StoreSpec, protocol: Protocol | None) -
     flow_stack = checkpoint.model.config.flow_stack
     if "motion" not in checkpoint.model.config.streams:
         flow_stack = 0
-        spec = StoreSpec(FlowSpec(short_side=spec.flow.short_side), spec.jpeg_quality, flow_stored=False)
+        spec = replace(spec, flow=FlowSpec(short_side=spec.flow.short_side), flow_stored=False)
     return Wanted(spec, flow_stack, partial(centers, protocol, checkpoint) if protocol else partial(_steps, checkpoint))
 
 
@@ -78,6 +80,7 @@ def prepare_for(
     video: str | Path | Video | PreparedVideo,
     protocol: Protocol | None,
     progress: Progress | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> PreparedVideo:
     """Prepare what a network looks at under a protocol, in a temporary file; see `wanted`.
 
@@ -99,7 +102,7 @@ def prepare_for(
         return frames_around("the frames", video, used, looked_at, flow_stack, progress)
     path, segment = split_fragment(video)
     file = fetch(path, progress=progress) if is_url(path) else path
-    return video_around(str(video), file, used, looked_at, flow_stack, progress, segment)
+    return video_around(str(video), file, used, looked_at, flow_stack, progress, segment, limits)
 
 
 def _steps(checkpoint: Checkpoint, frames: int) -> Indices:

@@ -1,32 +1,49 @@
-"""Read, probe and write videos."""
+"""Read, probe and write videos.
 
-from stresnet.media.in_memory import video_in_memory
-from stresnet.media.limits import Limits
-from stresnet.media.motion_vectors import CODECS_WITH_VECTORS, MOTION_VECTOR
-from stresnet.media.video import (
-    VIDEO_EXTENSIONS,
-    Frame,
-    FrameReader,
-    Video,
-    VideoInfo,
-    iter_frames,
-    probe,
-    read_video,
-)
-from stresnet.media.write import write_video
+Names are loaded on first use: PyAV takes a noticeable time to import, and `FrameSpec` and `Limits` do not need it.
+"""
 
-__all__ = [
-    "CODECS_WITH_VECTORS",
-    "MOTION_VECTOR",
-    "VIDEO_EXTENSIONS",
-    "Frame",
-    "FrameReader",
-    "Limits",
-    "Video",
-    "VideoInfo",
-    "iter_frames",
-    "probe",
-    "read_video",
-    "video_in_memory",
-    "write_video",
-]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stresnet.media.frame_spec import FrameSpec as FrameSpec
+    from stresnet.media.in_memory import video_in_memory as video_in_memory
+    from stresnet.media.limits import Limits as Limits
+    from stresnet.media.motion_vectors import CODECS_WITH_VECTORS as CODECS_WITH_VECTORS
+    from stresnet.media.motion_vectors import MOTION_VECTOR as MOTION_VECTOR
+    from stresnet.media.video import VIDEO_EXTENSIONS as VIDEO_EXTENSIONS
+    from stresnet.media.video import Frame as Frame
+    from stresnet.media.video import FrameReader as FrameReader
+    from stresnet.media.video import Video as Video
+    from stresnet.media.video import VideoInfo as VideoInfo
+    from stresnet.media.video import iter_frames as iter_frames
+    from stresnet.media.video import probe as probe
+    from stresnet.media.video import read_video as read_video
+    from stresnet.media.write import write_video as write_video
+
+_HOME = {
+    "CODECS_WITH_VECTORS": "motion_vectors",
+    "Frame": "video",
+    "FrameReader": "video",
+    "FrameSpec": "frame_spec",
+    "Limits": "limits",
+    "MOTION_VECTOR": "motion_vectors",
+    "VIDEO_EXTENSIONS": "video",
+    "Video": "video",
+    "VideoInfo": "video",
+    "iter_frames": "video",
+    "probe": "video",
+    "read_video": "video",
+    "video_in_memory": "in_memory",
+    "write_video": "write",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,14 +18,17 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from stresnet.errors import VideoError
+from stresnet.errors import StresnetError, VideoError
 from stresnet.media.completeness import ends_within_picture, is_whole
+from stresnet.media.deinterlacing import deinterlaced
 from stresnet.media.encryption import DECRYPT
 from stresnet.media.failures import explain
+from stresnet.media.frame_spec import FrameSpec
 from stresnet.media.limits import DEFAULT_LIMITS, Limits
 from stresnet.media.motion_vectors import tag_packet
 from stresnet.media.opening import open_video
 from stresnet.media.side_data import side_data
+from stresnet.media.tone_mapping import hdr_matrix, hdr_name, tone_mapped
 
 FALLBACK_FPS = 25.0
 """Frame rate assumed if the header has no plausible one."""
@@ -46,22 +49,28 @@ class VideoFile:
 
     Attributes:
         path: the file.
+        spec: which stream is read, and whether its pictures are converted.
         limits: how much it may ask for.
         stream: the video stream that is read.
         truncated: whether undecodable data was found so far.
     """
 
-    def __init__(self, path: Path, limits: Limits) -> None:
+    def __init__(self, path: Path, spec: FrameSpec, limits: Limits) -> None:
         """Open a file.
 
         Raises:
-            VideoError: the file does not exist, is empty, is not a video, has no video stream or exceeds a limit.
+            VideoError: the file does not exist, is empty, is not a video, has no such video stream or exceeds a limit.
         """
         self.path = path
+        self.spec = spec
         self.limits = limits
-        self._container, self.stream = open_video(path, limits)
+        self._container, self.stream = open_video(path, limits, spec.stream)
         self.truncated = False
+        self._conversions: set[str] = set()
+        if spec.fps and spec.fps > 1.001 * self.fps:
+            self._conversions.add(f"frames repeated, from {self.fps:.4g} fps")
         self._damage: Exception | None = None
+        self._decoded_bytes = 0
 
     @property
     def format(self) -> str:
@@ -78,6 +87,11 @@ class VideoFile:
         """Mean frames per second according to the header; `FALLBACK_FPS` if it has none."""
         rate = self.stream.average_rate or self.stream.guessed_rate
         return float(rate) if rate and 0 < rate <= 1000 else FALLBACK_FPS
+
+    @property
+    def conversions(self) -> str:
+        """What was done to pictures so far, such as ``deinterlaced``; an empty text for nothing."""
+        return "; ".join(sorted(self._conversions))
 
     @property
     def by_decode_time(self) -> bool:
@@ -113,22 +127,29 @@ class VideoFile:
             frames += 1
             if frames > self.limits.frames:
                 raise VideoError(f"{self.path}: more than {self.limits.frames} frames; split the video")
+            self.limits.require_seconds(self.path, frames / self.fps)
         last = cast("Packet[VideoStream]", Packet())
         last.stream = self.stream
         yield last
 
     def decode(self, *, tagged: bool = False) -> Generator[VideoFrame]:
-        """Yield all coded pictures. Skip damaged packets, as players do, and set `truncated`.
+        """Yield all pictures, deinterlaced. Skip damaged packets, as players do, and set `truncated`.
 
         Args:
             tagged: whether pictures carry what `motion_vectors.with_vectors` needs.
         """
+        coded = self._decode(tagged=tagged)
+        yield from deinterlaced(coded) if self.spec.deinterlace else coded
+
+    def _decode(self, *, tagged: bool) -> Generator[VideoFrame]:
         for number, packet in enumerate(self.packets()):
             try:
                 if tagged:
                     tag_packet(packet, self.stream.codec_context, number)
                 self.truncated |= packet.is_corrupt  # truncated, or after a gap in a transport stream
-                pictures = packet.decode()
+                pictures = self.pictures_of(packet)
+            except StresnetError:
+                raise
             except Exception as error:
                 self._note_damage(error)
                 continue
@@ -136,6 +157,22 @@ class VideoFile:
                 self.truncated |= bool(picture.is_corrupt)
                 yield picture
         self.truncated |= not self.is_whole()
+
+    def _note_conversions(self, picture: VideoFrame) -> None:
+        if self.spec.deinterlace and picture.interlaced_frame:
+            self._conversions.add("deinterlaced")
+        if self.spec.tone_map and (name := hdr_name(picture)):
+            self._conversions.add(f"tone-mapped, from {name}")
+
+    def pictures_of(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
+        """Return the coded pictures that a decoder gives for a packet."""
+        pictures = packet.decode()
+        for picture in pictures:
+            self._note_conversions(picture)
+        self._decoded_bytes += sum(plane.buffer_size for picture in pictures for plane in picture.planes)
+        if self._decoded_bytes > self.limits.decoded_bytes:
+            raise VideoError(f"{self.path}: frames of more than {self.limits.decoded_bytes} bytes; split the video")
+        return pictures
 
     def _note_damage(self, error: Exception) -> None:
         """Remember the first error, and that something is missing."""
@@ -151,7 +188,7 @@ class VideoFile:
 
     def _decodes_strictly(self) -> bool:
         """Return whether the whole file can be decoded without concealing an error, such as half a picture."""
-        container, stream = open_video(self.path, self.limits)
+        container, stream = open_video(self.path, self.limits, self.spec.stream)
         try:
             stream.options = {**stream.options, "err_detect": "explode"}
             for packet in container.demux(stream):
@@ -205,19 +242,26 @@ class Converter:
         size = scaled_size(self.width, self.height, short_side, file.path, file.limits)
         self.unrotated_size = size[::-1] if on_its_side else size
         self._reformatter = VideoReformatter()
+        self._tone_map = file.spec.tone_map
 
     def rgb(self, coded: VideoFrame) -> NDArray[np.uint8]:
         """Return a picture, (H, W, 3) uint8, C-contiguous."""
+        is_hdr = self._tone_map and hdr_name(coded) is not None
+        rgb = self._scaled(coded, "rgb48le", **hdr_matrix(coded)) if is_hdr else self._scaled(coded, "rgb24")
+        if is_hdr:
+            rgb = tone_mapped(rgb, coded)
+        if self.mirrored:
+            rgb = rgb[:, ::-1]
+        return np.ascontiguousarray(np.rot90(rgb, k=-self.turns))
+
+    def _scaled(self, coded: VideoFrame, format: str, **options: Any) -> NDArray[Any]:
         width, height = self.unrotated_size
         # One pass over the pixels. If the size changes midway, frames keep that of the first one. One thread, because
         # worker processes already use all cores.
         converted = self._reformatter.reformat(
-            coded, width=width, height=height, format="rgb24", interpolation=SCALING, threads=1
+            coded, width=width, height=height, format=format, interpolation=SCALING, threads=1, **options
         )
-        rgb = cast(NDArray[np.uint8], converted.to_ndarray())
-        if self.mirrored:
-            rgb = rgb[:, ::-1]
-        return np.ascontiguousarray(np.rot90(rgb, k=-self.turns))
+        return cast(NDArray[Any], converted.to_ndarray())
 
 
 class Clock:

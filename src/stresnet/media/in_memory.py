@@ -81,6 +81,7 @@ class FramesInMemory:
         frames, height, width = video.frames.shape[:3]
         self.times_sec = video.times_sec
         self.truncated = video.truncated
+        self.conversions = ""
         self.info = VideoInfo(width, height, video.fps, "frames in memory", 0, frames)
         self._frames = video.frames
         self._scaler = Scaler(short_side)

@@ -41,12 +41,12 @@ _READING: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(InputContai
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
 
-def open_video(path: Path, limits: Limits) -> tuple[InputContainer, VideoStream]:
-    """Return an open file and its video stream, see `_choose`.
+def open_video(path: Path, limits: Limits, stream_number: int | None = None) -> tuple[InputContainer, VideoStream]:
+    """Return an open file and its video stream: one by its number, or the one that players show, see `_choose`.
 
     Raises:
         VideoError: the file does not exist, is empty, encrypted or no video, has no video stream that can be decoded,
-            or exceeds a limit.
+            or not the one that is asked for, or exceeds a limit.
         Exception: see `failures.reading`.
     """
     if not path.exists():
@@ -80,7 +80,7 @@ def open_video(path: Path, limits: Limits) -> tuple[InputContainer, VideoStream]
             f"{path}: expected a video, found a picture, a playlist, another format or a damaged header; "
             f"name a video, or {CONVERT}"
         ) from error
-    stream = _choose(container)
+    stream = _choose(container) if stream_number is None else _numbered(container, stream_number, path)
     if stream is not None and stream.codec_context is not None:
         # One thread is as fast at these sizes, and worker processes already use all cores.
         stream.thread_count = 1
@@ -97,6 +97,15 @@ def open_video(path: Path, limits: Limits) -> tuple[InputContainer, VideoStream]
     if stream is not None:
         raise VideoError(f"{path}: this build of FFmpeg has no decoder for its codec; {CONVERT}")
     raise VideoError(f"{path}: no video stream (found: {found}); choose a video file")
+
+
+def _numbered(container: InputContainer, number: int, path: Path) -> VideoStream:
+    count = len(container.streams.video)
+    if number >= count:
+        container.close()
+        found = f"streams 0 to {count - 1}" if count > 1 else f"{count or 'no'} video stream"
+        raise VideoError(f"{path}: expected video stream {number}, found {found}; choose one of them")
+    return container.streams.video[number]
 
 
 def _choose(container: InputContainer) -> VideoStream | None:

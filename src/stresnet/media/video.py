@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from stresnet.errors import VideoError
 from stresnet.media.decode import Clock, Converter, VideoFile
 from stresnet.media.failures import reading
+from stresnet.media.frame_spec import AS_SHOWN, FrameSpec
 from stresnet.media.limits import DEFAULT_LIMITS, Limits
 from stresnet.media.motion_vectors import CODECS_WITH_VECTORS, transform_vectors, with_vectors
+from stresnet.media.resampling import resampled
 
 VIDEO_EXTENSIONS = frozenset(
     {".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"}
@@ -42,14 +44,14 @@ class VideoInfo:
     height: int
     """Pixels, after rotation."""
     fps: float
-    """Mean frames per second according to the header; 25 if it has none."""
+    """Frames per second after resampling; without it the mean according to the header, or 25 if it has none."""
     codec: str
     """Name of the decoder, such as ``h264``."""
     rotation_deg: int
     """Clockwise rotation (0, 90, 180 or 270) that was applied to the coded picture."""
     header_frames: int
-    """Number of frames according to the header, else to its duration, else 0. Often wrong; only decoding gives the
-    true number."""
+    """Number of frames according to the header, else to its duration, else 0, after resampling. Often wrong; only
+    decoding gives the true number."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,15 @@ class Video:
 
 def describe(file: VideoFile, converter: Converter) -> VideoInfo:
     """Return the description of an open video."""
+    fps = file.spec.fps
+    frames = file.stream.frames or max(0, round(file.duration_sec * file.fps))
     return VideoInfo(
         width=converter.width,
         height=converter.height,
-        fps=file.fps,
+        fps=fps or file.fps,
         codec=file.stream.codec_context.name,
         rotation_deg=90 * converter.turns,
-        header_frames=file.stream.frames or max(0, round(file.duration_sec * file.fps)),
+        header_frames=round(frames * fps / file.fps) if fps else frames,
     )
 
 
@@ -96,17 +100,23 @@ class FrameReader(Iterator[Frame]):
     Attributes:
         info: the header, corrected by the first frame.
         truncated: whether undecodable data was found *so far*; final at the end of the iteration.
+        conversions: what was done to frames *so far*, such as "deinterlaced"; an empty text for nothing.
     """
 
     info: VideoInfo
 
     def __init__(
-        self, path: str | os.PathLike[str], short_side: int | None, motion_vectors: bool, limits: Limits
+        self,
+        path: str | os.PathLike[str],
+        short_side: int | None,
+        motion_vectors: bool,
+        spec: FrameSpec,
+        limits: Limits,
     ) -> None:
         require_short_side(short_side)
         self._path = Path(path)
         with reading(path), ExitStack() as on_error:
-            self._file = VideoFile(self._path, limits)
+            self._file = VideoFile(self._path, spec, limits)
             on_error.callback(self._file.close)
             if motion_vectors:
                 self._enable_vectors()
@@ -122,6 +132,10 @@ class FrameReader(Iterator[Frame]):
     @property
     def truncated(self) -> bool:
         return self._file.truncated
+
+    @property
+    def conversions(self) -> str:
+        return self._file.conversions
 
     def __next__(self) -> Frame:
         with reading(self._path):
@@ -145,6 +159,11 @@ class FrameReader(Iterator[Frame]):
 
     def _enable_vectors(self) -> None:
         codec = self._file.stream.codec_context
+        if self._file.spec.fps:
+            raise VideoError(
+                f"{self._file.path}: motion vectors are those between coded frames; choose another flow method to "
+                "resample the video"
+            )
         if codec.name not in CODECS_WITH_VECTORS:
             raise VideoError(
                 f"{self._file.path}: codec {codec.name} exports no motion vectors "
@@ -154,8 +173,17 @@ class FrameReader(Iterator[Frame]):
         codec.flags |= Flags.copy_opaque
 
     def _read(self, coded: Iterator[VideoFrame]) -> Generator[Frame]:
+        for picture, times_sec in resampled(self._timed(coded), self._file.spec.fps):
+            if times_sec:
+                rgb = self._converter.rgb(picture)
+                yield from (Frame(rgb, time_sec) for time_sec in times_sec)
+
+    def _timed(self, coded: Iterator[VideoFrame]) -> Iterator[tuple[VideoFrame, float]]:
         for picture in coded:
-            yield Frame(self._converter.rgb(picture), self._clock(picture))
+            time_sec = self._clock(picture)
+            if self._file.spec.fps:
+                self._file.limits.require_seconds(self._path, time_sec)
+            yield picture, time_sec
 
     def _read_with_vectors(self, coded: Iterator[VideoFrame]) -> Generator[Frame]:
         upright = self._converter
@@ -176,27 +204,31 @@ def iter_frames(
     *,
     short_side: int | None = None,
     motion_vectors: bool = False,
+    spec: FrameSpec = AS_SHOWN,
     limits: Limits = DEFAULT_LIMITS,
 ) -> FrameReader:
-    """Return an iterator over all frames of a video, each coded frame once, in display order.
+    """Return an iterator over all frames of a video, in display order.
 
     Memory holds a few frames, whatever the length. Resizing is bicubic.
 
     Args:
-        path: the video file. Of several video streams, FFmpeg's choice is read; cover pictures and thumbnails are not.
+        path: the video file.
         short_side: pixels of the shorter side; the longer one follows, rounded to nearest. None keeps the size.
         motion_vectors: whether to read the codec's motion vectors too. A few more frames are then held: those up to
             the next one that is not a B picture.
+        spec: which frames are read, and how they are converted. By default those of the stream that FFmpeg chooses,
+            not cover pictures and thumbnails, each coded frame once.
         limits: how much the video may ask for.
 
     Returns:
         A `FrameReader`: an iterator of `Frame` with attributes `info` and `truncated`, which can be closed.
 
     Raises:
-        VideoError: the file does not exist, is empty, is not a video, has no video stream or no decodable frame, or
-            exceeds a limit; motion vectors are requested of a codec that has none (VP9, AV1, MJPEG, HEVC).
+        VideoError: the file does not exist, is empty, is not a video, has no such video stream or no decodable frame,
+            or exceeds a limit; motion vectors are requested of a codec that has none (VP9, AV1, MJPEG, HEVC), or of
+            resampled frames.
     """
-    return FrameReader(path, short_side, motion_vectors, limits)
+    return FrameReader(path, short_side, motion_vectors, spec, limits)
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
@@ -214,6 +246,7 @@ def read_video(
     *,
     short_side: int | None = None,
     max_frames: int | None = None,
+    spec: FrameSpec = AS_SHOWN,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Video:
     """Read a whole video, or its first `max_frames` frames, into memory.
@@ -224,7 +257,7 @@ def read_video(
     if max_frames is not None and max_frames < 1:
         raise VideoError(f"max_frames must be at least 1, found {max_frames}")
     frames: list[Frame] = []
-    with iter_frames(path, short_side=short_side, limits=limits) as reader:
+    with iter_frames(path, short_side=short_side, spec=spec, limits=limits) as reader:
         for frame in reader:
             if (len(frames) + 1) * frame.rgb.nbytes > limits.held_bytes:
                 raise VideoError(

@@ -82,6 +82,7 @@ def decode(pipe: Connection, order: Order) -> None:
                 file,
                 progress=_Reporter(pipe),
                 segment=order.segment,
+                limits=order.limits,
             )
         answer: dict[str, Any] = {"done": True}
     except VideoError as error:
