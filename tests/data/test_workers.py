@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -47,6 +48,23 @@ def threads_of(module: str) -> int:
     return int(import_module("cv2").getNumThreads() if module == "cv2" else import_module("torch").get_num_threads())
 
 
+class DiesAtStart:
+    """The factorial, but the first workers that are given it die before they have started."""
+
+    def __init__(self, folder: Path, deaths: int) -> None:
+        self.folder, self.deaths = folder, deaths
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        for death in range(self.deaths):
+            with suppress(FileExistsError):
+                (self.folder / str(death)).touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def __call__(self, number: int) -> int:
+        return math.factorial(number)
+
+
 def must_not_crash(item: object) -> Any:
     raise AssertionError(f"the process of {item!r} died")
 
@@ -75,6 +93,19 @@ def test_items_that_kill_their_worker_get_the_result_for_crashes() -> None:
 
 def test_an_item_whose_worker_dies_once_is_retried(tmp_path: Path) -> None:
     assert sorted_results(die_once, [tmp_path]) == ["second time"]
+
+
+def test_workers_that_die_while_they_start_are_replaced(tmp_path: Path) -> None:
+    assert sorted_results(DiesAtStart(tmp_path, 2), range(5)) == [1, 1, 2, 6, 24]
+    assert len(list(tmp_path.iterdir())) == 2
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_that_never_start_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="the worker processes cannot start"):
+        sorted_results(DiesAtStart(tmp_path, 100), range(5))
+    assert 3 <= len(list(tmp_path.iterdir())) <= 5
+    assert multiprocessing.active_children() == []
 
 
 def test_an_exception_ends_the_workers() -> None:

@@ -26,6 +26,9 @@ from stresnet.errors import StoreError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_MAX_FAILED_STARTS = 3
+"""No worker can start if this many die before they have, one after the other."""
+
 _MAX_ON_WINDOWS = 61  # Windows waits for at most 63 handles at once
 
 
@@ -44,9 +47,9 @@ def map_in_processes(
 ) -> Generator[Result]:
     """Yield one result per item, in order of completion.
 
-    An item whose worker dies is processed again, alone, at the end: another item may have used up the memory. The
-    workers end at once if the generator is closed or raises, or if this process is killed. They are spawned, and use
-    one thread each for OpenCV and for torch.
+    An item whose worker dies is processed again, alone, at the end: another item may have used up the memory. A worker
+    that dies while it starts is replaced. The workers end at once if the generator is closed or raises, or if this
+    process is killed. They are spawned, and use one thread each for OpenCV and for torch.
 
     Args:
         function: called in the workers, so it must be picklable. If it raises, the generator raises the same.
@@ -73,6 +76,7 @@ def _map(
     with _starting() as start:
         pipes = {start(function) for _ in range(min(workers, len(waiting)))}  # of workers that will send something
         in_progress: dict[Connection, Item] = {}
+        failed_starts = 0
         while pipes:
             for pipe in wait(list(pipes)):
                 assert isinstance(pipe, Connection)
@@ -80,15 +84,19 @@ def _map(
                     result, error = pipe.recv()
                 except (EOFError, OSError):
                     pipes.remove(pipe)
-                    if pipe not in in_progress:
+                    if pipe in in_progress:
+                        lost.append(in_progress.pop(pipe))
+                    else:
+                        failed_starts += 1
+                    if failed_starts == _MAX_FAILED_STARTS:
                         raise StoreError(
                             "the worker processes cannot start; a script must call prepare below "
-                            "if __name__ == '__main__':"
+                            "if __name__ == '__main__':, and there must be memory for them"
                         ) from None
-                    lost.append(in_progress.pop(pipe))
                     if waiting:
                         pipes.add(start(function))
                     continue
+                failed_starts = 0
                 is_result = pipe in in_progress  # otherwise the worker says that it has started
                 in_progress.pop(pipe, None)
                 if waiting:

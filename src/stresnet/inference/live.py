@@ -139,7 +139,8 @@ class Live:
 
         Args:
             frame: (H,W,3) uint8, RGB, the one after the last.
-            time_sec: its time, which is handed on.
+            time_sec: its time, which is handed on. If the model was trained at a rate of its own
+                (``store_spec.frames.fps``), frames must have this rate: see `stresnet.media.resampling.resampled`.
 
         Raises:
             VideoError: the frame has another shape or type, or would become too large.
