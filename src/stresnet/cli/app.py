@@ -17,6 +17,7 @@ from stresnet.cli import recipes, weights
 from stresnet.cli.convert import convert
 from stresnet.cli.demo import demo
 from stresnet.cli.display import errors
+from stresnet.cli.doctor import doctor
 from stresnet.cli.evaluate import evaluate
 from stresnet.cli.flow import flow
 from stresnet.cli.fuse import fuse
@@ -30,6 +31,7 @@ from stresnet.cli.train import train
 COMMANDS: tuple[Callable[..., None], ...] = (
     demo,
     prepare,
+    doctor,
     train,
     evaluate,
     fuse,

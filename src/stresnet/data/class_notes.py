@@ -36,6 +36,16 @@ def class_notes(store: Store) -> list[Finding]:
     return notes
 
 
+def training_findings(store: Store) -> list[Finding]:
+    """Return why nothing can be trained on a store, whatever the recipe; nothing if something can."""
+    findings = []
+    if not store.select("train"):
+        findings.append(Finding("no_training", "no training videos: give some the split `train`"))
+    if len(store.classes) < 2:
+        findings.append(Finding("one_class", f"one class, {store.classes[0]}: recognition needs at least two"))
+    return findings
+
+
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
     """Return groups of names that differ only in case, punctuation, spaces or the form of characters."""
     groups: dict[str, list[str]] = {}

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from stresnet.data.class_notes import training_findings
 from stresnet.data.clips import CenteredClips, Sample, TrainingClips
 from stresnet.data.copies import identities
 from stresnet.data.store import Entries, Store
@@ -87,10 +88,8 @@ def train(
 
 
 def _check_videos(store: Store, recipe: Recipe) -> None:
-    if not store.select("train"):
-        raise RecipeError(f"{store.root} has no training videos: give some the split `train`")
-    if len(store.classes) < 2:
-        raise RecipeError(f"{store.root} has one class, {store.classes[0]}: recognition needs at least two")
+    for finding in training_findings(store):
+        raise RecipeError(f"{store.root} has {finding.message}")
     for stage in recipe.stages:
         if (stage.optimisation.keep == "best" or stage.optimisation.patience) and not store.select("val"):
             raise RecipeError(

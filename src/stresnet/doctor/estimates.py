@@ -1,0 +1,189 @@
+"""Estimate the time, memory and disk that preparing and training will need here, from short measurements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from stresnet.data.index import StoreEntry
+from stresnet.data.store import Store
+from stresnet.data.workers import map_in_processes, usable_cores
+from stresnet.doctor.calibration import PrepareCost, StageCost, measure_preparing, measure_stage, usable_memory
+from stresnet.doctor.survey import Survey
+from stresnet.progress import Progress
+from stresnet.recipes import Recipe, Stage
+
+_CALIBRATION_VIDEOS = 3
+
+
+@dataclass(frozen=True)
+class PrepareEstimate:
+    """What preparing will need.
+
+    Attributes:
+        hours: on all cores.
+        disk_bytes: size of the store.
+    """
+
+    hours: float
+    disk_bytes: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the estimate as JSON types."""
+        return {"hours": self.hours, "disk_bytes": self.disk_bytes}
+
+
+@dataclass(frozen=True)
+class RecipeEstimate:
+    """What training all stages of a recipe will need, without evaluation.
+
+    Attributes:
+        recipe: its name.
+        hours: time; NaN if it does not fit.
+        memory_bytes: the most memory of the training process, or of the GPU; NaN where it is not known.
+        disk_bytes: size of the run's folder.
+        fits: whether that is less memory than there is.
+    """
+
+    recipe: str
+    hours: float
+    memory_bytes: float
+    disk_bytes: float
+    fits: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the estimate as JSON types."""
+        return {
+            "recipe": self.recipe,
+            "hours": self.hours,
+            "memory_bytes": self.memory_bytes,
+            "disk_bytes": self.disk_bytes,
+            "fits": self.fits,
+        }
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What preparing and training will need here.
+
+    Attributes:
+        prepare: None for a store that is prepared.
+        recipes: one for each recipe.
+    """
+
+    prepare: PrepareEstimate | None
+    recipes: tuple[RecipeEstimate, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the estimates as JSON types."""
+        prepare = None if self.prepare is None else self.prepare.to_dict()
+        return {"prepare": prepare, "recipes": [estimate.to_dict() for estimate in self.recipes]}
+
+
+def estimate(
+    survey: Survey, recipes: Sequence[Recipe], workers: int, progress: Progress | None = None
+) -> Estimates | None:
+    """Prepare a few videos, train a few iterations of each stage, and extrapolate to all videos and iterations.
+
+    Stages of the same cost are measured once. Nothing is measured without intact training videos.
+
+    Args:
+        survey: the videos.
+        recipes: the recipes.
+        workers: processes of preparing.
+        progress: called after every measurement.
+    """
+    videos = len(survey.store.select("train"))
+    if not videos or survey.damaged:
+        return None
+    if survey.prepared:
+        return Estimates(None, _of_recipes(survey.store, videos, recipes, progress))
+    with TemporaryDirectory() as folder:
+        chosen = _median_videos(survey.store)
+        root = Path(folder) / "store"
+        cost = measure_preparing(chosen, survey.store.classes, survey.store.spec, root)
+        return Estimates(
+            _of_preparing(survey.store, cost, workers), _of_recipes(Store.open(root), videos, recipes, progress)
+        )
+
+
+def _median_videos(store: Store) -> list[StoreEntry]:
+    """Return a few usable videos of about median length, of different files."""
+    usable = store.select()
+    frames = usable.column("frames").to_numpy()
+    nearest = np.argsort(np.abs(frames - np.median(frames)), kind="stable").tolist()
+    of_files: dict[str, StoreEntry] = {}
+    for entry in islice((usable[row] for row in nearest), 100):
+        if len(of_files) < _CALIBRATION_VIDEOS:
+            of_files.setdefault(entry.record.path, entry)
+    return list(of_files.values())
+
+
+def _of_preparing(store: Store, cost: PrepareCost, workers: int) -> PrepareEstimate:
+    frames = float(store.select().column("frames").to_numpy().sum())
+    return PrepareEstimate(cost.frame_sec * frames / workers / 3600, cost.frame_bytes * frames)
+
+
+def _of_recipes(
+    store: Store, videos: int, recipes: Sequence[Recipe], progress: Progress | None
+) -> tuple[RecipeEstimate, ...]:
+    stages = list({_cost_key(stage): stage for recipe in recipes for stage in recipe.stages}.values())
+    work = partial(_measure, store.root, torch.get_num_threads())
+    costs: dict[Any, StageCost | None] = {}
+    with closing(map_in_processes(work, stages, 1, _does_not_fit)) as results:
+        for done, (key, cost) in enumerate(results, 1):
+            costs[key] = cost
+            if progress is not None:
+                progress("measuring stages", done, len(stages))
+    available = usable_memory()
+    return tuple(_of_recipe(recipe, videos, lambda stage: costs[_cost_key(stage)], available) for recipe in recipes)
+
+
+def _cost_key(stage: Stage) -> Any:
+    """Return what a stage's cost depends on."""
+    o, network = stage.optimisation, stage.network.replace(dropout=0.0, motion_dropout=None)
+    return network, stage.clips.replace(crop="border"), o.sub_batch_videos, o.precision, o.optimizer
+
+
+def _measure(root: Path, threads: int, stage: Stage) -> tuple[Any, StageCost | None]:
+    return _cost_key(stage), measure_stage(root, threads, stage)
+
+
+def _does_not_fit(stage: Stage) -> tuple[Any, None]:
+    """Return the result of a stage that killed its process: it needs more memory than there is."""
+    return _cost_key(stage), None
+
+
+def _of_recipe(
+    recipe: Recipe, videos: int, cost_of: Callable[[Stage], StageCost | None], available_bytes: float
+) -> RecipeEstimate:
+    hours = memory = disk = largest_state = 0.0
+    for stage in recipe.stages:
+        cost = cost_of(stage)
+        if cost is None:
+            return RecipeEstimate(recipe.name, math.nan, math.nan, math.nan, False)
+        optimisation = stage.optimisation
+        iterations = sum(p.total_iterations(videos, optimisation.batch_videos) for p in optimisation.schedule)
+        hours += iterations * optimisation.batch_videos * seconds_per_clip(cost) / 3600
+        memory = max(memory, cost.memory_bytes)
+        largest_state = max(largest_state, cost.state_bytes)
+        disk += cost.model_bytes * (2 if stage is recipe.stages[-1] else 1)  # the last is copied
+    return RecipeEstimate(recipe.name, hours, memory, disk + largest_state, not memory > available_bytes)
+
+
+def seconds_per_clip(cost: StageCost) -> float:
+    """Return the time for a clip: loaders work beside a GPU, but share the cores with a network on the CPU."""
+    cores = usable_cores()
+    if torch.cuda.is_available():
+        return max(cost.clip_sec, cost.read_sec / min(8, max(1, cores - 1)))
+    return cost.clip_sec + cost.read_sec / cores
