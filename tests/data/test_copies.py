@@ -134,7 +134,7 @@ def test_copies_in_a_store_are_named() -> None:
         ("b3", "c3"),
         ("a4", "a5", "c8", "c9"),
         ("a6", "a7"),
-        ("b0", "c0"),
+        (),
     ]
 
 

@@ -122,14 +122,10 @@ def copy_notes(store: Store) -> list[Finding]:
         )
         for (kind, what, consequence), sets in found.items()
     ]
-    if unknown := _ids_without_hash(usable):
-        message = f"{len(unknown)} videos have no hash of their content; prepare again to find copies"
-        notes.append(Finding("unhashed", message, unknown))
+    if unknown := int(np.count_nonzero(usable.column("content").to_numpy() == 0)):
+        message = f"{unknown} videos have no hash of their content; prepare again to find copies"
+        notes.append(Finding("unhashed", message))
     return notes
-
-
-def _ids_without_hash(entries: Entries) -> tuple[str, ...]:
-    return tuple(entries.column("id").filter(entries.column("content").to_numpy() == 0).to_pylist())
 
 
 def _describe(copies: Copies) -> tuple[str, str, str]:
