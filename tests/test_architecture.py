@@ -23,7 +23,9 @@ def test_importing_the_package_and_the_command_line_loads_nothing_heavy(code: st
     assert loaded_by(code) == set()
 
 
-@pytest.mark.parametrize("module", ["media", "flow", "flow.estimate", "data.catalog", "data.store", "data.prepare"])
+@pytest.mark.parametrize(
+    "module", ["media", "flow", "flow.estimate", "data.catalog", "data.store", "data.prepare", "doctor.examine"]
+)
 def test_processes_that_prepare_videos_do_not_load_torch(module: str) -> None:
     assert loaded_by(f"import stresnet.{module}") <= {"cv2", "av", "pyarrow.parquet"}
 

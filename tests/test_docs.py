@@ -16,9 +16,13 @@ from stresnet.studies import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
-COMMANDS = ("demo", "prepare", "train", "evaluate", "predict", "serve", "fuse", "study", "flow", "convert", "models")
+COMMANDS = (
+    *("demo", "prepare", "doctor", "train", "evaluate", "predict", "serve", "fuse", "study", "flow", "convert"),
+    "models",
+)
 FOLDERS = (
-    "benchmarks|cli|data|docker|docs|examples|flow|inference|media|model|recipes|serving|studies|tests|training|weights"
+    "benchmarks|cli|data|docker|docs|doctor|examples|flow|inference|media|model|recipes|serving|studies|tests|"
+    "training|weights"
 )
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

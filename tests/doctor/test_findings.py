@@ -67,7 +67,7 @@ def test_damaged_prepared_videos(clean_store: Store, tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(video_path(clean_store.root, name).read_bytes())
     whole = bytearray(video_path(tmp_path, ids[3]).read_bytes())
-    at = whole.index(b"\xff\xd8\xff") + 30  # within the tables of the first JPEG
+    at = whole.index(b"\xff\xd8\xff\xe0") + 30  # within the tables of the first JPEG
     whole[at] ^= 1
     video_path(tmp_path, ids[3]).write_bytes(whole)
     video_path(tmp_path, ids[1]).unlink()

@@ -116,7 +116,8 @@ def _show(diagnosis: Diagnosis) -> None:
 def _show_estimates(estimates: Estimates) -> None:
     from stresnet.doctor.page import bytes_text, hours_text
 
-    console.print("estimates for this machine, from a few videos and iterations:", soft_wrap=True)
+    busy = f"; it is busy (load {estimates.load:.1f} per core), so times are too long" if estimates.load > 1 else ""
+    console.print(f"estimates for this machine, from a few videos and iterations{busy}:", soft_wrap=True)
     table = Table("", "time", "memory", "disk", "", box=None, pad_edge=False)
     if estimates.prepare is not None:
         table.add_row("prepare", hours_text(estimates.prepare.hours), "", bytes_text(estimates.prepare.disk_bytes), "")

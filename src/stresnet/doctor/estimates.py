@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -79,15 +80,19 @@ class Estimates:
     Attributes:
         prepare: None for a store that is prepared.
         recipes: one for each recipe.
+        load: processes that wanted to run in the last minute, for each core: above 1, the times are too long. 0 where
+            it is not known.
     """
 
     prepare: PrepareEstimate | None
     recipes: tuple[RecipeEstimate, ...]
+    load: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return the estimates as JSON types."""
         prepare = None if self.prepare is None else self.prepare.to_dict()
-        return {"prepare": prepare, "recipes": [estimate.to_dict() for estimate in self.recipes]}
+        recipes = [estimate.to_dict() for estimate in self.recipes]
+        return {"prepare": prepare, "recipes": recipes, "load": self.load}
 
 
 def estimate(
@@ -106,15 +111,19 @@ def estimate(
     videos = len(survey.store.select("train"))
     if not videos or survey.damaged:
         return None
+    load = _load()
     if survey.prepared:
-        return Estimates(None, _of_recipes(survey.store, videos, recipes, progress))
+        return Estimates(None, _of_recipes(survey.store, videos, recipes, progress), load)
     with TemporaryDirectory() as folder:
         chosen = _median_videos(survey.store)
         root = Path(folder) / "store"
         cost = measure_preparing(chosen, survey.store.classes, survey.store.spec, root)
-        return Estimates(
-            _of_preparing(survey.store, cost, workers), _of_recipes(Store.open(root), videos, recipes, progress)
-        )
+        preparing = _of_preparing(survey.store, cost, workers)
+        return Estimates(preparing, _of_recipes(Store.open(root), videos, recipes, progress), load)
+
+
+def _load() -> float:
+    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0  # Windows has none
 
 
 def _median_videos(store: Store) -> list[StoreEntry]:
@@ -146,7 +155,9 @@ def _of_recipes(
             if progress is not None:
                 progress("measuring stages", done, len(stages))
     available = usable_memory()
-    return tuple(_of_recipe(recipe, videos, lambda stage: costs[_cost_key(stage)], available) for recipe in recipes)
+    return tuple(
+        recipe_estimate(recipe, videos, lambda stage: costs[_cost_key(stage)], available) for recipe in recipes
+    )
 
 
 def _cost_key(stage: Stage) -> Any:
@@ -164,9 +175,17 @@ def _does_not_fit(stage: Stage) -> tuple[Any, None]:
     return _cost_key(stage), None
 
 
-def _of_recipe(
+def recipe_estimate(
     recipe: Recipe, videos: int, cost_of: Callable[[Stage], StageCost | None], available_bytes: float
 ) -> RecipeEstimate:
+    """Return what a recipe will need.
+
+    Args:
+        recipe: the recipe.
+        videos: number of training videos.
+        cost_of: what a stage costs; None if it does not fit.
+        available_bytes: the memory that there is; NaN if it is not known.
+    """
     hours = memory = disk = largest_state = 0.0
     for stage in recipe.stages:
         cost = cost_of(stage)

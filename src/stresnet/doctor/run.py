@@ -52,8 +52,9 @@ class Diagnosis:
         ``classes``    their names
         ``wasted``     whether training would be wasted: there is a finding of severity "error"
         ``findings``   a list of {``severity``, ``kind``, ``message``, ``videos``}, the worst first
-        ``estimates``  null, or ``prepare`` (null for a store) with ``hours`` and ``disk_bytes``, and ``recipes``: a
-                       list of {``recipe``, ``hours``, ``memory_bytes``, ``disk_bytes``, ``fits``}; null where unknown
+        ``estimates``  null, or: ``prepare`` (null for a store) with ``hours`` and ``disk_bytes``; ``recipes``, a list
+                       of {``recipe``, ``hours``, ``memory_bytes``, ``disk_bytes``, ``fits``}, null where unknown; and
+                       ``load``, what else ran on each core (above 1, the times are too long)
         """
         store = self.survey.store
         splits = {split: len(store.select(split)) for split in ("train", "val", "test")}
