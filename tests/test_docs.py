@@ -119,3 +119,11 @@ def test_every_page_of_the_site_is_in_its_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text("utf-8").split("\nnav:\n")[1]
     pages = {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.is_relative_to(ROOT / "docs")}
     assert set(re.findall(r"[\w/-]+\.md", navigation)) == pages
+
+
+def test_the_page_on_videos_has_every_kind_of_finding() -> None:
+    from stresnet.data.finding import SEVERITIES
+
+    page = (ROOT / "docs" / "videos.md").read_text("utf-8")
+    rows = re.findall(r"^\| (error|warning|note) \| ([`\w, ]+) \|", page, re.MULTILINE)
+    assert {kind: severity for severity, kinds in rows for kind in re.findall(r"\w+", kinds)} == SEVERITIES
