@@ -6,6 +6,7 @@ import gc
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -30,7 +31,9 @@ _PREPARED_SEC = 8.0
 """At most this much of a video is prepared, in seconds."""
 
 _MEASURED_SEC = 2.0
-"""An iteration has as many clips as should take this long, but two at least, and no more than the stage has."""
+_LONG_SEC = 6.0
+"""The first iteration has two clips, a second one as many as should take the former time, at most those of the stage. If
+the first takes the latter time, it is enough."""
 
 
 class PrepareCost(NamedTuple):
@@ -120,24 +123,19 @@ def measure_stage(root: Path, threads: int, stage: Stage) -> StageCost | None:
 
 
 def _measured(iteration: _Iteration, samples: Sequence[Sample], read_sec: float) -> StageCost:
-    _reset_peak_memory()
-    first_sec = iteration(samples, 1)
-    memory_of_one = _peak_memory()
     most = iteration.stage.optimisation.sub_batch_videos
-    clips = min(most, max(2, int(_MEASURED_SEC / first_sec)))
+    clips = min(2, most)  # batch norm may need two
+    before = _reset_peak_memory()
     seconds = [iteration(samples, clips)]
+    if seconds[0] < _LONG_SEC:  # otherwise what the first one takes longer does not count
+        clips = min(most, max(clips, int(clips * _MEASURED_SEC / seconds[0])))
+        seconds = [iteration(samples, clips)]
     while len(seconds) < 3 and sum(seconds) < _MEASURED_SEC:
         seconds.append(iteration(samples, clips))
-    memory = _peak_memory()
-    memory_of_clip = (memory - memory_of_one) / (clips - 1) if clips > 1 else 0.0
+    peak = _peak_memory()
     model_bytes, state_bytes = iteration.sizes()
-    return StageCost(
-        clip_sec=min(seconds) / clips,
-        read_sec=read_sec,
-        memory_bytes=memory + memory_of_clip * (most - clips),
-        model_bytes=model_bytes,
-        state_bytes=state_bytes,
-    )
+    of_clip = max(0.0, peak - before - state_bytes) / clips  # beyond the gradients and the state of the optimiser
+    return StageCost(min(seconds) / clips, read_sec, peak + of_clip * (most - clips), model_bytes, state_bytes)
 
 
 class _Iteration:
@@ -184,14 +182,14 @@ def usable_memory() -> float:
     return min(found, float(text)) if text.isdigit() else found
 
 
-def _reset_peak_memory() -> None:
+def _reset_peak_memory() -> float:
+    """Return the memory in use in bytes, from where `_peak_memory` then counts; NaN where it is not known."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-        return
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is used now
-    except OSError:  # not on Linux
-        return
+        return float(torch.cuda.memory_reserved())
+    with suppress(OSError):  # not on Linux
+        Path("/proc/self/clear_refs").write_text("5")
+    return _proc_number("/proc/self/status", "VmRSS")
 
 
 def _peak_memory() -> float:
