@@ -12,7 +12,7 @@ from helpers.planted import drifting, write_clean, write_video
 from helpers.tiny import VALUES, Command, one_line
 from stresnet.data.store import Store, video_path
 
-QUICK = ["--workers", "1", "--recipe", "none", "--short-side", "48"]
+QUICK = ["--workers", "1", "--no-estimates", "--short-side", "48"]
 
 
 def test_a_source(command: Command, tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_a_source(command: Command, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     code, out, err = command("doctor", source, *QUICK, "--page", page)
     assert (code, out.splitlines()[-1]) == (0, "nothing found")
-    assert "14 videos of 2 classes, 14 usable with 336 frames: 10 training, 0 validation, 4 test" in out
+    assert "14 videos, 14 usable with 336 frames; classes: 2; training: 10, validation: 0, test: 4" in out
     assert f"page: {page}" in err
     html = page.read_text("utf-8")
     assert "Training can begin. Nothing was found." in html

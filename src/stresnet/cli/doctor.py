@@ -38,10 +38,14 @@ def doctor(
     recipe: Annotated[
         list[str] | None,
         typer.Option(
-            help="Recipe to estimate, or a .yaml file; `none` for no estimates. May be repeated. Default: all.",
+            help="Recipe to estimate, or a .yaml file. May be repeated. Default: all that are packaged.",
             show_default=False,
         ),
     ] = None,
+    estimates: Annotated[
+        bool,
+        typer.Option("--estimates/--no-estimates", help="Measure what preparing and training will need here."),
+    ] = True,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every video of a store as a whole and compare its checksum.")
     ] = False,
@@ -55,7 +59,7 @@ def doctor(
     from stresnet.doctor.run import diagnose
     from stresnet.flow import FlowSpec
 
-    recipes = _recipes(recipe or [])
+    recipes = _recipes(recipe or []) if estimates else []
     is_store = (source / "store.json").is_file()
     if verify and not is_store:
         raise typer.BadParameter(f"--verify compares a store with its checksums, but {source} is not one")
@@ -90,8 +94,6 @@ def doctor(
 def _recipes(names: list[str]) -> list[Recipe]:
     from stresnet.recipes import load_recipe, packaged_recipes
 
-    if names == ["none"]:
-        return []
     return [load_recipe(name) for name in names or packaged_recipes() if names or name != _GENERATED]
 
 
@@ -101,8 +103,8 @@ def _show(diagnosis: Diagnosis) -> None:
         console.print(f"{finding.severity}: {finding.message}", soft_wrap=True)
     videos = values["videos"]
     console.print(
-        f"{videos['listed']} videos of {len(values['classes'])} classes, {videos['usable']} usable with "
-        f"{values['frames']} frames: {videos['train']} training, {videos['val']} validation, {videos['test']} test",
+        f"{videos['listed']} videos, {videos['usable']} usable with {values['frames']} frames; classes: "
+        f"{len(values['classes'])}; training: {videos['train']}, validation: {videos['val']}, test: {videos['test']}",
         soft_wrap=True,
     )
     if diagnosis.estimates is not None:

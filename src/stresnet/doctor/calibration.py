@@ -32,8 +32,8 @@ _PREPARED_SEC = 8.0
 
 _MEASURED_SEC = 2.0
 _LONG_SEC = 6.0
-"""The first iteration has two clips, a second one as many as should take the former time, at most those of the stage. If
-the first takes the latter time, it is enough."""
+"""The first iteration has two clips, and is enough if it takes the latter time. Otherwise others have as many as should
+take the former time, at most those of the stage."""
 
 
 class PrepareCost(NamedTuple):
