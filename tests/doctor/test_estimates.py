@@ -29,14 +29,15 @@ def test_a_recipe_costs_what_its_stages_do() -> None:
     # 20 videos in batches of 4 are 5 iterations an epoch; the stages last 3, 3 and 2 epochs.
     clips = 4 * (5 * 3 + 5 * 3 + 5 * 2)
     assert found.hours == pytest.approx(clips * seconds_per_clip(COST) / 3600)
-    assert (found.memory_bytes, found.disk_bytes, found.fits) == (8e9, 4 * 100 + 900, False)
-    assert recipe_estimate(recipe, 20, lambda stage: costs[stage.name], 9e9).fits
-    assert recipe_estimate(recipe, 20, lambda stage: costs[stage.name], math.nan).fits
+    assert (found.memory_bytes, found.disk_bytes) == (8e9, 4 * 100 + 900)
+    assert found.problem == "needs more memory than there is"
+    assert recipe_estimate(recipe, 20, lambda stage: costs[stage.name], 9e9).problem == ""
+    assert recipe_estimate(recipe, 20, lambda stage: costs[stage.name], math.nan).problem == ""
 
 
 def test_a_stage_that_does_not_fit() -> None:
     found = recipe_estimate(tiny_recipe(), 20, lambda stage: None if stage.name == "motion" else COST, 9e9)
-    assert not found.fits
+    assert found.problem
     assert math.isnan(found.hours)
 
 
@@ -66,6 +67,15 @@ def test_stages_of_the_same_cost_are_measured_once(store: Store, monkeypatch: py
     assert [one.recipe for one in found.recipes] == ["tiny", "other", "tiny"]
 
 
+def test_a_recipe_that_cannot_be_trained_on_the_videos(store: Store) -> None:
+    """Its reason is that of training, and the findings are not lost."""
+    stages = {"motion": {"network": {"flow_stack": 30}}}
+    found = estimate(Survey(store, frozenset(), True), [tiny_recipe(stages)], 1)
+    assert found is not None
+    assert "a stack of 30 flows needs 31" in found.recipes[0].problem
+    assert math.isnan(found.recipes[0].hours)
+
+
 def test_nothing_is_measured_without_intact_training_videos(store: Store) -> None:
     untrained = replace(store, entries=Entries.of([StoreEntry(VideoRecord("a", "", store.classes[0], "test"), 20)]))
     assert estimate(Survey(untrained, frozenset(), True), [tiny_recipe()], 1) is None
@@ -85,7 +95,7 @@ def test_a_source_is_measured(videos: Path, store: Store) -> None:
     (recipe,) = found.recipes
     assert isinstance(recipe, RecipeEstimate)
     assert 0 < recipe.hours < 1
-    assert recipe.fits
+    assert recipe.problem == ""
     assert recipe.memory_bytes > 1e8 or math.isnan(recipe.memory_bytes)
     assert diagnosis.to_dict()["estimates"]["recipes"][0]["recipe"] == "tiny"
 

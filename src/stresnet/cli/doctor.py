@@ -129,6 +129,6 @@ def _show_estimates(estimates: Estimates) -> None:
             hours_text(row.hours),
             bytes_text(row.memory_bytes),
             bytes_text(row.disk_bytes),
-            "" if row.fits else "does not fit",
+            row.problem,
         )
     console.print(table)

@@ -21,10 +21,13 @@ from stresnet.data.store import Store
 from stresnet.data.workers import map_in_processes, usable_cores
 from stresnet.doctor.calibration import PrepareCost, StageCost, measure_preparing, measure_stage, usable_memory
 from stresnet.doctor.survey import Survey
+from stresnet.errors import RecipeError
 from stresnet.progress import Progress
 from stresnet.recipes import Recipe, Stage
+from stresnet.training.fit import check_videos
 
 _CALIBRATION_VIDEOS = 3
+_TOO_LARGE = "needs more memory than there is"
 
 
 @dataclass(frozen=True)
@@ -50,17 +53,17 @@ class RecipeEstimate:
 
     Attributes:
         recipe: its name.
-        hours: time; NaN if it does not fit.
+        hours: time; NaN where it is not known.
         memory_bytes: the most memory of the training process, or of the GPU; NaN where it is not known.
-        disk_bytes: size of the run's folder.
-        fits: whether that is less memory than there is.
+        disk_bytes: size of the run's folder; NaN where it is not known.
+        problem: why it cannot be trained here; an empty text if it can.
     """
 
     recipe: str
     hours: float
     memory_bytes: float
     disk_bytes: float
-    fits: bool
+    problem: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the estimate as JSON types."""
@@ -69,7 +72,7 @@ class RecipeEstimate:
             "hours": self.hours,
             "memory_bytes": self.memory_bytes,
             "disk_bytes": self.disk_bytes,
-            "fits": self.fits,
+            "problem": self.problem,
         }
 
 
@@ -107,19 +110,40 @@ def estimate(
         recipes: the recipes.
         workers: processes of preparing.
         progress: called after every measurement.
+
+    Raises:
+        StoreError: the temporary store cannot be written, or a prepared video that is read is damaged.
     """
     videos = len(survey.store.select("train"))
     if not videos or survey.damaged:
         return None
     load = _load()
-    if survey.prepared:
-        return Estimates(None, _of_recipes(survey.store, videos, recipes, progress), load)
+    problems = [_problem(survey.store, recipe) for recipe in recipes]
+    possible = [recipe for recipe, problem in zip(recipes, problems, strict=True) if not problem]
     with TemporaryDirectory() as folder:
-        chosen = _median_videos(survey.store)
-        root = Path(folder) / "store"
-        cost = measure_preparing(chosen, survey.store.classes, survey.store.spec, root)
-        preparing = _of_preparing(survey.store, cost, workers)
-        return Estimates(preparing, _of_recipes(Store.open(root), videos, recipes, progress), load)
+        preparing, store = None, survey.store
+        if not survey.prepared:
+            chosen, root = _median_videos(store), Path(folder) / "store"
+            preparing = _of_preparing(store, measure_preparing(chosen, store.classes, store.spec, root), workers)
+            store = Store.open(root)
+        measured = iter(_of_recipes(store, videos, possible, progress))
+    return Estimates(
+        preparing,
+        tuple(
+            RecipeEstimate(recipe.name, math.nan, math.nan, math.nan, problem) if problem else next(measured)
+            for recipe, problem in zip(recipes, problems, strict=True)
+        ),
+        load,
+    )
+
+
+def _problem(store: Store, recipe: Recipe) -> str:
+    """Return why a recipe cannot be trained on a store; an empty text if it can."""
+    try:
+        check_videos(store, recipe)
+    except RecipeError as error:
+        return str(error)
+    return ""
 
 
 def _load() -> float:
@@ -190,14 +214,15 @@ def recipe_estimate(
     for stage in recipe.stages:
         cost = cost_of(stage)
         if cost is None:
-            return RecipeEstimate(recipe.name, math.nan, math.nan, math.nan, False)
+            return RecipeEstimate(recipe.name, math.nan, math.nan, math.nan, _TOO_LARGE)
         optimisation = stage.optimisation
         iterations = sum(p.total_iterations(videos, optimisation.batch_videos) for p in optimisation.schedule)
         hours += iterations * optimisation.batch_videos * seconds_per_clip(cost) / 3600
         memory = max(memory, cost.memory_bytes)
         largest_state = max(largest_state, cost.state_bytes)
         disk += cost.model_bytes * (2 if stage is recipe.stages[-1] else 1)  # the last is copied
-    return RecipeEstimate(recipe.name, hours, memory, disk + largest_state, not memory > available_bytes)
+    problem = _TOO_LARGE if memory > available_bytes else ""
+    return RecipeEstimate(recipe.name, hours, memory, disk + largest_state, problem)
 
 
 def seconds_per_clip(cost: StageCost) -> float:

@@ -68,7 +68,10 @@ def examine_file(spec: StoreSpec, records: Sequence[VideoRecord]) -> list[Examin
             with suppress(IndexMismatchError):
                 return list(_examine_videos(records, frames, content, spec))
     except StresnetError as error:
-        return [(StoreEntry(record, reason=str(error).removeprefix(f"{path}: ")), False) for record in records]
+        reason = str(error).removeprefix(f"{path}: ")
+    except Exception as error:  # one bad video must not stop the survey
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return [(StoreEntry(record, reason=reason), False) for record in records]
 
 
 def examine_prepared(root: Path, verify: bool, item: tuple[str, int]) -> tuple[str, bool, str]:

@@ -16,6 +16,7 @@ from stresnet.data.workers import default_workers
 from stresnet.doctor.checks import CHECKS
 from stresnet.doctor.estimates import Estimates, estimate
 from stresnet.doctor.survey import Survey, survey_source, survey_store
+from stresnet.errors import StoreError
 from stresnet.progress import Progress
 from stresnet.recipes import Recipe
 
@@ -53,8 +54,8 @@ class Diagnosis:
         ``wasted``     whether training would be wasted: there is a finding of severity "error"
         ``findings``   a list of {``severity``, ``kind``, ``message``, ``videos``}, the worst first
         ``estimates``  null, or: ``prepare`` (null for a store) with ``hours`` and ``disk_bytes``; ``recipes``, a list
-                       of {``recipe``, ``hours``, ``memory_bytes``, ``disk_bytes``, ``fits``}, null where unknown; and
-                       ``load``, what else ran on each core (above 1, the times are too long)
+                       of {``recipe``, ``hours``, ``memory_bytes``, ``disk_bytes``, ``problem``}, null where unknown;
+                       and ``load``, what else ran on each core (above 1, the times are too long)
         """
         store = self.survey.store
         splits = {split: len(store.select(split)) for split in ("train", "val", "test")}
@@ -103,7 +104,11 @@ def diagnose(
     else:
         survey = survey_source(source, Path(root), spec, workers, progress)
     findings = [finding for check in CHECKS for finding in check(survey)]
-    estimates = estimate(survey, recipes, workers, progress) if recipes else None
+    estimates = None
+    try:
+        estimates = estimate(survey, recipes, workers, progress) if recipes else None
+    except StoreError as error:  # the findings are worth more
+        findings.append(Finding("damaged" if survey.prepared else "disk", str(error)))
     findings += _disk(estimates)
     findings.sort(key=lambda finding: _ORDER.index(finding.severity))
     return Diagnosis(survey, tuple(findings), estimates)

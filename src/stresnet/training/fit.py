@@ -70,7 +70,7 @@ def train(
         store = store.with_test_groups(test_groups)
     if val_fraction is not None:
         store = store.with_validation(val_fraction)
-    _check_videos(store, recipe)
+    check_videos(store, recipe)
     check_devices(recipe, devices)
     stages = [recipe.stage(only)] if only else recipe.stages
     run = Run(Path(folder), recipe)
@@ -87,7 +87,13 @@ def train(
     return run
 
 
-def _check_videos(store: Store, recipe: Recipe) -> None:
+def check_videos(store: Store, recipe: Recipe) -> None:
+    """Raise unless a recipe can be trained on the videos of a store.
+
+    Raises:
+        RecipeError: if there are no training videos, one class only, no validation videos that a stage needs, or a
+            video is too short.
+    """
     for finding in training_findings(store):
         raise RecipeError(f"{store.root} has {finding.message}")
     for stage in recipe.stages:
