@@ -13,7 +13,7 @@ import stresnet.recipes
 from helpers.tiny import Command, one_line
 from stresnet.training import Run
 
-COMMANDS = ["demo", "prepare", "train", "evaluate", "fuse", "predict", "serve", "convert", "models", "flow"]
+COMMANDS = ["demo", "prepare", "doctor", "train", "evaluate", "fuse", "predict", "serve", "convert", "models", "flow"]
 GROUPS = ["recipes", "weights"]
 
 
