@@ -42,10 +42,9 @@ def doctor(
             show_default=False,
         ),
     ] = None,
-    estimates: Annotated[
-        bool,
-        typer.Option("--estimates/--no-estimates", help="Measure what preparing and training will need here."),
-    ] = True,
+    no_estimates: Annotated[
+        bool, typer.Option("--no-estimates", help="Do not measure what preparing and training will need here.")
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every video of a store as a whole and compare its checksum.")
     ] = False,
@@ -59,7 +58,7 @@ def doctor(
     from stresnet.doctor.run import diagnose
     from stresnet.flow import FlowSpec
 
-    recipes = _recipes(recipe or []) if estimates else []
+    recipes = [] if no_estimates else _recipes(recipe or [])
     is_store = (source / "store.json").is_file()
     if verify and not is_store:
         raise typer.BadParameter(f"--verify compares a store with its checksums, but {source} is not one")

@@ -18,6 +18,8 @@ from stresnet.flow import clipping_note
 _FEW_VIDEOS = 5
 """A class with fewer training videos is rare."""
 
+_MAX_NAMED = 5
+
 _IMBALANCED = 10
 """Classes are imbalanced if the largest has this many times the training videos of the smallest that is not rare."""
 
@@ -83,7 +85,7 @@ def _balance(survey: Survey) -> Iterator[Finding]:
     counts = Counter(training.column("label").to_pylist())
     rare = sorted(name for name, count in counts.items() if count < _FEW_VIDEOS)
     if rare:
-        shown = ", ".join(f"{name!r} ({counts[name]})" for name in rare[:_FEW_VIDEOS])
+        shown = ", ".join(f"{name!r} ({counts[name]})" for name in rare[:_MAX_NAMED])
         yield Finding(
             "rare_class",
             f"{len(rare)} of {len(survey.store.classes)} classes have fewer than {_FEW_VIDEOS} training videos, such "
