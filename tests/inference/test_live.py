@@ -80,12 +80,12 @@ def assert_same(found: list[LiveResult], times: NDArray[np.float64], logits: NDA
 def test_exact_results_are_those_of_the_time_line(checkpoint: Checkpoint, video: Video, flow_stored: bool) -> None:
     recognizer = Recognizer(checkpoint)
     recognizer.store_spec = replace(recognizer.store_spec, flow_stored=flow_stored)
-    assert_same(results(recognizer.live(protocol=recognizer.protocol), video), *offline(recognizer, video))
+    assert_same(results(recognizer.live("exact", protocol=recognizer.protocol), video), *offline(recognizer, video))
 
 
 def test_results_are_averaged_as_windows_of_the_time_line(checkpoint: Checkpoint, video: Video) -> None:
     recognizer = Recognizer(checkpoint)
-    live = recognizer.live(protocol=recognizer.protocol)
+    live = recognizer.live("exact", protocol=recognizer.protocol)
     assert (live.stride_frames, live.window_frames) == (3, 15)
     line = recognizer.timeline(video, stride_sec=3 / FPS)
     last_steps = {round(result.time_sec, 6): result for result in results(live, video)}
@@ -126,7 +126,7 @@ def test_a_result_comes_with_the_last_frame_that_it_sees(
     expected = np.arange(5, FRAMES - 5, 3)[2:-2:2] if pool else np.arange(5, FRAMES - 5, 3)
     assert [result.time_sec for result in found] == video.times_sec[expected].tolist()
     if pool and mode == "exact":  # the time line of these 25 steps is one clip
-        assert_same(results(recognizer.live(protocol="dense25"), video), *offline(recognizer, video))
+        assert_same(results(recognizer.live("exact", protocol="dense25"), video), *offline(recognizer, video))
 
 
 def test_a_single_stream_needs_no_flow_and_no_later_frame(checkpoint: Checkpoint, video: Video) -> None:
@@ -140,7 +140,7 @@ def test_a_single_stream_needs_no_flow_and_no_later_frame(checkpoint: Checkpoint
 
 
 def test_the_end_begins_a_new_stream_and_so_does_another_size(checkpoint: Checkpoint, video: Video) -> None:
-    live = Recognizer(checkpoint).live()
+    live = Recognizer(checkpoint).live("exact")
     first = results(live, video)
     again = results(live, video)
     assert [r.to_dict() for r in first] == [r.to_dict() for r in again]

@@ -21,6 +21,7 @@ from stresnet.cli.doctor import doctor
 from stresnet.cli.evaluate import evaluate
 from stresnet.cli.flow import flow
 from stresnet.cli.fuse import fuse
+from stresnet.cli.live import live
 from stresnet.cli.models import models
 from stresnet.cli.predict import predict
 from stresnet.cli.prepare import prepare
@@ -37,6 +38,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     fuse,
     study,
     predict,
+    live,
     serve,
     convert,
     models,

@@ -119,7 +119,7 @@ def predict(
     recognizer = Recognizer(
         file, device=device, precision=wanted, compiled=compiled, flow_preset=flow_preset, stream=stream
     )
-    _note_differences(model, recognizer)
+    note_differences(model, recognizer)
     if timeline:
         name = videos[0].name
         with Bar(transient=True) as bar:
@@ -243,7 +243,7 @@ def _show_timeline(timeline: Timeline, video: str, min_score: float, *, as_json:
         console.print(f"{times}: {segment.label} {segment.score:.1%}", soft_wrap=True)
 
 
-def _note_differences(model: str, recognizer: Recognizer) -> None:
+def note_differences(model: str, recognizer: Recognizer) -> None:
     """Note where the network or its flow is not the one that the recipe describes."""
     from stresnet.data.prepared_video import StoreSpec
 

@@ -205,7 +205,7 @@ class Recognizer:
 
     def live(
         self,
-        mode: Mode = "exact",
+        mode: Mode = "immediate",
         *,
         protocol: Protocol = "center",
         stride_frames: int | None = None,
@@ -214,7 +214,7 @@ class Recognizer:
         """Return a recogniser of a stream, which is given one frame after the other.
 
         Args:
-            mode: when a step is judged, see `stresnet.inference.live.Mode`. Exact results come later.
+            mode: `immediate` or `exact`, whose results come later; see `stresnet.inference.live.Mode`.
             protocol: the crops and mirrors that are scored, each of which costs as much: `center` and `fast` score the
                 centre crop, `dense` and `dense25` the whole frame and its mirror, `crop10x25` ten crops.
             stride_frames: frames from one step to the next; by default the middle stride of training.

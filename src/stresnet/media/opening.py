@@ -2,7 +2,7 @@
 
 FFmpeg reads far more than videos. A playlist or script named ``x.mp4`` makes it read other files, or addresses in a
 network; a name with ``%d`` makes it read the files so numbered. Here it may open one file, as one of the formats below.
-None of them reads other files.
+None of them reads other files. Of streams it may open those by RTSP, a camera's device, and what Python reads.
 """
 
 from __future__ import annotations
@@ -34,6 +34,13 @@ _ONE_FILE = {
     "protocol_whitelist": "file",
     "enable_drefs": "0",  # QuickTime's references to other files
 }
+
+_STREAMS = {
+    "v4l2": {"protocol_whitelist": "file"},
+    "rtsp": {"protocol_whitelist": "rtsp,rtp,tcp,tls", "rtsp_transport": "tcp", "allowed_media_types": "video"},
+    "mpjpeg": {"protocol_whitelist": "none", "use_wallclock_as_timestamps": "1"},
+}
+"""FFmpeg's options for formats of streams: what each may open beside itself."""
 
 # PyAV 19 always escapes metadata that is not UTF-8. PyAV 18 raises an error unless asked to replace it.
 _READING: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(InputContainer, "metadata_errors") else {}
@@ -106,6 +113,42 @@ def _numbered(container: InputContainer, number: int, path: Path) -> VideoStream
         found = f"streams 0 to {count - 1}" if count > 1 else f"{count or 'no'} video stream"
         raise VideoError(f"{path}: expected video stream {number}, found {found}; choose one of them")
     return container.streams.video[number]
+
+
+def open_stream(
+    source: str | Any, format: str | None, name: str, limits: Limits, timeout_sec: float
+) -> tuple[InputContainer, VideoStream]:
+    """Return an open stream that is no file, and its video stream, see `_choose`.
+
+    Args:
+        source: a camera's device, an RTSP URL, or an object with a method ``read``.
+        format: ``v4l2``, ``rtsp`` or another of FFmpeg's formats; by default one of those of files, as the data say.
+        name: names the source in error messages.
+        limits: how much it may ask for.
+        timeout_sec: how long a device or URL may send nothing.
+
+    Raises:
+        VideoError: it has no video stream that can be decoded.
+        Exception: whatever PyAV raises if it cannot be opened.
+    """
+    options = _STREAMS.get(format or "", {"format_whitelist": ",".join(_VIDEO_FORMATS), "protocol_whitelist": "none"})
+    pixels = {"max_pixels": str(limits.frame_pixels)}
+    container = av.open(
+        source,
+        format=format,
+        container_options=options | {"max_streams": str(limits.streams), "analyzeduration": "1000000"},
+        options=pixels,
+        timeout=timeout_sec if isinstance(source, str) else None,
+        buffer_size=4096,  # of a source that is read here: more would be waited for
+        **_READING,
+    )
+    stream = _choose(container)
+    if stream is None or stream.codec_context is None:
+        container.close()
+        raise VideoError(f"{name}: no video stream that can be decoded")
+    stream.thread_count = 1
+    stream.options = {**pixels}
+    return container, stream
 
 
 def _choose(container: InputContainer) -> VideoStream | None:
