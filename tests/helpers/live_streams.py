@@ -6,8 +6,9 @@ import io
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import StreamRequestHandler, ThreadingTCPServer
@@ -56,37 +57,46 @@ def mjpeg(pictures: Pictures, fps: int) -> Timed:
     return [(n / fps, head.format(len(jpeg)).encode() + jpeg + b"\r\n") for n, jpeg in enumerate(jpegs)]
 
 
-class Pages:
-    """What an HTTP server answers: for each path a content type and the pieces to send, in real time.
+@dataclass
+class Page:
+    """What is sent for a path.
 
     Attributes:
-        url: where the server is.
-        hang: answers stay open after their last piece until this is set.
-        asked: the paths asked for so far.
+        kind: the content type.
+        pieces: what is sent, in real time.
+        authorization: the header that must be given.
+        ends: whether the answer states its length.
+        hangs: whether the connection stays open, silent, after the last piece.
+        redirect: another URL, sent instead.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.types: dict[str, tuple[str, Timed]] = {}
-        self.hang: threading.Event | None = None
-        self.asked: list[str] = []
-        self.passwords: dict[str, str] = {}
+    kind: str
+    pieces: Timed
+    authorization: str | None = None
+    ends: bool = False
+    hangs: bool = False
+    redirect: str = ""
 
-    def put(self, path: str, kind: str, pieces: Timed) -> str:
-        """Serve pieces at a path, and return the URL."""
-        self.types[path] = kind, pieces
-        return self.url + path
+
+class Pages(dict[str, Page]):
+    """The pages of a server by path; `url` is where it is, `asked` are the paths that were asked for."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+        self.asked: list[str] = []
+        self.closing = threading.Event()
 
 
 MJPEG_TYPE = "multipart/x-mixed-replace; boundary=frame"
 
 
-def send(write: object, pieces: Timed) -> None:
+def send(write: Callable[[bytes], object], pieces: Timed) -> None:
     """Write each piece when it is due."""
     began = time.monotonic()
     for due, piece in pieces:
         time.sleep(max(0.0, began + due - time.monotonic()))
-        write(piece)  # type: ignore[operator]
+        write(piece)
 
 
 @contextmanager
@@ -96,27 +106,34 @@ def http_pages() -> Iterator[Pages]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             pages.asked.append(self.path)
-            if self.path not in pages.types:
+            page = pages.get(self.path)
+            if page is None:
                 return self.send_error(404)
-            if self.headers.get("Authorization") != pages.passwords.get(self.path):
+            if page.authorization and self.headers.get("Authorization") != page.authorization:
                 self.send_response(401)
                 self.send_header("WWW-Authenticate", 'Basic realm="camera"')
                 return self.end_headers()
-            kind, pieces = pages.types[self.path]
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
+            self.send_response(302 if page.redirect else 200)
+            self.send_header("Content-Type", page.kind)
+            if page.redirect:
+                self.send_header("Location", page.redirect)
+            if page.ends:
+                self.send_header("Content-Length", str(sum(len(piece) for _, piece in page.pieces)))
             self.end_headers()
             with suppress(OSError):  # the other end may have had enough
-                send(self.wfile.write, pieces)
-                if pages.hang:
-                    pages.hang.wait(30)
+                send(self.wfile.write, page.pieces)
+            if page.hangs:
+                pages.closing.wait(20)
 
         def log_message(self, *_: object) -> None:
             pass
 
     with _serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as port:
         pages = Pages(f"http://127.0.0.1:{port}")
-        yield pages
+        try:
+            yield pages
+        finally:
+            pages.closing.set()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stresnet.data.catalog import Catalog
 from stresnet.data.datasets import read_catalog
@@ -15,6 +15,9 @@ from stresnet.data.store import Store
 from stresnet.data.synthetic import SyntheticSpec, write_dataset
 from stresnet.flow import FlowSpec
 from stresnet.recipes import Recipe, parse_recipe
+
+if TYPE_CHECKING:
+    from stresnet.model import Checkpoint
 
 VIDEOS = SyntheticSpec(width=48, height=32, frames=26, window_px=16, train_per_class=2, test_per_class=1)
 SPEC = StoreSpec(FlowSpec(preset="ultrafast", short_side=32))
@@ -68,6 +71,22 @@ def tiny_recipe(stages: Mapping[str, Mapping[str, Any]] | None = None, **fields:
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = {**values, **changes}
     return merged | {k: {**values.get(k, {}), **v} for k, v in changes.items() if isinstance(v, Mapping)}
+
+
+def untrained() -> Checkpoint:
+    """Return an ST-ResNet of the tiny recipe, τ 2 to 4 and T = 5, with random weights."""
+    from helpers.networks import calibrated, network  # loads torch, which most tests do without
+    from stresnet.model import Checkpoint
+    from stresnet.model.preprocessing import Preprocessing
+
+    return Checkpoint(
+        model=calibrated(network(flow_stack=10, num_classes=3)),
+        classes=("a", "b", "c"),
+        preprocessing=Preprocessing(crop_px=32),
+        store_spec=SPEC.to_dict(),
+        stage="st-resnet",
+        recipe=tiny_recipe().to_dict(),
+    )
 
 
 def write_videos(folder: Path) -> Path:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from helpers.networks import calibrated, network
-from helpers.tiny import SPEC, tiny_recipe
+from helpers.live_streams import wandering
+from helpers.tiny import SPEC, untrained
 from stresnet.errors import VideoError
 from stresnet.flow import FlowSpec
 from stresnet.inference.live import Live, LiveResult, Mode
@@ -19,30 +19,20 @@ from stresnet.inference.scorer import prepare_for
 from stresnet.media import Video, video_in_memory
 from stresnet.model import Checkpoint
 from stresnet.model.layers import TemporalConv
-from stresnet.model.preprocessing import Preprocessing
 
 FRAMES, FPS = 85, 20  # 25 steps, 3 frames apart
 
 
 @pytest.fixture(scope="module")
 def video() -> Video:
-    """Return a window that wanders over a texture, larger than it is prepared."""
-    texture = np.random.default_rng(0).integers(0, 255, (24, 60, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-    ways = ((60 + 50 * np.sin(t / 9), 2 * t) for t in range(FRAMES))
-    return video_in_memory(np.stack([texture[int(y) : int(y) + 64, int(x) : int(x) + 80] for y, x in ways]), FPS)
+    """Return a video that is larger than it is prepared."""
+    return video_in_memory(np.stack(wandering(FRAMES, 64, 80)), FPS)
 
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
-    """Return an ST-ResNet, τ 2 to 4 and T = 5, tested by a published protocol: its time line is unbroken."""
-    return Checkpoint(
-        model=calibrated(network(flow_stack=10, num_classes=3)),
-        classes=("a", "b", "c"),
-        preprocessing=Preprocessing(crop_px=32),
-        store_spec=SPEC.to_dict(),
-        stage="st-resnet",
-        recipe=tiny_recipe().to_dict(),
-    )
+    """Return an ST-ResNet tested by a published protocol: its time line is unbroken."""
+    return untrained()
 
 
 def changed(checkpoint: Checkpoint, **fields: object) -> Checkpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -74,6 +75,7 @@ class Feed(Iterator[Arrival]):
         self.name, self.fps = reader.name, reader.fps
         self.read = self.dropped = 0
         self._note, self._reconnect, self._pauses_sec = note, reconnect, pauses_sec
+        self._began_sec, self._newest_sec = time.monotonic(), -math.inf
         self._waiting: deque[Arrival] = deque(maxlen=capacity)
         self._changed = threading.Condition()
         self._closed = threading.Event()
@@ -105,10 +107,9 @@ class Feed(Iterator[Arrival]):
 
     def _run(self, reader: StreamReader | None) -> None:
         try:
-            began_sec = time.monotonic()
             while reader:
                 with reader:
-                    interruption = self._read_all(reader, time.monotonic() - began_sec)
+                    interruption = self._read_all(reader)
                 if self._closed.is_set() or not interruption:
                     break
                 if not self._reconnect:
@@ -124,9 +125,11 @@ class Feed(Iterator[Arrival]):
             self._end = end
             self._changed.notify()
 
-    def _read_all(self, reader: StreamReader, offset_sec: float) -> VideoError | None:
+    def _read_all(self, reader: StreamReader) -> VideoError | None:
         """Take frames until the stream ends, and return how it was interrupted, if it was."""
         size, begins = reader.size, True
+        # A stream may have run ahead of the time that has passed.
+        offset_sec = max(time.monotonic() - self._began_sec, self._newest_sec + 1 / reader.fps)
         try:
             for frame in reader:
                 if self._closed.is_set():
@@ -134,7 +137,8 @@ class Feed(Iterator[Arrival]):
                 if reader.size != size:
                     size = reader.size
                     self._note(f"{self.name}: the picture is {size[0]}×{size[1]} px from now on")
-                self._put(Arrival(Frame(frame.rgb, offset_sec + frame.time_sec), time.monotonic(), begins))
+                self._newest_sec = offset_sec + frame.time_sec
+                self._put(Arrival(Frame(frame.rgb, self._newest_sec), time.monotonic(), begins))
                 begins = False
         except VideoError as error:
             return error

@@ -7,6 +7,7 @@ from typing import IO, cast
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import (
+    BaseHandler,
     HTTPBasicAuthHandler,
     HTTPDigestAuthHandler,
     HTTPPasswordMgrWithDefaultRealm,
@@ -17,7 +18,11 @@ from urllib.request import (
 
 
 def without_password(url: str) -> str:
-    """Return a URL without user name and password, to be shown."""
+    """Return a URL without user name and password, to be shown.
+
+    Raises:
+        ValueError: the URL is invalid.
+    """
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
@@ -45,8 +50,14 @@ class HttpStream:
         passwords = HTTPPasswordMgrWithDefaultRealm()
         if parts.username is not None:
             passwords.add_password(None, bare, unquote(parts.username), unquote(parts.password or ""))
-        opener = build_opener(HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords), _SameHost)
-        self._response = cast(HTTPResponse, opener.open(bare, timeout=timeout_sec))
+        opener = build_opener(
+            HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords), _Refused(), _SameHost()
+        )
+        try:
+            self._response = cast(HTTPResponse, opener.open(bare, timeout=timeout_sec))
+        except HTTPError as error:
+            error.close()
+            raise
         self.content_type = self._response.headers.get_content_type()
         self.ends = self._response.length is not None
 
@@ -57,6 +68,15 @@ class HttpStream:
     def close(self) -> None:
         """Close the connection."""
         self._response.close()
+
+
+class _Refused(BaseHandler):
+    """Closes an answer that asks for a password, before the handlers that may ask again with one."""
+
+    handler_order = HTTPDigestAuthHandler.handler_order - 1
+
+    def http_error_401(self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage) -> None:
+        fp.close()
 
 
 class _SameHost(HTTPRedirectHandler):

@@ -38,7 +38,7 @@ _ONE_FILE = {
 _STREAMS = {
     "v4l2": {"protocol_whitelist": "file"},
     "rtsp": {"protocol_whitelist": "rtsp,rtp,tcp,tls", "rtsp_transport": "tcp", "allowed_media_types": "video"},
-    "mpjpeg": {"protocol_whitelist": "none", "use_wallclock_as_timestamps": "1"},
+    "mpjpeg": {"protocol_whitelist": "none"},
 }
 """FFmpeg's options for formats of streams: what each may open beside itself."""
 

@@ -7,7 +7,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -79,7 +79,7 @@ class StreamReader(Iterator[Frame]):
             VideoError: there is no such stream, it is no video, or sends nothing.
         """
         require_short_side(short_side)
-        self.name = without_password(source) if "://" in source else source
+        self.name = _shown(source)
         self._short_side, self._silence_sec, self._no_picture_sec = short_side, silence_sec, no_picture_sec
         self._waiting_since = time.monotonic()
         self._closing = ExitStack()
@@ -96,7 +96,7 @@ class StreamReader(Iterator[Frame]):
             self._fit(first)
             on_error.pop_all()
         self.fps = self._file.fps
-        self._clock = Clock(self._file)
+        self._clock = _arrivals() if self._file.format == "mpjpeg" else Clock(self._file)
         self._coded = chain([first], coded)
 
     def __next__(self) -> Frame:
@@ -192,6 +192,12 @@ class _StreamFile(VideoFile):
         return cast(Iterator[Any], self._container.demux(self.stream))
 
 
+def _arrivals() -> Callable[[VideoFrame], float]:
+    """Return a clock by which pictures are shown when they come: FFmpeg gives those of MJPEG 25 a second."""
+    began_sec = time.monotonic()
+    return lambda _: time.monotonic() - began_sec
+
+
 class _Pipe:
     """A pipe, as a file for PyAV that cannot seek and returns what has come."""
 
@@ -203,11 +209,23 @@ class _Pipe:
         return cast(bytes, self._pipe.read1(count))
 
 
+def _shown(source: str) -> str:
+    """Return the name of a source, without a password.
+
+    Raises:
+        VideoError: it is an invalid URL.
+    """
+    try:
+        return without_password(source) if "://" in source else source
+    except ValueError as error:
+        raise VideoError(f"the URL is invalid ({error}); check it") from None
+
+
 def _explain(error: Exception, name: str) -> str:
     """Return why a stream cannot be read, and what to do."""
     status = error.code if isinstance(error, HTTPError) else 0
     if status in (401, 403) or isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
-        return "it asks for another user name and password; give them as in rtsp://NAME:PASSWORD@host/"
+        return "it asks for another user name and password; give them before the host, as in NAME:PASSWORD@host"
     if status == 404 or isinstance(error, av.error.HTTPNotFoundError):
         return "the server has no such stream; check the URL"
     if status:
