@@ -9,6 +9,7 @@ given, and the rest later; as their order never changes, nothing has to say whic
 from __future__ import annotations
 
 import copy
+from collections import deque
 
 import torch
 from torch import Tensor, nn
@@ -98,12 +99,16 @@ class _RememberingConv(nn.Module):
         super().__init__()
         self.ended = False
         self._taps = 3 if with_future else 2
-        self._weight, self._bias = conv.weight[:, :, : self._taps], conv.bias
+        self._weight, self._bias = (
+            conv.weight[:, :, : self._taps].contiguous(memory_format=torch.channels_last),
+            conv.bias,
+        )
         self._past: Tensor | None = None
 
     def forward(self, x: Tensor, clips: int) -> Tensor:
         """Return the convolved steps that are complete, (T',C',H,W), of the next ones, (T,C,H,W)."""
-        zero = x.new_zeros(1, *x.shape[1:])
+        _, c, h, w = x.shape
+        zero = x.new_zeros(1, h, w, c).permute(0, 3, 1, 2)  # channels last, or all that is joined to it would not be
         after = [zero] if self.ended and self._taps == 3 else []
         steps = torch.cat([zero if self._past is None else self._past, x, *after])
         self._past = steps[1 - self._taps :]
@@ -123,16 +128,13 @@ class _Delay(nn.Module):
         super().__init__()
         self.ended = False
         self._steps = steps
-        self._held: Tensor | None = None
+        self._held: deque[Tensor] = deque()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the steps that are due, (T',C,H,W), of the next ones, (T,C,H,W)."""
-        if self._steps == 0:
-            return x
-        held = x if self._held is None else torch.cat([self._held, x])
-        due = len(held) if self.ended else max(0, len(held) - self._steps)
-        self._held = held[due:]
-        return held[:due]
+        self._held.extend(x[t : t + 1] for t in range(len(x)))
+        due = [self._held.popleft() for _ in range(len(self._held) - (0 if self.ended else self._steps))]
+        return due[0] if len(due) == 1 else torch.cat(due) if due else x[:0]
 
 
 class _Later(nn.Module):
