@@ -15,7 +15,8 @@ import pytest
 from helpers.live_streams import MJPEG_TYPE, Page, Pages, http_pages, mjpeg, mpegts, rtsp_server, wandering
 from helpers.video_files import encode
 from stresnet.errors import VideoError
-from stresnet.media import Frame
+from stresnet.media import Frame, iter_frames
+from stresnet.media.frame_spec import FrameSpec
 from stresnet.media.stream import StreamReader, is_stream
 
 COUNT, FPS = 20, 50
@@ -151,3 +152,14 @@ def test_which_sources_go_on_in_real_time() -> None:
     streams = ["0", "/dev/video2", "rtsp://host/a", "RTSPS://host/a", "http://host/a.ts", "https://host/"]
     assert all(map(is_stream, streams))
     assert not any(map(is_stream, ["-", "a.mp4", "dir/http.mp4", "2.mp4", "s3://bucket/a.mp4"]))
+
+
+def test_frames_are_resampled_as_those_of_files_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mkv", PICTURES)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(path.read_bytes())))
+    spec = FrameSpec(fps=10)
+    with StreamReader("-", short_side=32, spec=spec) as found, iter_frames(path, short_side=32, spec=spec) as expected:
+        assert found.fps == 10
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.time_sec == theirs.time_sec
+            np.testing.assert_array_equal(ours.rgb, theirs.rgb)

@@ -73,13 +73,13 @@ def live(
     recognizer = Recognizer(file, device=device, precision=wanted, flow_preset=flow_preset)
     note_differences(model, recognizer)
     stream = recognizer.live(_parse_mode(mode), protocol=seen, stride_frames=stride, top=top)
-    short_side, pace, feed = recognizer.store_spec.flow.short_side, Pace(), None
+    spec, pace, feed = recognizer.store_spec, Pace(), None
     if is_stream(source):
-        feed = Feed(source, short_side=short_side, note=note, reconnect=reconnect)
+        feed = Feed(source, short_side=spec.flow.short_side, spec=spec.frames, note=note, reconnect=reconnect)
         arrivals: Iterator[Arrival] = _told_of_drops(feed)
         note(f"a step every {stream.stride_frames} frames; its result {_delay(stream.delay_frames, feed.fps)} later")
     else:
-        arrivals = file_arrivals(source, short_side)
+        arrivals = file_arrivals(source, spec)
     lines = JsonResults(lines=True) if as_json_lines else None
     with closing(feed or cast(Any, arrivals)):
         try:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stresnet.data.prepared_video import StoreSpec
 from stresnet.inference.live import Live, LiveResult
 from stresnet.media.feed import Arrival
 from stresnet.media.stream import STDIN, StreamReader
@@ -85,17 +86,17 @@ def recognized(live: Live, arrivals: Iterable[Arrival], pace: Pace) -> Iterator[
     yield from judged(live.finish(), arrived_sec)
 
 
-def file_arrivals(source: str | os.PathLike[str], short_side: int) -> Generator[Arrival]:
-    """Yield all frames of a video file or of standard input, as fast as they are taken.
+def file_arrivals(source: str | os.PathLike[str], spec: StoreSpec) -> Generator[Arrival]:
+    """Yield all frames of a video file or of standard input, as preparing it reads them, as fast as they are taken.
 
     Raises:
         VideoError: it cannot be read.
     """
     reader: FrameReader | StreamReader
     if source == STDIN:
-        reader = StreamReader(STDIN, short_side=short_side)
+        reader = StreamReader(STDIN, short_side=spec.flow.short_side, spec=spec.frames)
     else:
-        reader = iter_frames(source, short_side=short_side)
+        reader = iter_frames(source, short_side=spec.flow.short_side, spec=spec.frames)
 
     def read() -> Generator[Arrival]:
         with reader:

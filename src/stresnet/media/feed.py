@@ -12,6 +12,7 @@ from itertools import chain, repeat
 from typing import NamedTuple
 
 from stresnet.errors import VideoError
+from stresnet.media.frame_spec import AS_SHOWN, FrameSpec
 from stresnet.media.stream import StreamReader
 from stresnet.media.video import Frame
 
@@ -53,6 +54,7 @@ class Feed(Iterator[Arrival]):
         source: str,
         *,
         short_side: int | None,
+        spec: FrameSpec = AS_SHOWN,
         note: Callable[[str], None],
         reconnect: bool = True,
         capacity: int = CAPACITY_FRAMES,
@@ -61,7 +63,7 @@ class Feed(Iterator[Arrival]):
         """Open a stream and begin to read.
 
         Args:
-            source, short_side: see `StreamReader`.
+            source, short_side, spec: see `StreamReader`.
             note: is told, from the thread that reads, of interruptions and changes, a line each.
             reconnect: whether to open the stream again when it is interrupted; otherwise that raises a VideoError.
             capacity: number of frames that may wait.
@@ -70,7 +72,7 @@ class Feed(Iterator[Arrival]):
         Raises:
             VideoError: see `StreamReader`.
         """
-        self._open = partial(StreamReader, source, short_side=short_side)
+        self._open = partial(StreamReader, source, short_side=short_side, spec=spec)
         reader = self._open()
         self.name, self.fps = reader.name, reader.fps
         self.read = self.dropped = 0

@@ -19,10 +19,13 @@ from av.video.frame import VideoFrame
 
 from stresnet.errors import VideoError
 from stresnet.media.decode import Clock, Converter, VideoFile
+from stresnet.media.deinterlacing import deinterlaced
 from stresnet.media.failures import CONVERT, reason
+from stresnet.media.frame_spec import AS_SHOWN, FrameSpec
 from stresnet.media.http_stream import HttpStream, without_password
 from stresnet.media.limits import Limits
 from stresnet.media.opening import open_stream
+from stresnet.media.resampling import resampled
 from stresnet.media.video import Frame, require_short_side
 
 STDIN = "-"
@@ -54,7 +57,7 @@ class StreamReader(Iterator[Frame]):
 
     Attributes:
         name: the source, without a password.
-        fps: frames per second that the stream states; 25 if it states none.
+        fps: frames per second that are read, as far as the stream states it; 25 if it does not.
         ends: whether the end of the stream is its regular end, rather than an interruption.
         size: (width, height) in px of the newest frame before scaling; it may change.
     """
@@ -64,6 +67,7 @@ class StreamReader(Iterator[Frame]):
         source: str,
         *,
         short_side: int | None = None,
+        spec: FrameSpec = AS_SHOWN,
         silence_sec: float = SILENCE_SEC,
         no_picture_sec: float = NO_PICTURE_SEC,
     ) -> None:
@@ -72,7 +76,7 @@ class StreamReader(Iterator[Frame]):
         Args:
             source: the number of a camera, its device such as ``/dev/video0``, a URL that begins with ``rtsp://`` or
                 ``http://``, or ``-`` for standard input.
-            short_side: as in `iter_frames`.
+            short_side, spec: as in `iter_frames`.
             silence_sec, no_picture_sec: see `SILENCE_SEC` and `NO_PICTURE_SEC`.
 
         Raises:
@@ -80,14 +84,15 @@ class StreamReader(Iterator[Frame]):
         """
         require_short_side(short_side)
         self.name = _shown(source)
-        self._short_side, self._silence_sec, self._no_picture_sec = short_side, silence_sec, no_picture_sec
+        self._short_side, self._spec = short_side, spec
+        self._silence_sec, self._no_picture_sec = silence_sec, no_picture_sec
         self._waiting_since = time.monotonic()
         self._closing = ExitStack()
         with ExitStack() as on_error:
             on_error.callback(self.close)
             try:
                 self._file = self._open(source)
-                coded = self._decoded()
+                coded = deinterlaced(self._decoded()) if spec.deinterlace else self._decoded()
                 first = next(coded, None)
             except Exception as error:
                 raise self._failure(error) from error
@@ -95,9 +100,9 @@ class StreamReader(Iterator[Frame]):
                 raise VideoError(f"{self.name}: it ends before the first picture; check the source")
             self._fit(first)
             on_error.pop_all()
-        self.fps = self._file.fps
+        self.fps = spec.fps or self._file.fps
         self._clock = _arrivals() if self._file.format == "mpjpeg" else Clock(self._file)
-        self._coded = chain([first], coded)
+        self._frames = self._read(chain([first], coded))
 
     def __next__(self) -> Frame:
         """Return the next frame.
@@ -106,10 +111,7 @@ class StreamReader(Iterator[Frame]):
             VideoError: the stream is interrupted.
         """
         try:
-            picture = next(self._coded)
-            if (picture.width, picture.height) != self._coded_size:
-                self._fit(picture)
-            return Frame(self._converter.rgb(picture), self._clock(picture))
+            return next(self._frames)
         except StopIteration:
             self.close()
             raise
@@ -145,7 +147,7 @@ class StreamReader(Iterator[Frame]):
             format = "mpjpeg" if body.content_type == "multipart/x-mixed-replace" else None
         opened = open_stream(body or address, format, self.name, _UNLIMITED, self._silence_sec)
         self._closing.callback(opened[0].close)
-        return _StreamFile(self.name, *opened)
+        return _StreamFile(self.name, self._spec, *opened)
 
     def _decoded(self) -> Generator[VideoFrame]:
         """Yield the coded pictures. Skip what cannot be decoded, such as all that precedes the first key frame."""
@@ -159,6 +161,15 @@ class StreamReader(Iterator[Frame]):
                 self._waiting_since = time.monotonic()
             if time.monotonic() - self._waiting_since > self._no_picture_sec:
                 raise VideoError(f"{self.name}: no picture can be decoded for {self._no_picture_sec:g} s; check it")
+
+    def _read(self, coded: Iterator[VideoFrame]) -> Iterator[Frame]:
+        timed = ((picture, self._clock(picture)) for picture in coded)
+        for picture, times_sec in resampled(timed, self._spec.fps):
+            if times_sec:
+                if (picture.width, picture.height) != self._coded_size:
+                    self._fit(picture)
+                rgb = self._converter.rgb(picture)
+                yield from (Frame(rgb, time_sec) for time_sec in times_sec)
 
     def _fit(self, picture: VideoFrame) -> None:
         """Scale pictures of this size from now on."""
@@ -181,8 +192,8 @@ class StreamReader(Iterator[Frame]):
 class _StreamFile(VideoFile):
     """A stream in place of a file."""
 
-    def __init__(self, name: str, container: Any, stream: Any) -> None:
-        self.path = Path(name)
+    def __init__(self, name: str, spec: FrameSpec, container: Any, stream: Any) -> None:
+        self.path, self.spec = Path(name), spec
         self.limits = _UNLIMITED
         self.truncated = False
         self._container, self.stream = container, stream
