@@ -1,4 +1,4 @@
-"""Time lines as files: JSON, CSV, subtitles, and a page to look at."""
+"""Time lines as files: JSON, CSV, subtitles, a page and a picture to look at."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
-import numpy as np
-
 from stresnet.atomic import replacing
 from stresnet.errors import ScoreError
 from stresnet.inference.timeline import Timeline, TimelineSegment
+from stresnet.inference.timeline_colors import colors_of, likeliest
+from stresnet.inference.timeline_plot import picture, require_matplotlib
 from stresnet.pages import templates
 
-_COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#e69f00", "#000000", "#994455")
-"""A palette that colour-blind people can tell apart; classes beyond it begin again."""
-_CURVES = 6
+_PICTURE = ".png"
 
 
 def write_timeline(path: Path, timeline: Timeline, *, title: str, min_score: float = 0.0) -> None:
@@ -28,6 +26,7 @@ def write_timeline(path: Path, timeline: Timeline, *, title: str, min_score: flo
     - `.csv`: `start,end,label,score`, one segment a row, in seconds; ELAN imports it as tab-delimited text.
     - `.vtt`, `.srt`: subtitles that show the label of each segment.
     - `.html`: a page with the segments and the curves of the most frequent classes.
+    - `.png`: the same as a picture, which needs matplotlib.
 
     Args:
         path: the file.
@@ -39,16 +38,20 @@ def write_timeline(path: Path, timeline: Timeline, *, title: str, min_score: flo
         ScoreError: the ending is none of these, or the file cannot be written.
     """
     require_timeline_format(path)
-    text = timeline_text(path.suffix.lower(), timeline, title=title, min_score=min_score)
+    ending = path.suffix.lower()
+    if ending == _PICTURE:
+        content = picture(timeline, title, min_score)
+    else:
+        content = timeline_text(ending, timeline, title=title, min_score=min_score).encode()
     try:
         with replacing(path) as temporary:
-            temporary.write_text(text, "utf-8")
+            temporary.write_bytes(content)
     except OSError as error:
         raise ScoreError(f"{path} cannot be written ({error.strerror or error})") from error
 
 
 def timeline_text(ending: str, timeline: Timeline, *, title: str, min_score: float = 0.0) -> str:
-    """Return a time line in the format of an ending, such as `.vtt`; see `write_timeline`."""
+    """Return a time line in the format of an ending, such as `.vtt`, but not a picture; see `write_timeline`."""
     return _FORMATS[ending](timeline, title, min_score)
 
 
@@ -56,10 +59,13 @@ def require_timeline_format(path: Path) -> None:
     """Raise unless a file's ending is that of a format. Call it before anything is computed.
 
     Raises:
-        ScoreError: it is not.
+        ScoreError: it is not, or it is a picture and matplotlib is not installed.
     """
-    if path.suffix.lower() not in _FORMATS:
-        raise ScoreError(f"{path}: expected a file of a time line that ends in one of {', '.join(_FORMATS)}")
+    ending, endings = path.suffix.lower(), (*_FORMATS, _PICTURE)
+    if ending not in endings:
+        raise ScoreError(f"{path}: expected a file of a time line that ends in one of {', '.join(endings)}")
+    if ending == _PICTURE:
+        require_matplotlib()
 
 
 def _json(timeline: Timeline, title: str, min_score: float) -> str:
@@ -110,7 +116,7 @@ def _tick(seconds: float, duration_sec: float) -> str:
 
 def _html(timeline: Timeline, title: str, min_score: float) -> str:
     probabilities, per_sec = timeline.probabilities, 1000 / timeline.duration_sec
-    likeliest = np.argsort(-probabilities.mean(0), kind="stable")[:_CURVES]
+    found = timeline.segments(min_score)
     curves = [
         {
             "label": timeline.classes[k],
@@ -119,7 +125,7 @@ def _html(timeline: Timeline, title: str, min_score: float) -> str:
                 for x, p in zip(timeline.centers_sec, probabilities[:, k], strict=True)
             ),
         }
-        for k in likeliest
+        for k in likeliest(timeline)
     ]
     segments = [
         {
@@ -130,9 +136,8 @@ def _html(timeline: Timeline, title: str, min_score: float) -> str:
             "x": f"{s.start_sec * per_sec:.2f}",
             "width": f"{(s.end_sec - s.start_sec) * per_sec:.2f}",
         }
-        for s in timeline.segments(min_score)
+        for s in found
     ]
-    labels = dict.fromkeys(one["label"] for one in (*curves, *segments))
     return (
         templates("stresnet.inference")
         .get_template("timeline.html.j2")
@@ -140,7 +145,7 @@ def _html(timeline: Timeline, title: str, min_score: float) -> str:
             title=title,
             windows=len(probabilities),
             duration=_clock(timeline.duration_sec, "."),
-            colors={label: _COLORS[k % len(_COLORS)] for k, label in enumerate(labels)},
+            colors=colors_of(timeline, found),
             curves=curves,
             segments=segments,
             ticks=[(f"{125 * k}", _tick(timeline.duration_sec * k / 8, timeline.duration_sec)) for k in range(8)],
