@@ -185,7 +185,7 @@ def test_files(tmp_path: Path) -> None:
     assert page.count("<rect") == page.count("<polyline") == 3
     assert not re.search(r"https?://", page)
     assert json.loads(written(tmp_path / "b.json", line, min_score=0.9))["segments"] == []
-    with pytest.raises(ScoreError, match=r"a\.txt: expected a file .* \.json, \.csv, \.vtt, \.srt, \.html"):
+    with pytest.raises(ScoreError, match=r"a\.txt: expected a file .* \.json, \.csv, \.vtt, \.srt, \.html, \.png"):
         written(tmp_path / "a.txt", line)
 
 
@@ -202,4 +202,4 @@ def test_predict_writes_a_time_line(command: Command, run: Run, long_video: Path
     code, _, err = command(*predict, tmp_path / "a.txt")
     assert (code, "expected a file of a time line" in one_line(err)) == (1, True)
     code, _, err = command("predict", run.folder, long_video, long_video, "--timeline", tmp_path / "b.csv")
-    assert (code, "--timeline is for one video: found 2" in one_line(err)) == (2, True)
+    assert (code, "--timeline and --overlay are for one video: found 2" in one_line(err)) == (2, True)

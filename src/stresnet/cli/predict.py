@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stresnet.cli import options
-from stresnet.cli.display import Bar, JsonResults, console, errors, exit_with_failures, note, note_damaged, print_json
+from stresnet.cli.display import Bar, JsonResults, console, exit_with_failures, note, note_damaged
+from stresnet.cli.predict_files import (
+    require_timeline_files,
+    within_video,
+    write_explanations,
+    write_features,
+    write_timeline_files,
+)
 from stresnet.errors import StresnetError
 
 if TYPE_CHECKING:
@@ -18,8 +25,6 @@ if TYPE_CHECKING:
     from stresnet.data.sources import NamedVideo
     from stresnet.inference.prediction import Prediction
     from stresnet.inference.recognizer import Recognizer
-    from stresnet.inference.timeline import Timeline
-    from stresnet.progress import Progress
 
 
 Model = Annotated[str, typer.Argument(help="Model file, folder of a run, URL or hub name.", show_default=False)]
@@ -47,6 +52,12 @@ TimelineFile = Annotated[
         "--timeline",
         help="Write when what happens in one video to this file: .json, .csv, .vtt, .srt or .html.",
         show_default=False,
+    ),
+]
+OverlayFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--overlay", help="Write the video to this MP4 with its running label and time line drawn.", show_default=False
     ),
 ]
 ExplainFolder = Annotated[
@@ -85,6 +96,7 @@ def predict(
     stride_sec: options.StrideSec = None,
     smooth_sec: options.SmoothSec = 0,
     min_score: options.MinScore = 0,
+    overlay: OverlayFile = None,
     explain: ExplainFolder = None,
     explain_class: ExplainClass = None,
     embed: EmbeddingFile = None,
@@ -96,7 +108,6 @@ def predict(
     from stresnet.data.sources import named_videos
     from stresnet.inference.engine import worth_compiling
     from stresnet.inference.recognizer import Recognizer
-    from stresnet.inference.timeline_files import require_timeline_format, write_timeline
     from stresnet.weights.fetch import fetch
 
     try:
@@ -110,30 +121,30 @@ def predict(
     videos = named_videos(sources, notes, segment)
     for text in notes:
         note(text)
-    if timeline:
-        require_timeline_format(timeline)
+    if timeline or overlay:
+        require_timeline_files(timeline, overlay)
         if len(videos) != 1 or videos[0].problem:
-            raise typer.BadParameter(f"--timeline is for one video: {videos[0].problem or f'found {len(videos)}'}")
+            found = videos[0].problem or f"found {len(videos)}"
+            raise typer.BadParameter(f"--timeline and --overlay are for one video: {found}")
     if compiled is None:
         compiled = worth_compiling(len(videos), wanted, device)
     recognizer = Recognizer(
         file, device=device, precision=wanted, compiled=compiled, flow_preset=flow_preset, stream=stream
     )
     note_differences(model, recognizer)
-    if timeline:
+    if timeline or overlay:
         name = videos[0].name
         with Bar(transient=True) as bar:
-            shown = _on_terminal(bar, name)
-            found = recognizer.timeline(name, window_sec=window_sec, stride_sec=stride_sec, progress=shown)
-        found = found.smoothed(smooth_sec)
-        write_timeline(timeline, found, title=name, min_score=min_score)
-        _show_timeline(found, name, min_score, as_json=as_json or as_json_lines)
+            shown = within_video(bar, name)
+            line = recognizer.timeline(name, window_sec=window_sec, stride_sec=stride_sec, progress=shown)
+        line = line.smoothed(smooth_sec)
+        write_timeline_files(name, line, min_score, timeline, overlay, as_json=as_json or as_json_lines)
         return
     if explain:
-        _explain(recognizer, videos, explain, explain_class, as_json=as_json, as_json_lines=as_json_lines)
+        write_explanations(recognizer, videos, explain, explain_class, as_json=as_json, as_json_lines=as_json_lines)
         return
     if embed:
-        _embed(recognizer, videos, embed, given[0] if given else recognizer.protocol)
+        write_features(recognizer, videos, embed, given[0] if given else recognizer.protocol)
         return
     with ExitStack() as stack:
         bar = stack.enter_context(Bar(transient=True))
@@ -174,75 +185,6 @@ def _show_predictions(
     exit_with_failures(failed)
 
 
-def _embed(recognizer: Recognizer, videos: Sequence[NamedVideo], out: Path, protocol: Protocol) -> None:
-    """Write the features of each video, and name the failures."""
-    from stresnet.inference.embedding import write_embeddings
-
-    failed: list[tuple[str, str]] = []
-    found = []
-    with Bar() as bar:
-        for done, video in enumerate(videos):
-            bar("computing features", done, len(videos))
-            try:
-                if video.problem:
-                    raise StresnetError(video.problem)
-                found.append((video.name, recognizer.embed(video.name, protocol=protocol)))
-            except StresnetError as error:
-                failed.append((video.name, str(error)))
-    if found:
-        write_embeddings(out, found)
-        errors.print(f"features of {len(found)} video(s): {out}", soft_wrap=True)
-    exit_with_failures(failed)
-
-
-def _explain(
-    recognizer: Recognizer,
-    videos: Sequence[NamedVideo],
-    folder: Path,
-    label: str | None,
-    *,
-    as_json: bool,
-    as_json_lines: bool,
-) -> None:
-    """Write a page on each video, and print what each says in short."""
-    from stresnet.inference.explanation_page import write_explanation
-
-    if label is not None and label not in recognizer.classes:
-        raise typer.BadParameter(f"--explain-class: the model has no class {label!r}")
-    failed: list[tuple[str, str]] = []
-    with ExitStack() as stack:
-        bar = stack.enter_context(Bar(transient=True))
-        results = stack.enter_context(JsonResults(lines=as_json_lines)) if as_json or as_json_lines else None
-        for number, video in enumerate(videos, 1):
-            try:
-                if video.problem:
-                    raise StresnetError(video.problem)
-                found = recognizer.explain(video.name, label=label, progress=_on_terminal(bar, video.name))
-                name = f"{number}-{Path(video.name).stem}" if len(videos) > 1 else Path(video.name).stem
-                page = write_explanation(folder, name, found, title=video.name)
-            except StresnetError as error:
-                failed.append((video.name, str(error)))
-                continue
-            bar.clear()
-            if results:
-                results.add({"video": video.name, "page": str(page)} | found.to_dict())
-            else:
-                console.print(f"{video.name}: {found.label} {found.probability:.1%}  {page}", soft_wrap=True)
-    exit_with_failures(failed)
-
-
-def _show_timeline(timeline: Timeline, video: str, min_score: float, *, as_json: bool) -> None:
-    """Print the segments of a time line, as text or JSON."""
-    if timeline.truncated:
-        note_damaged(video, timeline.frames)
-    if as_json:
-        print_json({"video": video} | timeline.to_dict(min_score))
-        return
-    for segment in timeline.segments(min_score):
-        times = f"{segment.start_sec:.2f} to {segment.end_sec:.2f} s"
-        console.print(f"{times}: {segment.label} {segment.score:.1%}", soft_wrap=True)
-
-
 def note_differences(model: str, recognizer: Recognizer) -> None:
     """Note where the network or its flow is not the one that the recipe describes."""
     from stresnet.data.prepared_video import StoreSpec
@@ -266,7 +208,7 @@ def _predictions(
         try:
             yield (
                 names[0],
-                recognizer.predict(names[0], protocol=protocol, top=top, progress=_on_terminal(bar, names[0])),
+                recognizer.predict(names[0], protocol=protocol, top=top, progress=within_video(bar, names[0])),
             )
         except StresnetError as error:
             yield names[0], error
@@ -276,14 +218,3 @@ def _predictions(
         yield video.name, StresnetError(video.problem) if video.problem else next(predictions)
         if done < len(videos):
             bar("recognising", done, len(videos))
-
-
-def _on_terminal(bar: Bar, video: str) -> Progress:
-    """Return a callback that shows the progress within one video, on a terminal only."""
-    name = Path(video).name[-40:]
-
-    def progress(activity: str, done: int, total: int, detail: str = "") -> None:
-        if bar.on_terminal:
-            bar(f"{name}: {activity}", done, total, detail)
-
-    return progress

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stresnet.media.video import iter_frames as iter_frames
     from stresnet.media.video import probe as probe
     from stresnet.media.video import read_video as read_video
+    from stresnet.media.write import write_frames as write_frames
     from stresnet.media.write import write_video as write_video
 
 _HOME = {
@@ -38,6 +39,7 @@ _HOME = {
     "probe": "video",
     "read_video": "video",
     "video_in_memory": "in_memory",
+    "write_frames": "write",
     "write_video": "write",
 }
 __all__ = list(_HOME)
