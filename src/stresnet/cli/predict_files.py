@@ -100,7 +100,7 @@ def write_explanations(
 
 def write_features(recognizer: Recognizer, videos: Sequence[NamedVideo], out: Path, protocol: Protocol) -> None:
     """Write the features of each video, and name the failures."""
-    from stresnet.inference.embedding import write_embeddings
+    from stresnet.inference.embedding_file import write_embeddings
 
     failed: list[tuple[str, str]] = []
     found = []
