@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from stresnet.errors import StresnetError
 from stresnet.model import StreamLogits, STResNet
 from stresnet.model.folding import fold_batch_norm
 from stresnet.model.incremental import IncrementalNet
@@ -59,10 +61,19 @@ class Engine:
                 stream.fc.float()
         self._eager: Any = net
         self._net = _compile(net, device) if compiled else self._eager
+        self._process = os.getpid()
 
     @torch.inference_mode()
     def __call__(self, rgb: Tensor | None, flow: Tensor | None) -> StreamLogits:
-        """Return the logits of normalised clips, float32; see `STResNet.forward` for the shapes."""
+        """Return the logits of normalised clips, float32; see `STResNet.forward` for the shapes.
+
+        Raises:
+            StresnetError: this process was forked from the one in which the network was compiled.
+        """
+        if self.compiled and os.getpid() != self._process:  # it would wait for threads that are not in this process
+            raise StresnetError(
+                "a compiled network cannot be used in a forked process: load the model there, or spawn it"
+            )
         inputs = [None if x is None else x.to(self.device, self._dtype) for x in (rgb, flow)]
         if self._net is self._eager:
             return cast(StreamLogits, self._eager(*inputs))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, get_args
@@ -14,15 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stresnet.data.prepared_video import PreparedVideo, StoreSpec
+from stresnet.data.prepared_video import PreparedVideo
 from stresnet.data.sampling import Protocol
-from stresnet.errors import CheckpointError, FlowSpecError, StresnetError
+from stresnet.errors import CheckpointError, StresnetError
 from stresnet.inference.embedding import Embedding, headless
 from stresnet.inference.explanation import Explanation, explain
 from stresnet.inference.live import Live, Mode
 from stresnet.inference.prediction import Prediction, VideoScores, ranked
 from stresnet.inference.protocols import PROTOCOLS, clip_frames, default_protocol, require_protocol
-from stresnet.inference.scorer import Scored, Scorer, Wanted, prepare_for, wanted
+from stresnet.inference.scorer import Scored, Scorer, Wanted, prepare_for, reads_flow, spec_for, wanted
 from stresnet.inference.timeline import Timeline, windowed
 from stresnet.media import Video, video_in_memory
 from stresnet.media.limits import DEFAULT_LIMITS, Limits
@@ -84,7 +83,7 @@ class Recognizer:
         if not checkpoint.store_spec:
             raise CheckpointError("the checkpoint is an initial model: train it first, with stresnet train --init")
         self.checkpoint = checkpoint
-        self.store_spec = _store_spec(checkpoint, flow_preset, stream)
+        self.store_spec = spec_for(checkpoint, flow_preset, stream)
         """How videos are prepared for this network."""
         self._limits = limits
         self._scorer = Scorer(checkpoint, device, precision, compiled=compiled)
@@ -308,7 +307,7 @@ class Recognizer:
     def _prediction(self, scored: Scored, protocol: Protocol, top: int) -> Prediction:
         video, scores = scored
         best = ranked(self.classes, scores.fused, top)
-        flow = self.store_spec.flow.name if _reads_flow(self.checkpoint) else None
+        flow = self.store_spec.flow.name if reads_flow(self.checkpoint) else None
         return Prediction(*best[0], best, scores, protocol, flow, frames=video.frames, truncated=video.truncated)
 
     def score(self, video: PreparedVideo, protocol: Protocol | None = None) -> VideoScores:
@@ -391,21 +390,3 @@ def _opened(video: Source, fps: float) -> str | Path | Video | PreparedVideo:
     if isinstance(video, Video | PreparedVideo | str):
         return video
     return Path(video) if isinstance(video, os.PathLike) else video_in_memory(video, fps)
-
-
-def _store_spec(checkpoint: Checkpoint, flow_preset: str | None, stream: int | None) -> StoreSpec:
-    """Return how videos are prepared for a network, with another preset of its flow method if one is given.
-
-    The stream is not that of training: it is a property of files.
-    """
-    spec = StoreSpec.from_dict(checkpoint.store_spec)
-    spec = replace(spec, frames=replace(spec.frames, stream=stream))
-    if flow_preset is None:
-        return spec
-    if not _reads_flow(checkpoint):
-        raise FlowSpecError(f"flow preset {flow_preset!r} cannot be used: the network has no motion stream")
-    return replace(spec, flow=replace(spec.flow, preset=flow_preset))
-
-
-def _reads_flow(checkpoint: Checkpoint) -> bool:
-    return "motion" in checkpoint.model.config.streams

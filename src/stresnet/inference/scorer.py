@@ -19,7 +19,7 @@ from stresnet.data.prepared_video import PreparedVideo, PreparedVideoMetadata, S
 from stresnet.data.sampling import Indices, Protocol
 from stresnet.data.segment import split_fragment
 from stresnet.data.sources import is_url
-from stresnet.errors import StresnetError
+from stresnet.errors import FlowSpecError, StresnetError
 from stresnet.flow import FlowSpec
 from stresnet.inference.engine import Engine, default_device
 from stresnet.inference.prediction import VideoScores, mean_video_scores
@@ -65,10 +65,28 @@ class Wanted(NamedTuple):
     steps_of: Callable[[int], Indices]
 
 
+def spec_for(checkpoint: Checkpoint, flow_preset: str | None, stream: int | None) -> StoreSpec:
+    """Return how videos are prepared for a network, with another preset of its flow method if one is given.
+
+    The stream is not that of training: it is a property of files.
+    """
+    spec = StoreSpec.from_dict(checkpoint.store_spec)
+    spec = replace(spec, frames=replace(spec.frames, stream=stream))
+    if flow_preset is None:
+        return spec
+    if not reads_flow(checkpoint):
+        raise FlowSpecError(f"flow preset {flow_preset!r} cannot be used: the network has no motion stream")
+    return replace(spec, flow=replace(spec.flow, preset=flow_preset))
+
+
+def reads_flow(checkpoint: Checkpoint) -> bool:
+    return "motion" in checkpoint.model.config.streams
+
+
 def wanted(checkpoint: Checkpoint, spec: StoreSpec, protocol: Protocol | None) -> Wanted:
     """Return what a network looks at under a protocol, or without one for a time line."""
     flow_stack = checkpoint.model.config.flow_stack
-    if "motion" not in checkpoint.model.config.streams:
+    if not reads_flow(checkpoint):
         flow_stack = 0
         spec = replace(spec, flow=FlowSpec(short_side=spec.flow.short_side), flow_stored=False)
     return Wanted(spec, flow_stack, partial(centers, protocol, checkpoint) if protocol else partial(_steps, checkpoint))
