@@ -1,4 +1,4 @@
-"""Compute with one thread after a fork: the child lacks the other threads of OpenMP, and would wait for ever for them."""
+"""Compute with one thread after a fork: the child lacks the other threads of OpenMP, and would wait for them."""
 
 from __future__ import annotations
 
