@@ -1,15 +1,23 @@
-"""The trainer of a stage: numeric precision that the machine can compute."""
+"""The trainer of a stage: numeric precision that the machine can compute, and failures of its other processes."""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
+from torch.utils.data import get_worker_info
 
 from helpers.tiny import tiny_recipe
+from stresnet.data.clips import TrainingClips
+from stresnet.data.store import Store
+from stresnet.errors import StresnetError
 from stresnet.recipes import Stage
-from stresnet.training.trainer import emulates_bf16, make_trainer
+from stresnet.training import train
+from stresnet.training.trainer import emulates_bf16, make_trainer, plain_errors
 
 
 def stage(precision: str) -> Stage:
@@ -25,3 +33,45 @@ def test_emulated_bfloat16_is_replaced_by_float32(
     assert emulates_bf16(stage("bf16-mixed")) is not supported
     assert not emulates_bf16(stage("32-true"))
     assert make_trainer(tmp_path, stage("bf16-mixed"), 1, 1, None).precision == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("DataLoader worker (pid 71) is killed by signal: Killed. ", "fewer --workers"),
+        ("DataLoader worker (pid(s) 71) exited unexpectedly", "fewer --workers"),
+        (
+            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+            "shared memory. Please try to raise your shared memory limit.",
+            "--shm-size",
+        ),
+        ("unable to allocate shared memory(shm) for file </torch_1_1>: No space left on device (28)", "--shm-size"),
+        ("unable to open shared memory object </torch_1_1> in read-write mode: Too many open files (24)", "ulimit -n"),
+        ("Pin memory thread exited: Too many open files", "ulimit -n 4096"),
+        ("[pair.cc:553] Connection closed by peer [127.0.0.1]:64748.", "another device ended"),
+    ],
+)
+def test_failures_of_other_processes_are_one_line(said: str, advice: str) -> None:
+    with pytest.raises(StresnetError) as error, plain_errors(cast(Any, None)):
+        raise RuntimeError(said)
+    assert advice in str(error.value)
+    assert "--resume" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_other_errors_stay_as_they_are() -> None:
+    with pytest.raises(RuntimeError, match="sizes differ"), plain_errors(cast(Any, None)):
+        raise RuntimeError("sizes differ")
+
+
+def test_a_killed_loader_process_is_one_line(store: Store, tmp_path: Path) -> None:
+    clips = TrainingClips.__getitem__
+
+    def dies(self: TrainingClips, index: int) -> Any:
+        if get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return clips(self, index)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StresnetError, match="a loader process was killed"):
+        patch.setattr(TrainingClips, "__getitem__", dies)
+        train(store, tmp_path / "run", tiny_recipe({"appearance": {}}), workers=1)

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -188,9 +189,30 @@ class _KeepSigtermHandler(Callback):
             signal.signal(signal.SIGTERM, self.handler)
 
 
+_PROCESS_FAILURES = {
+    "Too many open files": (
+        "the loader processes need more open files than allowed; raise the limit, such as with ulimit -n 4096, or "
+        "train with --workers 0"
+    ),
+    "shared memory|No space left on device": (
+        "the shared memory, /dev/shm, has no room for clips on their way from the loader processes; enlarge it, such as "
+        "with docker run --shm-size=1g, or train with --workers 0"
+    ),
+    "DataLoader worker .*(killed|exited)": (
+        "a loader process was killed, perhaps because memory ran out; train with fewer --workers"
+    ),
+    "Connection (closed|reset) by peer": "the process of another device ended; its own message says why",
+}
+"""What torch says when other processes of a training fail, and what is wrong then."""
+
+
 @contextmanager
 def plain_errors(trainer: L.Trainer) -> Iterator[None]:
-    """Restore Ctrl-C and this library's errors, which Lightning and PyTorch's loader processes wrap."""
+    """Restore Ctrl-C and this library's errors, which Lightning and PyTorch's loader processes wrap.
+
+    Raises:
+        StresnetError: another process of the training failed.
+    """
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -205,6 +227,11 @@ def plain_errors(trainer: L.Trainer) -> Iterator[None]:
         kind = type(error)
         line = str(error).rstrip().splitlines()[-1]
         raise kind(line.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")) from error
+    except (RuntimeError, OSError) as error:
+        for said, meant in _PROCESS_FAILURES.items():
+            if re.search(said, str(error)):
+                raise StresnetError(f"{meant}; then continue with --resume") from error
+        raise
 
 
 @contextmanager
