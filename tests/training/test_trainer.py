@@ -41,12 +41,13 @@ def test_emulated_bfloat16_is_replaced_by_float32(
         ("DataLoader worker (pid 71) is killed by signal: Killed. ", "fewer --workers"),
         ("DataLoader worker (pid(s) 71) exited unexpectedly", "fewer --workers"),
         (
-            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
-            "shared memory. Please try to raise your shared memory limit.",
+            "DataLoader worker (pid 7) is killed by signal: Bus error. "
+            "It is possible that dataloader's workers are out of shared memory.",
             "--shm-size",
         ),
         ("unable to allocate shared memory(shm) for file </torch_1_1>: No space left on device (28)", "--shm-size"),
         ("unable to open shared memory object </torch_1_1> in read-write mode: Too many open files (24)", "ulimit -n"),
+        ("unable to write to file </torch_17_1>: No space left on device (28)", "--shm-size"),
         ("Pin memory thread exited: Too many open files", "ulimit -n 4096"),
         ("[pair.cc:553] Connection closed by peer [127.0.0.1]:64748.", "another device ended"),
     ],
@@ -59,9 +60,13 @@ def test_failures_of_other_processes_are_one_line(said: str, advice: str) -> Non
     assert "\n" not in str(error.value)
 
 
-def test_other_errors_stay_as_they_are() -> None:
-    with pytest.raises(RuntimeError, match="sizes differ"), plain_errors(cast(Any, None)):
-        raise RuntimeError("sizes differ")
+@pytest.mark.parametrize(
+    "error", [RuntimeError("sizes differ"), OSError(28, "No space left on device", "run/last.ckpt")]
+)
+def test_other_errors_stay_as_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as found, plain_errors(cast(Any, None)):
+        raise error
+    assert found.value is error
 
 
 def test_a_killed_loader_process_is_one_line(store: Store, tmp_path: Path) -> None:

@@ -194,9 +194,9 @@ _PROCESS_FAILURES = {
         "the loader processes need more open files than allowed; raise the limit, such as with ulimit -n 4096, or "
         "train with --workers 0"
     ),
-    "shared memory|No space left on device": (
-        "the shared memory, /dev/shm, has no room for clips on their way from the loader processes; enlarge it, such as "
-        "with docker run --shm-size=1g, or train with --workers 0"
+    "shared memory|unable to write to file </torch_": (
+        "the shared memory, /dev/shm, has no room for clips on their way from the loader processes; enlarge it, such "
+        "as with docker run --shm-size=1g, or train with --workers 0"
     ),
     "DataLoader worker .*(killed|exited)": (
         "a loader process was killed, perhaps because memory ran out; train with fewer --workers"
