@@ -69,7 +69,7 @@ def test_other_errors_stay_as_they_are(error: Exception) -> None:
     assert found.value is error
 
 
-def test_a_killed_loader_process_is_one_line(store: Store, tmp_path: Path) -> None:
+def test_a_killed_loader_process_is_one_line(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = TrainingClips.__getitem__
 
     def dies(self: TrainingClips, index: int) -> Any:
@@ -77,6 +77,6 @@ def test_a_killed_loader_process_is_one_line(store: Store, tmp_path: Path) -> No
             os.kill(os.getpid(), signal.SIGKILL)
         return clips(self, index)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(StresnetError, match="a loader process was killed"):
-        patch.setattr(TrainingClips, "__getitem__", dies)
+    monkeypatch.setattr(TrainingClips, "__getitem__", dies)
+    with pytest.raises(StresnetError, match="a loader process was killed"):
         train(store, tmp_path / "run", tiny_recipe({"appearance": {}}), workers=1)
