@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stresnet.data.store import Store
 from stresnet.errors import ScoreError
 from stresnet.evaluation import metrics
 from stresnet.evaluation.report import Example, LearningCurve, Report, ReportRow, write_report
 from stresnet.evaluation.report import page as report_page
+from stresnet.evaluation.report.collect import collect_examples
+from stresnet.evaluation.report.drawings import curve_panels
 from stresnet.evaluation.scores import ScoreTable
 
 EVIL = "<script>alert(1)</script>"
@@ -291,3 +294,21 @@ def test_small_shares_are_not_shown_as_zero() -> None:
 @pytest.mark.parametrize(("number", "shown"), [(999, "999"), (412_345, "412 k"), (58_624_522, "58.6 M"), (None, "–")])
 def test_counts_keep_three_digits(number: int | None, shown: str) -> None:
     assert report_page._count(number) == shown
+
+
+def test_half_of_the_examples_are_misclassified_and_come_first(store: Store) -> None:
+    entries = store.select("test")
+    labels = np.array([store.classes.index(entry.record.label) for entry in entries])
+    logits = np.eye(4, dtype=np.float32)[[0, 1, 0, 0]]  # of four videos, one of each class, two are right
+    table = ScoreTable("a", "center", store.classes, tuple(entry.record.id for entry in entries), labels, logits)
+    assert [example.label for example in collect_examples(table, store, 2)] == [store.classes[2], store.classes[0]]
+    assert [example.label for example in collect_examples(table, store, 9)] == [store.classes[k] for k in (2, 3, 0, 1)]
+    assert len(collect_examples(table.take([0, 1]), store, 2)) == 2
+    assert collect_examples(table, store, 0) == []
+
+
+def test_each_loss_has_its_own_scale() -> None:
+    curve = {"epoch": [1.0, 2.0], "accuracy": [0.1, 0.2], "val_accuracy": None}
+    panels = curve_panels({"a": {**curve, "loss": [4.0, 2.0]}, "b": {**curve, "loss": [0.4, 0.2]}}, 0.1)
+    assert [panels[stage][0]["ticks"][1]["text"] for stage in "ab"] == ["5", "0.5"]
+    assert panels["a"][0]["lines"][0]["path"] == panels["b"][0]["lines"][0]["path"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
-from itertools import islice
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,17 +20,29 @@ EXAMPLE_FRAMES = 48
 
 
 def collect_examples(scores: Scores, store: Store, count: int) -> list[Example]:
-    """Return the first ``count`` videos of some scores, taking one of each class in turn."""
-    by_class: dict[int, list[int]] = {}
-    for i, label in enumerate(scores.labels):
-        by_class.setdefault(int(label), []).append(i)
-    rounds = range(max(map(len, by_class.values())))
-    order = (rows[n] for n in rounds for rows in by_class.values() if n < len(rows))
-    chosen = list(islice(order, count))
+    """Return videos of some scores, as many of them misclassified as not if there are enough; wrong ones come first.
+
+    Of both kinds they are the first ones, of each class in turn.
+    """
+    predicted = scores.outcomes.predicted
+    rows = range(len(scores.labels))
+    wrong = _classes_in_turn(scores, [i for i in rows if predicted[i] != scores.labels[i]])
+    right = _classes_in_turn(scores, [i for i in rows if predicted[i] == scores.labels[i]])
+    few = min(len(wrong), max(count // 2, count - len(right)))
+    chosen = [*wrong[:few], *right[: count - few]]
     if not chosen:
         return []
     table = scores.take(chosen)
     return [_example(table, i, store) for i in range(len(table.video_ids))]
+
+
+def _classes_in_turn(scores: Scores, rows: Sequence[int]) -> list[int]:
+    """Return some rows in an order that takes one of each class in turn."""
+    by_class: dict[int, list[int]] = {}
+    for i in rows:
+        by_class.setdefault(int(scores.labels[i]), []).append(i)
+    rounds = range(max(map(len, by_class.values()), default=0))
+    return [of_class[n] for n in rounds for of_class in by_class.values() if n < len(of_class)]
 
 
 def _example(table: ScoreTable, row: int, store: Store) -> Example:

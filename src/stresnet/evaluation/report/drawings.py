@@ -17,18 +17,16 @@ def curve_panels(curves: dict[str, dict[str, Any]], chance: float) -> dict[str, 
     """Return up to two panels per stage, loss and accuracy, with their lines as SVG paths.
 
     Args:
-        curves: as in ``report.json``. All stages share the scale of the loss, to be comparable. Curves without any
-            measured value are omitted.
+        curves: as in ``report.json``. Each loss has its own scale. Curves without any measured value are omitted.
         chance: top-1 accuracy of guessing, 0..1, drawn as a line.
     """
-    losses = [value for curve in curves.values() for value in curve["loss"] if value is not None]
-    top_loss = _round_up(max(losses, default=1.0))
-    panels = {stage: _panels(curve, top_loss, chance) for stage, curve in curves.items()}
+    panels = {stage: _panels(curve, chance) for stage, curve in curves.items()}
     return {stage: drawn for stage, drawn in panels.items() if drawn}
 
 
-def _panels(curve: dict[str, Any], top_loss: float, chance: float) -> list[dict[str, Any]]:
+def _panels(curve: dict[str, Any], chance: float) -> list[dict[str, Any]]:
     epochs = curve["epoch"]
+    top_loss = _round_up(max((value for value in curve["loss"] if value is not None), default=1.0))
     loss = _panel("loss", epochs, {"": curve["loss"]}, top_loss, [(0.0, "0"), (top_loss, f"{top_loss:g}")], ".3g")
     held_out = curve["val_accuracy"]
     lines = {"train": curve["accuracy"]} if held_out is None else {"train": curve["accuracy"], "val": held_out}
