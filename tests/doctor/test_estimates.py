@@ -14,10 +14,11 @@ from stresnet.data.datasets import read_catalog
 from stresnet.data.store import Entries, Store, StoreEntry
 from stresnet.doctor import estimates
 from stresnet.doctor.calibration import StageCost
-from stresnet.doctor.estimates import RecipeEstimate, estimate, recipe_estimate, seconds_per_clip
+from stresnet.doctor.estimates import estimate, recipe_estimate, seconds_per_clip
 from stresnet.doctor.run import diagnose
 from stresnet.doctor.survey import Survey
 from stresnet.recipes import Stage
+from stresnet.training import Run
 
 COST = StageCost(clip_sec=2.0, read_sec=1.0, memory_bytes=5e9, model_bytes=100, state_bytes=250)
 
@@ -82,27 +83,18 @@ def test_nothing_is_measured_without_intact_training_videos(store: Store) -> Non
     assert estimate(Survey(store, frozenset(), True, damaged=(("a", "b"),)), [tiny_recipe()], 1) is None
 
 
-def test_a_source_is_measured(videos: Path, store: Store) -> None:
-    """The sizes are those of a store and of a run; the times and the memory are positive."""
-    stages = {"motion": {"optimisation": {"batch_videos": 8, "sub_batch_videos": 8}}}
-    diagnosis = diagnose(read_catalog(videos), videos, SPEC, [tiny_recipe(stages)], workers=1)
+def test_a_source_is_measured(videos: Path, store: Store, run: Run) -> None:
+    """The sizes are about those of its store and of a run; the times and the memory are positive."""
+    diagnosis = diagnose(read_catalog(videos), videos, SPEC, [tiny_recipe()], workers=1)
     found = diagnosis.estimates
     assert found is not None
     assert found.prepare is not None
-    stored = sum(entry.bytes for entry in store.select())
-    assert found.prepare.disk_bytes == pytest.approx(stored, rel=0.2)
+    assert found.prepare.disk_bytes == pytest.approx(sum(entry.bytes for entry in store.select()), rel=0.2)
     assert 0 < found.prepare.hours < 1
     (recipe,) = found.recipes
-    assert isinstance(recipe, RecipeEstimate)
-    assert 0 < recipe.hours < 1
     assert recipe.problem == ""
+    assert 0 < recipe.hours < 1
     assert recipe.memory_bytes > 1e8 or math.isnan(recipe.memory_bytes)
+    weights = sum(file.stat().st_size for file in run.folder.rglob("*.safetensors"))
+    assert weights < recipe.disk_bytes < 3 * weights
     assert diagnosis.to_dict()["estimates"]["recipes"][0]["recipe"] == "tiny"
-
-
-def test_the_disk_of_a_recipe_is_that_of_its_run(store: Store, run: object) -> None:
-    found = estimate(Survey(store, frozenset(), True), [tiny_recipe()], 1)
-    assert found is not None
-    files = [*run.folder.rglob("*.safetensors")]  # type: ignore[attr-defined]
-    weights = sum(file.stat().st_size for file in files)
-    assert weights < found.recipes[0].disk_bytes < 3 * weights
