@@ -27,6 +27,10 @@ _LOOK_EVERY_SEC = 0.1
 """How often a waiting thread looks whether the job was cancelled."""
 
 
+_PRELOADED = ["stresnet.serving.decoder", "stresnet.cli", "numpy.ma", "av.subtitles.stream"]
+"""What each decoder would import: what decoding needs, partly on first use, and the main module, that of the command
+line, which a process that is forked imports again."""
+
 CANCELLED = ProblemError("cancelled", "the job was cancelled")
 
 
@@ -77,7 +81,7 @@ class Decoders:
     def __init__(self) -> None:
         """Start the process that the others are forked from."""
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["__main__", "stresnet.serving.decoder"])
+        self._context.set_forkserver_preload(_PRELOADED)
         self._lock = threading.Lock()  # multiprocessing reads the end of each process in any thread that starts one
 
     def prepare(
