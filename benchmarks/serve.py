@@ -161,7 +161,11 @@ def rounds(service: Service, model: str, videos: list[Path], arguments: argparse
             costs.append(used[0] / used[1])
             ratios.append(served * float(seconds) / each)
             shown = "  ".join(f"{name} {value:.0f}" for name, value in states[-1].items())
-            print(f"round {number}: {served:.2f} videos/s, {ratios[-1]:.2f} × predict; {shown}", flush=True)
+            print(
+                f"round {number}: {served:.2f} videos/s, {ratios[-1]:.2f} × predict, "
+                f"processor time {costs[-1]:.2f} ×; {shown}",
+                flush=True,
+            )
     predict.stdin.close()
     predict.wait()
     quantiles = statistics.quantiles(service.seconds, n=100)

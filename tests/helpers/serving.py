@@ -112,7 +112,7 @@ def service(recognizers: Mapping[str, Recognizer], **settings: Any) -> Iterator[
     """Run a service in a thread for the duration of the block."""
     app = create_app(recognizers, Settings(**{"workers": 2, **settings}))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="websockets-sansio"))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
         thread.start()
         try:

@@ -53,7 +53,7 @@ def open_page(browser: Any, running: Service) -> Iterator[Open]:
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda line: "Content Security Policy" in line.text and wrong.append(line.text))
         page.goto(url)
-        page.wait_for_function("document.querySelector('#model option, #access:not([hidden])')")
+        page.wait_for_function("() => document.querySelector('#model option, #access:not([hidden])')")
         return page
 
     yield opened
@@ -115,12 +115,12 @@ def test_the_time_line_goes_to_a_segment_by_keyboard(open_page: Open, tmp_path: 
     webm = encode(tmp_path / "a.webm", ramp(40), codec="libvpx")
     page.set_input_files("#file", webm)
     page.wait_for_selector("#result:not([hidden])")
-    page.wait_for_function("document.querySelector('#video').readyState >= 1")
+    page.wait_for_function("() => document.querySelector('#video').readyState >= 1")
     second = page.locator("#timeline button").nth(1)
     assert second.get_attribute("aria-label") == "wave, 0:00.6 to 0:01.6, 90 %"
     second.focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#running').textContent == '0:00.6 wave'")
+    page.wait_for_function("() => document.querySelector('#running').textContent == '0:00.6 wave'")
     assert page.evaluate("document.querySelector('#video').currentTime") == pytest.approx(0.6)
 
 
@@ -143,7 +143,9 @@ def test_work_shows_its_progress_and_is_cancelled(open_page: Open, long_video: P
     page.set_input_files("#file", long_video)
     (decoder,) = until(decoders)
     os.kill(decoder, signal.SIGSTOP)
-    page.wait_for_function("/^(Decoding|Computing flow)/.test(document.querySelector('[role=status]').textContent)")
+    page.wait_for_function(
+        "() => /^(Decoding|Computing flow)/.test(document.querySelector('[role=status]').textContent)"
+    )
     page.keyboard.press("Enter")  # the button to cancel has the focus
     page.wait_for_selector("#work", state="hidden")
     assert page.is_hidden("#problem")
@@ -165,6 +167,18 @@ def test_the_camera_is_recorded_and_recognised(open_page: Open) -> None:
         assert "at least 11 needed" in page.inner_text("#problem")
     assert page.inner_text("#about").startswith("camera.webm: ")
     assert page.is_hidden("#recorder")
+
+
+def test_the_camera_is_watched_live(open_page: Open, running: Service) -> None:
+    page = open_page(viewport=PHONE)
+    page.click("#camera")
+    page.click("#watch")
+    page.wait_for_function("() => /^(wave|<img|jump).*%$/.test(document.querySelector('#seen').textContent)")
+    assert page.get_attribute("#watch", "aria-pressed") == "true"
+    assert serious_findings(page) == []
+    page.click("#close-camera")
+    page.wait_for_function("() => document.querySelector('#watch').textContent == 'Watch live'")
+    until(lambda: running.measure("stresnet_streams") == 0)
 
 
 def test_a_token_is_asked_for_once(open_page: Open, recognizer: Recognizer, video: Path) -> None:

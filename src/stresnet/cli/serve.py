@@ -55,6 +55,7 @@ def serve(
         import uvicorn
 
         from stresnet.serving.app import create_app
+        from stresnet.serving.live import MAX_MESSAGE_BYTES
         from stresnet.serving.settings import Settings
     except ModuleNotFoundError as error:
         raise StresnetError(f"serve needs {error.name}: pip install 'stresnet[serve]'") from error
@@ -79,7 +80,14 @@ def serve(
     _note_openness(host, settings)
     _log_to_stderr()
     config = uvicorn.Config(
-        create_app(recognizers, settings), host, port, log_config=None, access_log=False, server_header=False
+        create_app(recognizers, settings),
+        host,
+        port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE_BYTES,
     )
     uvicorn.Server(config).run()
 

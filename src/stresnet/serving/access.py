@@ -49,6 +49,9 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
+        if scope["type"] == "websocket" and is_foreign(Headers(scope=scope)):
+            await send({"type": "websocket.close", "code": 1008, "reason": ""})  # answers with 403
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

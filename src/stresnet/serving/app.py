@@ -18,6 +18,7 @@ from stresnet.inference.recognizer import Recognizer
 from stresnet.pages import templates
 from stresnet.serving.access import Access, require_token
 from stresnet.serving.jobs import Jobs
+from stresnet.serving.live import Streams
 from stresnet.serving.metrics import Metrics
 from stresnet.serving.problems import ProblemError, add_problem_handlers
 from stresnet.serving.recognition import Models
@@ -44,6 +45,8 @@ def create_app(recognizers: Mapping[str, Recognizer], settings: Settings) -> Fas
     add_problem_handlers(app)
     guarded = [Depends(require_token(settings.token))]
     app.include_router(routes(models, jobs, settings, metrics), dependencies=guarded)
+
+    app.include_router(Streams(models, settings, metrics).router())
 
     @app.get("/healthz", summary="Whether the process answers")
     async def healthy() -> dict[str, str]:

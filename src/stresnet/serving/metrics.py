@@ -18,6 +18,8 @@ class Metrics:
         jobs: jobs that ended, by outcome: done, failed or cancelled.
         problems: answers that are problems, by kind.
         waiting: jobs that are admitted and have not ended.
+        streams: live streams that are open.
+        stream_frames: pictures of live streams.
         decode_seconds, score_seconds: time of the two parts of a job.
     """
 
@@ -34,6 +36,8 @@ class Metrics:
         self.jobs = Counter("stresnet_jobs", "Jobs that ended.", ("outcome",), registry=registry)
         self.problems = Counter("stresnet_problems", "Jobs that failed.", ("kind",), registry=registry)
         self.waiting = Gauge("stresnet_jobs_admitted", "Jobs that have not ended.", registry=registry)
+        self.streams = Gauge("stresnet_streams", "Live streams that are open.", registry=registry)
+        self.stream_frames = Counter("stresnet_stream_frames", "Pictures of live streams.", registry=registry)
         self.decode_seconds = Histogram(
             "stresnet_decode_seconds", "Decoding and flow of a video.", registry=registry, buckets=_SECONDS
         )

@@ -19,6 +19,7 @@ class Settings(BaseModel):
         decoder_bytes: memory that a decoder may take beyond that of its libraries.
         decoded_bytes: bytes of the decoded frames and flow of a video, in a temporary file.
         limits: how much a video may ask for.
+        streams: live streams at the same time.
         kept_jobs: finished jobs whose results are kept.
         kept_seconds: how long they are kept.
         token: if given, requests must carry it as a bearer token.
@@ -33,6 +34,7 @@ class Settings(BaseModel):
     decoder_bytes: int = Field(2 << 30, ge=1)
     decoded_bytes: int = Field(4 << 30, ge=1)
     limits: Limits = Limits(frame_pixels=1 << 25, frames=500_000, streams=32, attachment_bytes=16 << 20)
+    streams: int = Field(4, ge=0)
     kept_jobs: int = Field(200, ge=1)
     kept_seconds: float = Field(600.0, gt=0)
     token: SecretStr | None = None

@@ -3,6 +3,7 @@
 const find = (id) => document.getElementById(id);
 const COLORS = ["#9db7f5", "#f5a3b1", "#8ad0a4", "#e6d27a", "#8fd8ea", "#d9a6d6", "#c9cdd8", "#f2c078", "#b5a8f0", "#c3b08c"];
 const TOP = 5;
+const PICTURE_MS = 40;
 
 class Stopped extends Error {}
 
@@ -224,6 +225,7 @@ async function save(blob, name) {
 
 let stream = null;
 let recorder = null;
+let socket = null;
 
 async function openCamera() {
   find("problem").hidden = true;
@@ -254,7 +256,40 @@ function record() {
   find("record").textContent = "Stop, and recognise";
 }
 
+// One picture is on its way at a time, so a slow service gets fewer.
+function watch() {
+  if (socket) {
+    socket.close();
+    return;
+  }
+  const live = new WebSocket(new URL("v1/live", location.href.replace(/^http/, "ws")));
+  const [preview, canvas] = [find("preview"), document.createElement("canvas")];
+  socket = live;
+  find("watch").setAttribute("aria-pressed", "true");
+  find("watch").textContent = "Stop watching";
+  find("seen").textContent = "…";
+  const send = () => {
+    [canvas.width, canvas.height] = [preview.videoWidth, preview.videoHeight];
+    canvas.getContext("2d").drawImage(preview, 0, 0);
+    canvas.toBlob((picture) => live.readyState === WebSocket.OPEN && live.send(picture), "image/jpeg", 0.9);
+  };
+  live.onopen = () => live.send(JSON.stringify({ token, model: find("model").value || null, top: 1 }));
+  live.onmessage = (event) => {
+    const { problem, result } = JSON.parse(event.data);
+    if (problem) complain(problem.detail);
+    if (result) find("seen").textContent = `${result.label}, ${percent(result.probability)}`;
+    if (!problem) setTimeout(send, PICTURE_MS);
+  };
+  live.onclose = () => {
+    socket = null;
+    find("watch").setAttribute("aria-pressed", "false");
+    find("watch").textContent = "Watch live";
+    find("seen").textContent = "";
+  };
+}
+
 function closeCamera() {
+  socket?.close();
   if (recorder?.state === "recording") {
     recorder.onstop = null;
     recorder.stop();
@@ -291,6 +326,7 @@ find("ask").addEventListener("submit", (event) => {
 find("cancel").addEventListener("click", () => cancel());
 find("camera").addEventListener("click", openCamera);
 find("record").addEventListener("click", record);
+find("watch").addEventListener("click", watch);
 find("close-camera").addEventListener("click", closeCamera);
 find("video").addEventListener("timeupdate", () => running(find("video").currentTime - offset()));
 find("video").addEventListener("error", () => {
