@@ -43,9 +43,7 @@ def _column(entries: Entries, name: str) -> NDArray[np.float64]:
 
 
 _PROPERTIES = (
-    _Property(
-        "frame rate", lambda e: _column(e, "fps"), "{:.3g} fps", 1.5, "flow is per frame: convert all to one frame rate"
-    ),
+    _Property("frame rate", lambda e: _column(e, "fps"), "{:.3g} fps", 1.5, "flow is per frame: prepare with --fps"),
     _Property(
         "size",
         lambda e: np.minimum(_column(e, "width"), _column(e, "height")),

@@ -62,7 +62,7 @@ def examine_file(spec: StoreSpec, records: Sequence[VideoRecord]) -> list[Examin
     path = records[0].path
     try:
         content = int(SourceFile.of(path).content_hash, 16)
-        readers = select_frames(Path(path), spec.flow.short_side)
+        readers = select_frames(Path(path), spec.flow.short_side, spec.frames)
         while True:
             frames = next(readers)
             with suppress(IndexMismatchError):

@@ -18,6 +18,7 @@ from stresnet.data.store import Store, StoreEntry, video_path
 from stresnet.data.workers import map_in_processes
 from stresnet.errors import StresnetError
 from stresnet.media.failures import IndexMismatchError
+from stresnet.media.frame_spec import FrameSpec
 from stresnet.media.selected import select_frames
 from stresnet.progress import Progress
 
@@ -39,7 +40,7 @@ def pictures_of(
         progress: called after every video.
     """
     records = [entry.record for entry in entries if not entry.reason]
-    work = partial(_picture, store.root if prepared else None)
+    work = partial(_picture, store.root if prepared else None, store.spec.frames)
     pictures: dict[str, bytes] = {}
     with closing(map_in_processes(work, records, workers, _none)) as results:
         for done, (name, jpeg) in enumerate(results, 1):
@@ -54,17 +55,17 @@ def _none(record: VideoRecord) -> tuple[str, bytes]:
     return record.id, b""
 
 
-def _picture(root: Path | None, record: VideoRecord) -> tuple[str, bytes]:
+def _picture(root: Path | None, spec: FrameSpec, record: VideoRecord) -> tuple[str, bytes]:
     try:
-        frames = _frames_of_file(record) if root is None else _frames_of_prepared(root, record)
+        frames = _frames_of_file(record, spec) if root is None else _frames_of_prepared(root, record)
     except StresnetError:
         return _none(record)
     strip = np.ascontiguousarray(np.concatenate([_reduce(frame) for frame in frames], axis=1))
     return record.id, simplejpeg.encode_jpeg(strip, _QUALITY, "RGB", "420")
 
 
-def _frames_of_file(record: VideoRecord) -> list[NDArray[np.uint8]]:
-    readers = select_frames(Path(record.path), _HEIGHT_PX)
+def _frames_of_file(record: VideoRecord, spec: FrameSpec) -> list[NDArray[np.uint8]]:
+    readers = select_frames(Path(record.path), _HEIGHT_PX, spec)
     while True:
         frames = next(readers)
         with suppress(IndexMismatchError):
