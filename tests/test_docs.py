@@ -17,7 +17,7 @@ from stresnet.studies import load_study
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
 COMMANDS = (
-    *("demo", "prepare", "doctor", "train", "evaluate", "predict", "serve", "fuse", "study", "flow", "convert"),
+    *("demo", "prepare", "doctor", "train", "evaluate", "predict", "live", "serve", "fuse", "study", "flow", "convert"),
     "models",
 )
 FOLDERS = (

@@ -13,7 +13,20 @@ import stresnet.recipes
 from helpers.tiny import Command, one_line
 from stresnet.training import Run
 
-COMMANDS = ["demo", "prepare", "doctor", "train", "evaluate", "fuse", "predict", "serve", "convert", "models", "flow"]
+COMMANDS = [
+    "demo",
+    "prepare",
+    "doctor",
+    "train",
+    "evaluate",
+    "fuse",
+    "predict",
+    "live",
+    "serve",
+    "convert",
+    "models",
+    "flow",
+]
 GROUPS = ["recipes", "weights"]
 
 

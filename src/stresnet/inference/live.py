@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from stresnet.data.recent_pictures import RecentPictures
 from stresnet.data.sampling import Protocol
 from stresnet.inference.engine import Engine
 from stresnet.inference.prediction import VideoScores, mean_video_scores, ranked
-from stresnet.inference.protocols import SizedCrop, clip_frames, stride_frames, views_of_frame
+from stresnet.inference.protocols import PROTOCOLS, SizedCrop, clip_frames, stride_frames, views_of_frame
 from stresnet.inference.scorer import network_inputs
 from stresnet.media.in_memory import Scaler, require_picture
 from stresnet.model import Checkpoint, StreamLogits
@@ -99,17 +99,17 @@ class Live:
         checkpoint: Checkpoint,
         spec: StoreSpec,
         engine: Engine,
-        *,
         mode: Mode,
         protocol: Protocol,
         stride: int | None,
         top: int,
     ) -> None:
-        """Begin a stream; see `Recognizer.live` for the arguments.
-
-        Raises:
-            VideoError: the network's flow is that of a codec.
-        """
+        """Begin a stream; see `Recognizer.live` for the arguments and errors."""
+        for what, value, known in (("mode", mode, get_args(Mode)), ("protocol", protocol, PROTOCOLS)):
+            if value not in known:
+                raise ValueError(f"unknown {what} {value!r}: expected one of {', '.join(known)}")
+        if stride is not None and stride < 1:
+            raise ValueError(f"stride_frames must be at least 1, not {stride}")
         self._checkpoint, self._spec, self._engine = checkpoint, spec, engine
         self._mode, self._protocol, self._top = mode, protocol, top
         config, trained_stride = checkpoint.model.config, stride_frames(checkpoint)

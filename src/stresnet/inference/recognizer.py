@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from stresnet.inference.embedding import Embedding, headless
 from stresnet.inference.explanation import Explanation, explain
 from stresnet.inference.live import Live, Mode
 from stresnet.inference.prediction import Prediction, VideoScores, ranked
-from stresnet.inference.protocols import PROTOCOLS, clip_frames, default_protocol, require_protocol
+from stresnet.inference.protocols import clip_frames, default_protocol, require_protocol
 from stresnet.inference.scorer import Scored, Scorer, Wanted, prepare_for, reads_flow, spec_for, wanted
 from stresnet.inference.timeline import Timeline, windowed
 from stresnet.media import Video, video_in_memory
@@ -228,20 +228,7 @@ class Recognizer:
             ValueError: there is no such mode or protocol, or `stride_frames` is below 1.
             VideoError: the network's flow is that of a codec, which frames do not have.
         """
-        for what, value, known in (("mode", mode, get_args(Mode)), ("protocol", protocol, PROTOCOLS)):
-            if value not in known:
-                raise ValueError(f"unknown {what} {value!r}: expected one of {', '.join(known)}")
-        if stride_frames is not None and stride_frames < 1:
-            raise ValueError(f"stride_frames must be at least 1, not {stride_frames}")
-        return Live(
-            self.checkpoint,
-            self.store_spec,
-            self._scorer.engine,
-            mode=mode,
-            protocol=protocol,
-            stride=stride_frames,
-            top=top,
-        )
+        return Live(self.checkpoint, self.store_spec, self._scorer.engine, mode, protocol, stride_frames, top)
 
     def explain(
         self, video: Source, *, label: str | None = None, fps: float = 25.0, progress: Progress | None = None
