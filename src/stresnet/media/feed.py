@@ -23,6 +23,9 @@ PAUSES_SEC = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """How long to wait before each attempt to connect again; the last one is repeated."""
 
 
+_CLOSING_SEC = 0.5
+
+
 class Arrival(NamedTuple):
     """A frame that has come.
 
@@ -82,7 +85,8 @@ class Feed(Iterator[Arrival]):
         self._changed = threading.Condition()
         self._closed = threading.Event()
         self._end: Exception | None = None
-        threading.Thread(target=self._run, args=(reader,), name="feed", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=(reader,), name="feed", daemon=True)
+        self._thread.start()
 
     def __next__(self) -> Arrival:
         """Return the oldest frame that waits, or the next one that comes.
@@ -98,8 +102,9 @@ class Feed(Iterator[Arrival]):
             raise self._end
 
     def close(self) -> None:
-        """Stop reading; the thread ends with its next frame."""
+        """Stop reading; the thread ends with its next frame, for which this waits a little."""
         self._closed.set()
+        self._thread.join(_CLOSING_SEC)
 
     def __enter__(self) -> Feed:
         return self
