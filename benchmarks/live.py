@@ -88,7 +88,7 @@ def clip(steps: int, side: int) -> Clip:
 
 def print_costs(recognizer: Recognizer, rounds: int) -> None:
     """Compare a step with a window by counted FLOPs and by time."""
-    engine = recognizer._scorer.engine
+    engine = recognizer.engine
     window, matrices = clip(WINDOW, SIDE), torch.randn(2, 1536, 1536)
     step = window[0][:, :, :1], window[1][:, :, :1]
     runs = {f"a window of {WINDOW} steps": lambda: engine(*window)}

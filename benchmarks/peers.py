@@ -31,9 +31,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from stresnet.data.clips import ClipSampling, Sample, TrainingClips, cut_clips
+from stresnet.data.clips import ClipSampling, cut_clips
 from stresnet.data.sampling import spread_clips, whole_frame
 from stresnet.data.store import Store
+from stresnet.data.training_clips import Sample, TrainingClips
 from stresnet.evaluation.metrics import top_k_accuracy
 from stresnet.evaluation.scores import ScoreTable
 from stresnet.model import Preprocessing, STResNet, load_checkpoint
@@ -246,7 +247,7 @@ def test(
         centers = spread_clips(entry.frames, FLOW_STACK, peer.steps, peer.tau, 3)
         video = store.video(entry.record.id)
         clips = cut_clips(video, centers, crop, size, flow_stack=FLOW_STACK, streams=("appearance",))
-        rgb, _ = preprocessing.normalize(clips["rgb"], None, clips["flow_scale"])
+        rgb, _ = preprocessing.normalize(torch.from_numpy(clips["rgb"]), None, torch.from_numpy(clips["flow_scale"]))
         logits.append(((model(rgb) + model(rgb.flip(-1))) / 2).mean(0).numpy())
     ids = tuple(entry.record.id for entry in entries)
     labels = np.array([store.classes.index(entry.record.label) for entry in entries])

@@ -96,7 +96,9 @@ def untrained(model: Checkpoint, videos: list[PreparedVideo], protocol: Protocol
         shown = views(protocol, model, video.meta)
         crop, size = shown.crops[0]
         batch = cut_clips(video, shown.clips, crop, size, flow_stack=config.flow_stack)
-        rgb, flow = model.preprocessing.normalize(batch["rgb"], batch["flow"], batch["flow_scale"])
+        rgb, flow = model.preprocessing.normalize(
+            *(torch.from_numpy(batch[name]) for name in ("rgb", "flow", "flow_scale"))
+        )
         assert rgb is not None
         assert flow is not None
         clips.append((rgb, flow))

@@ -207,7 +207,7 @@ class Recorder:
 def print_prediction(model: Checkpoint, video: Path, wanted: Any, rounds: int) -> None:
     """Print what predicting a video takes by each protocol, its network alone, and reading the video alone."""
     recognizer = Recognizer(model, device="cpu", precision=wanted)
-    spec, engine = recognizer.store_spec, recognizer._scorer.engine
+    spec, engine = recognizer.store_spec, recognizer._scorer.runtime.engine
     frames = [frame.rgb for frame in iter_frames(video, short_side=spec.flow.short_side)]
     decode = best_of(rounds, lambda: drain(iter_frames(video, short_side=spec.flow.short_side)))
     flow = best_of(rounds, lambda: drain(iter_flow(frames, spec.flow)))
@@ -221,9 +221,9 @@ def print_prediction(model: Checkpoint, video: Path, wanted: Any, rounds: int) -
     print("|---|---|---|---|---|---|")
     for protocol in PROTOCOLS:
         recorder = Recorder(engine)
-        recognizer._scorer.engine = recorder  # type: ignore[assignment]
+        recognizer._scorer.runtime.engine = recorder  # type: ignore[assignment]
         recognizer.predict(video, protocol=protocol)
-        recognizer._scorer.engine = engine
+        recognizer._scorer.runtime.engine = engine
         seconds = [
             (
                 seconds_of(lambda: recognizer.predict(video, protocol=protocol)),  # noqa: B023

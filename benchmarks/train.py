@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import stresnet.training.fit as fit
 import stresnet.training.trainer as trainer
-from stresnet.data.clips import Sample, TrainingClips
+from stresnet.data.training_clips import Sample, TrainingClips
 from stresnet.model.profile import on_meta
 from stresnet.recipes import Stage, load_recipe
 

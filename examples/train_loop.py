@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from stresnet import STResNet, STResNetConfig
-from stresnet.data.clips import CenteredClips, ClipSampling, TrainingClips
+from stresnet.data.clips import ClipSampling
 from stresnet.data.store import Store
+from stresnet.data.training_clips import CenteredClips, TrainingClips
 from stresnet.model import Checkpoint, Preprocessing, save_checkpoint
 
 

@@ -17,11 +17,11 @@ from stresnet.studies import load_study
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
 COMMANDS = (
-    *("demo", "prepare", "doctor", "train", "evaluate", "predict", "live", "serve", "fuse", "study", "flow", "convert"),
-    "models",
+    *("demo", "prepare", "doctor", "train", "evaluate", "predict", "live", "serve", "export", "fuse", "study", "flow"),
+    *("convert", "models"),
 )
 FOLDERS = (
-    "benchmarks|cli|data|docker|docs|doctor|examples|flow|inference|media|model|recipes|serving|studies|tests|"
+    "benchmarks|cli|data|docker|docs|doctor|examples|export|flow|inference|media|model|recipes|serving|studies|tests|"
     "training|weights"
 )
 
@@ -71,7 +71,7 @@ def options() -> dict[str, set[str]]:
 def options_named(text: str) -> Iterator[tuple[str, str]]:
     """Yield the command and option of each command line on a page."""
     for command, rest in re.findall(rf"stresnet ({'|'.join(COMMANDS)})\b([^\n`]*)", text):
-        yield from ((command, option) for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", rest))
+        yield from ((command, option) for option in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", rest))
 
 
 @every_page

@@ -16,13 +16,14 @@ from torch import Tensor
 from helpers.videos_in_memory import in_memory
 from stresnet.data import prepared_video
 from stresnet.data.catalog import VideoRecord
-from stresnet.data.clips import CenteredClips, ClipSampling, TrainingClips, cut, recolor
+from stresnet.data.clips import Clip, ClipSampling, cut
 from stresnet.data.prepared_video import PreparedVideo, PreparedVideoMetadata, StoreSpec
 from stresnet.data.prepared_video_writer import Encode, PreparedVideoWriter, write_prepared_video
 from stresnet.data.sampling import (
     Crop,
 )
 from stresnet.data.store import Entries, Store, StoreEntry, video_path
+from stresnet.data.training_clips import CenteredClips, TrainingClips, recolor
 from stresnet.flow import FlowSpec
 from stresnet.model import Preprocessing
 from stresnet.model.config import Architecture
@@ -75,8 +76,8 @@ WHOLE = Crop(0, 0, 32, 40)
 CENTERS = np.array([5, 7, 12])
 
 
-def normalized(sample: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
-    batch = {name: value[None] for name, value in sample.items()}
+def normalized(clip: Clip) -> tuple[Tensor | None, Tensor | None]:
+    batch = {name: torch.from_numpy(value[None]) for name, value in clip.items()}
     return Preprocessing().normalize(batch.get("rgb"), batch.get("flow"), batch["flow_scale"])
 
 
@@ -101,7 +102,7 @@ def test_all_frames_and_both_streams_have_the_same_crop() -> None:
     resized = cut(video, CENTERS, crop, (16, 16), flow_stack=10)
     assert resized["rgb"].shape == (3, 16, 16, 3)
     assert resized["flow"].shape == (3, 20, 16, 16)
-    assert {value.dtype for name, value in resized.items() if name != "flow_scale"} == {torch.uint8}
+    assert {value.dtype for name, value in resized.items() if name != "flow_scale"} == {np.dtype(np.uint8)}
 
 
 @pytest.mark.parametrize("size", [(20, 30), (16, 24), (40, 45)])

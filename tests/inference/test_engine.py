@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from helpers.networks import calibrated
-from stresnet.inference.engine import COMPILED_FROM_VIDEOS, Engine, worth_compiling
+from stresnet.inference.engine import Engine
+from stresnet.inference.runtime import COMPILED_FROM_VIDEOS, worth_compiling
 from stresnet.model import STResNet, STResNetConfig
 
 CPU = torch.device("cpu")
@@ -72,6 +73,7 @@ def test_compiled_logits_differ_by_rounding_only_at_any_size(net: STResNet) -> N
 
 
 def test_compiling_needs_many_videos_and_bf16() -> None:
-    assert worth_compiling(COMPILED_FROM_VIDEOS, "bf16", "cpu")
-    assert not worth_compiling(COMPILED_FROM_VIDEOS - 1, "bf16", "cpu")
-    assert not worth_compiling(10**6, "fp32", "cpu")
+    assert worth_compiling("run", COMPILED_FROM_VIDEOS, "bf16", "cpu")
+    assert not worth_compiling("run", COMPILED_FROM_VIDEOS - 1, "bf16", "cpu")
+    assert not worth_compiling("model.onnx", COMPILED_FROM_VIDEOS, "bf16", "cpu")
+    assert not worth_compiling("run", 10**6, "fp32", "cpu")

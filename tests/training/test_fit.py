@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 
 from helpers.tiny import VALUES, grouped, prepared, tiny_recipe
 from helpers.training import StoppedError, assert_same_weights, starting_weights, with_validation
-from stresnet.data.clips import ClipSampling, Sample, TrainingClips
+from stresnet.data.clips import ClipSampling
 from stresnet.data.copies import identities
 from stresnet.data.store import Store
+from stresnet.data.training_clips import Sample, TrainingClips
 from stresnet.errors import RecipeError
 from stresnet.inference.recognizer import Recognizer
 from stresnet.model import STResNet, load_checkpoint

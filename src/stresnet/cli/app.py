@@ -19,6 +19,7 @@ from stresnet.cli.demo import demo
 from stresnet.cli.display import errors
 from stresnet.cli.doctor import doctor
 from stresnet.cli.evaluate import evaluate
+from stresnet.cli.export import export
 from stresnet.cli.flow import flow
 from stresnet.cli.fuse import fuse
 from stresnet.cli.live import live
@@ -41,6 +42,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     live,
     serve,
     convert,
+    export,
     models,
     flow,
 )

@@ -106,8 +106,8 @@ def predict(
     """Recognise the action in each video. Flow is computed too. Results are printed as they come."""
     from stresnet.data.segment import parse_segment
     from stresnet.data.sources import named_videos
-    from stresnet.inference.engine import worth_compiling
     from stresnet.inference.recognizer import Recognizer
+    from stresnet.inference.runtime import worth_compiling
     from stresnet.weights.fetch import fetch
 
     try:
@@ -127,7 +127,7 @@ def predict(
             found = videos[0].problem or f"found {len(videos)}"
             raise typer.BadParameter(f"--timeline and --overlay are for one video: {found}")
     if compiled is None:
-        compiled = worth_compiling(len(videos), wanted, device)
+        compiled = worth_compiling(file, len(videos), wanted, device)
     recognizer = Recognizer(
         file, device=device, precision=wanted, compiled=compiled, flow_preset=flow_preset, stream=stream
     )
@@ -180,7 +180,7 @@ def _show_predictions(
         elif not isinstance(found, StresnetError):
             names = "  ".join(f"{label} {probability:.1%}" for label, probability in found.top)
             console.print(f"{name}: {names}", soft_wrap=True)
-    if text := stride_note(protocol, recognizer.checkpoint, frames):
+    if text := stride_note(protocol, recognizer.metadata, frames):
         note(text)
     exit_with_failures(failed)
 
@@ -189,11 +189,11 @@ def note_differences(model: str, recognizer: Recognizer) -> None:
     """Note where the network or its flow is not the one that the recipe describes."""
     from stresnet.data.prepared_video import StoreSpec
 
-    checkpoint = recognizer.checkpoint
-    stages = [stage["name"] for stage in checkpoint.recipe.get("stages", ())]
-    if Path(model).is_dir() and stages and stages[-1] != checkpoint.stage:
-        note(f"the run is not finished: using its stage {checkpoint.stage}")
-    trained, used = StoreSpec.from_dict(checkpoint.store_spec).flow, recognizer.store_spec.flow
+    metadata = recognizer.metadata
+    stages = [stage["name"] for stage in metadata.recipe.get("stages", ())]
+    if Path(model).is_dir() and stages and stages[-1] != metadata.stage:
+        note(f"the run is not finished: using its stage {metadata.stage}")
+    trained, used = StoreSpec.from_dict(metadata.store_spec).flow, recognizer.store_spec.flow
     if used != trained:
         note(f"flow by {used.name} instead of {trained.name}, which the model was trained with")
 

@@ -16,11 +16,11 @@ import torch
 from torch.utils.data import default_collate
 
 from stresnet.data.catalog import Catalog
-from stresnet.data.clips import Sample, TrainingClips
 from stresnet.data.index import StoreEntry
 from stresnet.data.prepare import prepare
 from stresnet.data.prepared_video import StoreSpec
 from stresnet.data.store import Store
+from stresnet.data.training_clips import Sample, TrainingClips
 from stresnet.model import Preprocessing, STResNet
 from stresnet.recipes import Stage
 from stresnet.training.memory import keeping_freed_memory

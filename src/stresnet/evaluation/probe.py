@@ -74,8 +74,8 @@ def probe(
         FlowSpecError: the store's flow differs from that of the training store.
     """
     recognizer = _recognizer(model, store)
-    if recognizer.checkpoint.test_groups:
-        store = store.with_test_groups(recognizer.checkpoint.test_groups)
+    if recognizer.metadata.test_groups:
+        store = store.with_test_groups(recognizer.metadata.test_groups)
     train, test = (_selected(store, name) for name in ("train", split))
     seen = _Features(recognizer, store, len(train) + len(test), progress)
     of_train, of_test = seen.of(train), seen.of(test)

@@ -12,7 +12,9 @@ from stresnet.evaluation.score_files import ScoreFile, write_scores
 from stresnet.evaluation.scores import fuse
 from stresnet.evaluation.scoring import ScoredParts, SplitScorer
 from stresnet.inference.recognizer import Recognizer
-from stresnet.model import Checkpoint, load_checkpoint
+from stresnet.inference.runtime import read_model_metadata
+from stresnet.model.metadata import ModelMetadata
+from stresnet.model.profile import on_meta, parameters
 from stresnet.recipes import LATE_FUSION, Stage
 
 OpenModel = Callable[[Path], Recognizer]
@@ -43,9 +45,9 @@ class Candidate:
         assert self.stage is not None
         return self.stage.name
 
-    def checkpoint(self) -> Checkpoint:
-        """Return its checkpoint, read from the file if there is one."""
-        return self.model.checkpoint if isinstance(self.model, Recognizer) else load_checkpoint(self.model)
+    def metadata(self) -> ModelMetadata:
+        """Return its metadata, read from the file if there is one."""
+        return self.model.metadata if isinstance(self.model, Recognizer) else read_model_metadata(self.model)
 
     def recognizer(self, open_model: OpenModel) -> Recognizer:
         """Return a recognizer; a loaded one stays as it is."""
@@ -133,13 +135,13 @@ def _title(title: str, protocol: Protocol, first: Protocol) -> str:
 
 def _score(scorer: SplitScorer, candidate: Candidate, protocols: Sequence[Protocol], open_model: OpenModel) -> _Scored:
     recognizer = candidate.recognizer(open_model)
-    checkpoint = recognizer.checkpoint
+    metadata = recognizer.metadata
     names = {protocol: _title(candidate.title, protocol, protocols[0]) for protocol in protocols}
     return _Scored(
         candidate=candidate,
         parts=scorer.score(recognizer, names),
-        minutes=checkpoint.training.get("minutes"),
-        parameters=sum(p.numel() for p in checkpoint.model.parameters()),
+        minutes=metadata.training.get("minutes"),
+        parameters=parameters(on_meta(metadata.config)),
     )
 
 

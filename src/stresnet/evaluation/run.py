@@ -19,10 +19,11 @@ from stresnet.evaluation.rows import Candidate, score_rows
 from stresnet.evaluation.scores import Scores
 from stresnet.evaluation.scoring import SplitScorer
 from stresnet.evaluation.summary import better_rows, summarize
-from stresnet.inference.engine import worth_compiling
 from stresnet.inference.protocols import default_protocol, stride_note
 from stresnet.inference.recognizer import Recognizer
+from stresnet.inference.runtime import read_model_metadata, worth_compiling
 from stresnet.model import Checkpoint, load_checkpoint, save_checkpoint
+from stresnet.model.metadata import ModelMetadata
 from stresnet.model.precision import PrecisionChoice
 from stresnet.progress import Progress
 from stresnet.training import Run
@@ -110,7 +111,7 @@ def evaluate(
     run = _as_run(model)
     candidates = _candidates(model, run)
     folder = _default_folder(model, split) if out is None else Path(out)
-    last = candidates[-1].checkpoint()
+    last = candidates[-1].metadata()
     store = store.with_test_groups(last.test_groups) if last.test_groups else store
     in_store = len(store.classes)
     if set(store.classes) < set(last.classes):
@@ -120,7 +121,7 @@ def evaluate(
     ceiling = run.recipe.late_fusion_ceiling if run else None
     protocols = protocols or [default_protocol(last)]
     if compiled is None:
-        compiled = worth_compiling(len(entries), precision, device)
+        compiled = worth_compiling(candidates[-1].model, len(entries), precision, device)
     open_model = partial(Recognizer, device=device, precision=precision, compiled=compiled)
     rows = score_rows(scorer, candidates, protocols, open_model, ceiling, folder)
     report = Report(
@@ -154,21 +155,21 @@ def _candidates(model: str | Path | Run | Recognizer, run: Run | None) -> list[C
             raise RecipeError(f"no stage of {run.folder} is trained yet; run `stresnet train … --resume`")
         return [Candidate(run.model_file(s.name), s.title or s.name, s) for s in stages]
     if isinstance(model, Recognizer):
-        return [Candidate(model, model.checkpoint.stage or "model")]
+        return [Candidate(model, model.metadata.stage or "model")]
     assert not isinstance(model, Run)
-    return [Candidate(Path(model), load_checkpoint(model).stage or Path(model).stem)]
+    return [Candidate(Path(model), read_model_metadata(model).stage or Path(model).stem)]
 
 
 def _stride_notes(candidates: Sequence[Candidate], protocols: Sequence[Protocol], entries: Entries) -> tuple[str, ...]:
     frames = entries.column("frames").to_pylist()
     notes = []
     for candidate in candidates:
-        checkpoint = candidate.checkpoint()  # one in memory at a time
-        notes += [(candidate.title, stride_note(protocol, checkpoint, frames)) for protocol in protocols]
+        metadata = candidate.metadata()  # one network in memory at a time
+        notes += [(candidate.title, stride_note(protocol, metadata, frames)) for protocol in protocols]
     return tuple(f"{title}: {text}" for title, text in notes if text)
 
 
-def _data_notes(classes_in_store: int, model: Checkpoint, entries: Entries, split: str) -> Iterator[str]:
+def _data_notes(classes_in_store: int, model: ModelMetadata, entries: Entries, split: str) -> Iterator[str]:
     """Yield what to know about the videos that were scored."""
     if classes_in_store < len(model.classes):
         classes = f"{classes_in_store} of the model's {len(model.classes)} classes"
@@ -185,17 +186,17 @@ def _default_folder(model: str | Path | Run | Recognizer, split: str) -> Path:
     return base if split == "test" else base.with_name(f"{base.name}-{split}")
 
 
-def _entries_to_score(store: Store, split: str, checkpoint: Checkpoint, model: str) -> Entries:
+def _entries_to_score(store: Store, split: str, metadata: ModelMetadata, model: str) -> Entries:
     """Return the videos of a split; raise unless the model can be evaluated on them."""
-    if not checkpoint.store_spec:
+    if not metadata.store_spec:
         raise CheckpointError(f"{model} is an initial model; train it first with stresnet train --init FILE")
-    _require_same_classes(store, checkpoint, model)
-    StoreSpec.from_dict(checkpoint.store_spec).require_same(store.spec, f"the model and {store.root}")
+    _require_same_classes(store, metadata, model)
+    StoreSpec.from_dict(metadata.store_spec).require_same(store.spec, f"the model and {store.root}")
     entries = store.select(split)
     if not entries:
         found = sorted(store.entries.distinct("split"))
         raise StoreError(f"{store.root} has no usable videos of split {split!r}; its splits are {', '.join(found)}")
-    if split != "train" and (seen := videos_among(checkpoint.trained_on, entries)):
+    if split != "train" and (seen := videos_among(metadata.trained_on, entries)):
         raise StoreError(
             f"{len(seen)} of the {len(entries)} videos of split {split!r} were used for training, maybe by another "
             f"name, first {seen[0]}; leave copies out, and prepare the store with the split of the training"
@@ -203,13 +204,13 @@ def _entries_to_score(store: Store, split: str, checkpoint: Checkpoint, model: s
     return entries
 
 
-def _require_same_classes(store: Store, checkpoint: Checkpoint, model: str) -> None:
-    if sorted(store.classes) == sorted(checkpoint.classes):
+def _require_same_classes(store: Store, metadata: ModelMetadata, model: str) -> None:
+    if sorted(store.classes) == sorted(metadata.classes):
         return
-    unnamed = checkpoint.classes[0] == "class 1"  # converted without class names
+    unnamed = metadata.classes[0] == "class 1"  # converted without class names
     raise StoreError(
-        f"the classes of {store.root} ({len(store.classes)}) and {model} ({len(checkpoint.classes)}) differ"
-        f"{_only('store', store.classes, checkpoint.classes)}{_only('model', checkpoint.classes, store.classes)}; "
+        f"the classes of {store.root} ({len(store.classes)}) and {model} ({len(metadata.classes)}) differ"
+        f"{_only('store', store.classes, metadata.classes)}{_only('model', metadata.classes, store.classes)}; "
         + ("convert the model again with --classes" if unnamed else "give a store with the model's classes")
     )
 
@@ -226,7 +227,7 @@ def _record_scores(
 ) -> None:
     """Record the scores in the model files of a run, with the store and the split."""
     for candidate in candidates:
-        checkpoint = candidate.checkpoint()
+        checkpoint = load_checkpoint(run.model_file(candidate.stage_name))
         for row in rows:
             if row.table.name in (candidate.title, f"{candidate.title} ({row.table.protocol})"):
                 checkpoint = _with_score(checkpoint, row.table, store, split)

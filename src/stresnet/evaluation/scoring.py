@@ -9,7 +9,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from stresnet.data.sampling import Protocol
 from stresnet.data.store import Entries, PreparedVideo, Store, StoreEntry
@@ -18,7 +17,6 @@ from stresnet.evaluation.score_files import ScoreFile, write_scores
 from stresnet.evaluation.scores import BATCH_VIDEOS, ScoreTable, concatenate
 from stresnet.inference.prediction import VideoScores
 from stresnet.inference.recognizer import Recognizer
-from stresnet.model import Checkpoint
 from stresnet.progress import Progress
 
 PART_VIDEOS = 64  # videos per part on disk: at most this many are scored again after an interruption
@@ -68,7 +66,7 @@ class SplitScorer:
             ScoreError: if a part cannot be written.
         """
         self.parts.mkdir(parents=True, exist_ok=True)  # fail before the first part is computed
-        model = f"{_digest(recognizer.checkpoint)} {recognizer.numerics}"
+        model = f"{_digest(recognizer)} {recognizer.numerics}"
         return [self._score_parts(recognizer, protocol, name, model) for protocol, name in names.items()]
 
     def _score_parts(self, recognizer: Recognizer, protocol: Protocol, name: str, model: str) -> ScoredParts:
@@ -182,9 +180,7 @@ class SplitScorer:
         return digest.hexdigest()
 
 
-def _digest(checkpoint: Checkpoint) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for value in checkpoint.model.state_dict().values():
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    digest.update(repr((checkpoint.preprocessing, checkpoint.recipe, checkpoint.stage)).encode())
-    return digest.hexdigest()
+def _digest(recognizer: Recognizer) -> str:
+    model = recognizer.metadata
+    identity = repr((recognizer.digest(), model.preprocessing, model.recipe, model.stage))
+    return hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()

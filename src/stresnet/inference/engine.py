@@ -13,19 +13,7 @@ from stresnet.errors import StresnetError
 from stresnet.model import StreamLogits, STResNet
 from stresnet.model.folding import fold_batch_norm
 from stresnet.model.incremental import IncrementalNet
-from stresnet.model.precision import Precision, PrecisionChoice, choose_precision
-
-COMPILED_FROM_VIDEOS = 200
-"""Number of videos from which networks are compiled in bf16."""
-
-
-def worth_compiling(videos: int, wanted: PrecisionChoice, device: str | torch.device | None) -> bool:
-    """Return whether to compile unless told otherwise: for many videos in bf16.
-
-    In float32 compiling gains less and costs the same. On two cores with AVX2, a ResNet-50 of half width scores a
-    `dense25` view in 0.48 s instead of 0.57 s after 48 s of compiling for its size.
-    """
-    return videos >= COMPILED_FROM_VIDEOS and choose_precision(wanted, default_device(device)) == "bf16"
+from stresnet.model.precision import Precision
 
 
 def default_device(device: str | torch.device | None) -> torch.device:

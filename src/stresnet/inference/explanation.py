@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stresnet.data.clips import Sample, cut_clips
+from stresnet.data.clips import Clip, cut_clips
 from stresnet.data.prepared_video import PreparedVideo
 from stresnet.flow import dequantize_flow
 from stresnet.inference.prediction import ranked
 from stresnet.inference.protocols import views
+from stresnet.inference.torch_runtime import network_inputs
 from stresnet.model import Checkpoint, StreamLogits, STResNet
 from stresnet.model.config import LAYERS, Stream
 from stresnet.model.layers import Link
@@ -124,7 +125,7 @@ def explain(
     shown = views("center", checkpoint, video.meta)
     ((crop, size),) = shown.crops
     clip = cut_clips(video, shown.clips, crop, size, flow_stack=config.flow_stack, streams=config.streams)
-    inputs = _inputs(checkpoint, clip, device)
+    inputs = network_inputs(checkpoint.preprocessing, clip, device or torch.device("cpu"))
     with ExitStack() as stack:
         outputs, joined = _kept_outputs(model, stack), _kept_joins(model, stack)
         logits = model(*inputs).fused[0]
@@ -145,7 +146,7 @@ def explain(
         unlinked_margin=_margin(_without(model, list(where), inputs), chosen) if where else None,
         bias=float(fused[chosen]) - sum(float(one.sum()) for one in steps.values()),
         times_sec=video.times_sec[shown.clips[0]],
-        rgb=clip["rgb"][0].numpy() if "rgb" in clip else None,
+        rgb=clip["rgb"][0] if "rgb" in clip else None,
         flow_px=_flow_px(video, clip) if "flow" in clip else None,
         steps=steps,
         maps={stream: _finest_late(evidence, stream) for stream in config.streams},
@@ -159,17 +160,12 @@ _Kept = dict[_Key, tuple[Tensor, Tensor | float]]
 """Activations, and what of them is no evidence."""
 
 
-def _inputs(checkpoint: Checkpoint, clip: Sample, device: torch.device | None) -> tuple[Tensor | None, Tensor | None]:
-    batch = {name: cast(Tensor, value).to(device or "cpu") for name, value in clip.items()}
-    return checkpoint.preprocessing.normalize(batch.get("rgb"), batch.get("flow"), batch["flow_scale"])
-
-
-def _flow_px(video: PreparedVideo, clip: Sample) -> Map:
+def _flow_px(video: PreparedVideo, clip: Clip) -> Map:
     """Return the flow field in the middle of each stack, (T,2,H,W), in pixels of the crop per frame."""
-    levels = clip["flow"][0].numpy()
+    levels = clip["flow"][0]
     middle = levels.shape[1] // 4 * 2
     flow = dequantize_flow(levels[:, middle : middle + 2], video.meta.spec.flow.bound_px)
-    return cast(Map, flow * clip["flow_scale"][0].numpy()[:, None, None])
+    return cast(Map, flow * clip["flow_scale"][0][:, None, None])
 
 
 def _kept_outputs(model: STResNet, stack: ExitStack) -> _Kept:

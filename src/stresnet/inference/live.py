@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stresnet.data.clips import Sample, cut_clips
+from stresnet.data.clips import Clip, cut_clips, mirrored
 from stresnet.data.prepared_video import StoreSpec
 from stresnet.data.recent_pictures import RecentPictures
 from stresnet.data.sampling import Protocol
 from stresnet.inference.engine import Engine
 from stresnet.inference.prediction import VideoScores, mean_video_scores, ranked
 from stresnet.inference.protocols import PROTOCOLS, SizedCrop, clip_frames, stride_frames, views_of_frame
-from stresnet.inference.scorer import network_inputs
+from stresnet.inference.torch_runtime import network_inputs
 from stresnet.media.in_memory import Scaler, require_picture
 from stresnet.model import Checkpoint, StreamLogits
 from stresnet.model.incremental import IncrementalNet
@@ -174,7 +174,7 @@ class Live:
         crops, mirror = views_of_frame(self._protocol, preprocessing, height, width)
         return [_View(crop, [self._begin_net() for _ in range(1 + mirror)], preprocessing, device) for crop in crops]
 
-    def _clip(self, crop: SizedCrop, center: int) -> Sample:
+    def _clip(self, crop: SizedCrop, center: int) -> Clip:
         """Return a batch of one clip that has one step."""
         config = self._checkpoint.model.config
         return cut_clips(
@@ -207,9 +207,10 @@ class _View:
         self.crop = crop
         self._nets, self._preprocessing, self._device = nets, preprocessing, device
 
-    def push(self, clip: Sample) -> list[VideoScores]:
+    def push(self, clip: Clip) -> list[VideoScores]:
         """Return the outputs that the next step completes, averaged over mirrors."""
-        inputs = network_inputs(self._preprocessing, clip, self._device, mirror=len(self._nets) > 1)
+        clips = (clip, mirrored(clip))[: len(self._nets)]
+        inputs = [network_inputs(self._preprocessing, one, self._device) for one in clips]
         return _mean_outputs([net.push(*views) for net, views in zip(self._nets, inputs, strict=True)])
 
     def finish(self) -> list[VideoScores]:

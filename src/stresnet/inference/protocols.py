@@ -23,8 +23,8 @@ from stresnet.data.sampling import (
     whole_frame,
 )
 from stresnet.errors import CheckpointError
-from stresnet.model import Checkpoint
 from stresnet.model.config import STREAMS
+from stresnet.model.metadata import ModelMetadata
 from stresnet.model.preprocessing import Preprocessing
 from stresnet.model.profile import temporal_reach_steps
 from stresnet.recipes import parse_recipe
@@ -66,12 +66,12 @@ class Views:
     mirror: bool
 
 
-def default_protocol(checkpoint: Checkpoint) -> Protocol:
+def default_protocol(metadata: ModelMetadata) -> Protocol:
     """Return the protocol under which a network is tested unless told otherwise: its recipe's, or `dense25`."""
-    return parse_recipe(checkpoint.recipe, "the checkpoint's recipe").protocol if checkpoint.recipe else "dense25"
+    return parse_recipe(metadata.recipe, "the checkpoint's recipe").protocol if metadata.recipe else "dense25"
 
 
-def require_protocol(protocol: str, checkpoint: Checkpoint) -> None:
+def require_protocol(protocol: str, metadata: ModelMetadata) -> None:
     """Raise unless a network can be tested under a protocol. Call it before flow is computed.
 
     Raises:
@@ -80,45 +80,45 @@ def require_protocol(protocol: str, checkpoint: Checkpoint) -> None:
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
-    if not _is_published(protocol) and not checkpoint.recipe:
+    if not _is_published(protocol) and not metadata.recipe:
         raise CheckpointError("the checkpoint has no recipe, so the length of its clips is unknown: use dense25")
 
 
-def centers(protocol: Protocol, checkpoint: Checkpoint, frames: int) -> Indices:
+def centers(protocol: Protocol, metadata: ModelMetadata, frames: int) -> Indices:
     """Return the frames of a video that a network looks at under a protocol, (N,) int64, sorted and distinct.
 
     Raises:
         ValueError, CheckpointError: see `clips`.
     """
-    return np.unique(clips(protocol, checkpoint, frames))
+    return np.unique(clips(protocol, metadata, frames))
 
 
-def clips(protocol: Protocol, checkpoint: Checkpoint, frames: int) -> Indices:
+def clips(protocol: Protocol, metadata: ModelMetadata, frames: int) -> Indices:
     """Return the frames of the clips that a network scores under a protocol, (B,T) int64.
 
     Raises:
         ValueError: there is no such protocol, or the video is too short for a stack of flow fields.
         CheckpointError: see `require_protocol`.
     """
-    require_protocol(protocol, checkpoint)
-    flow_stack = checkpoint.model.config.flow_stack
+    require_protocol(protocol, metadata)
+    flow_stack = metadata.config.flow_stack
     if _is_published(protocol):
         return spread_centers(frames, flow_stack, DENSE_STEPS)[None]
-    trained = _trained_clips(checkpoint)
+    trained = _trained_clips(metadata)
     if protocol == "center":
         return middle_centers(frames, flow_stack, trained.steps, trained.tau)[None]
     steps = FAST_STEPS if protocol == "fast" else DENSE_STEPS
     return spread_clips(frames, flow_stack, trained.steps, trained.tau, count=math.ceil(steps / trained.steps))
 
 
-def views(protocol: Protocol, checkpoint: Checkpoint, video: PreparedVideoMetadata) -> Views:
+def views(protocol: Protocol, metadata: ModelMetadata, video: PreparedVideoMetadata) -> Views:
     """Return the views of a prepared video that a network scores under a protocol.
 
     Raises:
         ValueError, CheckpointError: see `clips`.
     """
-    crops, mirror = views_of_frame(protocol, checkpoint.preprocessing, video.height, video.width)
-    return Views(clips(protocol, checkpoint, video.frames), crops, mirror)
+    crops, mirror = views_of_frame(protocol, metadata.preprocessing, video.height, video.width)
+    return Views(clips(protocol, metadata, video.frames), crops, mirror)
 
 
 def views_of_frame(
@@ -149,7 +149,7 @@ class Run(NamedTuple):
     end: int
 
 
-def runs(checkpoint: Checkpoint, frames: int) -> list[Run]:
+def runs(metadata: ModelMetadata, frames: int) -> list[Run]:
     """Return clips that score a whole video step by step, at the middle stride of training, each step once.
 
     If the network's own protocol is a published one, which tests it on longer clips than it was trained on, the scores
@@ -159,10 +159,10 @@ def runs(checkpoint: Checkpoint, frames: int) -> list[Run]:
     Raises:
         ValueError: the video is too short for a stack of flow fields.
     """
-    config = checkpoint.model.config
-    trained = _clips_of_training(checkpoint)
-    valid, stride = valid_centers(frames, config.flow_stack), stride_frames(checkpoint)
-    is_long = _is_published(default_protocol(checkpoint))
+    config = metadata.config
+    trained = _clips_of_training(metadata)
+    valid, stride = valid_centers(frames, config.flow_stack), stride_frames(metadata)
+    is_long = _is_published(default_protocol(metadata))
     steps = np.arange(valid.start, valid.stop, stride)
     length = DENSE_STEPS if is_long and config.temporal_pool else trained.steps
     if is_long and not config.temporal_pool:
@@ -176,34 +176,34 @@ def runs(checkpoint: Checkpoint, frames: int) -> list[Run]:
     return [Run(steps[low : low + length], s - low, length) for low, s, _ in spans]
 
 
-def clip_frames(checkpoint: Checkpoint) -> int:
+def clip_frames(metadata: ModelMetadata) -> int:
     """Return how many frames a training clip of a network spans at its middle stride."""
-    return _clips_of_training(checkpoint).steps * stride_frames(checkpoint)
+    return _clips_of_training(metadata).steps * stride_frames(metadata)
 
 
-def stride_frames(checkpoint: Checkpoint) -> int:
+def stride_frames(metadata: ModelMetadata) -> int:
     """Return the middle stride of a network's training clips."""
-    return sum(_clips_of_training(checkpoint).tau) // 2
+    return sum(_clips_of_training(metadata).tau) // 2
 
 
-def _clips_of_training(checkpoint: Checkpoint) -> ClipSampling:
-    return _trained_clips(checkpoint) if checkpoint.recipe else _RELEASED_CLIPS
+def _clips_of_training(metadata: ModelMetadata) -> ClipSampling:
+    return _trained_clips(metadata) if metadata.recipe else _RELEASED_CLIPS
 
 
-def stride_note(protocol: Protocol, checkpoint: Checkpoint, frames: Sequence[int]) -> str:
+def stride_note(protocol: Protocol, metadata: ModelMetadata, frames: Sequence[int]) -> str:
     """Return a sentence that says for how many videos a protocol leaves the strides of training, and what to use.
 
     Empty if there are none, if the network does not convolve over time, or if its strides are unknown.
 
     Args:
         protocol: the protocol of the test.
-        checkpoint: the network.
+        metadata: that of the network.
         frames: the number of frames of each video.
     """
-    config = checkpoint.model.config
-    if not checkpoint.recipe or not _is_published(protocol) or not any(map(config.temporal_layers_of, STREAMS)):
+    config = metadata.config
+    if not metadata.recipe or not _is_published(protocol) or not any(map(config.temporal_layers_of, STREAMS)):
         return ""
-    low, high = _trained_clips(checkpoint).tau
+    low, high = _trained_clips(metadata).tau
     strides = [(len(valid_centers(n, config.flow_stack)) - 1) / (DENSE_STEPS - 1) for n in frames]
     outside = sum(not low <= stride <= high for stride in strides)
     if not outside:
@@ -219,5 +219,5 @@ def _is_published(protocol: str) -> bool:
     return protocol in ("dense25", "crop10x25")
 
 
-def _trained_clips(checkpoint: Checkpoint) -> ClipSampling:
-    return parse_recipe(checkpoint.recipe, "the checkpoint's recipe").stage(checkpoint.stage).clips
+def _trained_clips(metadata: ModelMetadata) -> ClipSampling:
+    return parse_recipe(metadata.recipe, "the checkpoint's recipe").stage(metadata.stage).clips

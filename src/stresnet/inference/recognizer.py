@@ -7,32 +7,41 @@ import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from stresnet.data.prepared_video import PreparedVideo
 from stresnet.data.sampling import Protocol
 from stresnet.errors import CheckpointError, StresnetError
-from stresnet.inference.embedding import Embedding, headless
-from stresnet.inference.explanation import Explanation, explain
-from stresnet.inference.live import Live, Mode
 from stresnet.inference.prediction import Prediction, VideoScores, ranked
 from stresnet.inference.protocols import clip_frames, default_protocol, require_protocol
+from stresnet.inference.runtime import open_runtime
 from stresnet.inference.scorer import Scored, Scorer, Wanted, prepare_for, reads_flow, spec_for, wanted
 from stresnet.inference.timeline import Timeline, windowed
 from stresnet.media import Video, video_in_memory
 from stresnet.media.limits import DEFAULT_LIMITS, Limits
-from stresnet.model import Checkpoint, load_checkpoint
-from stresnet.model.precision import PrecisionChoice
+from stresnet.model.metadata import ModelMetadata
 from stresnet.model.profile import network_name
 from stresnet.progress import Progress
 from stresnet.weights import hub
 from stresnet.weights.names import HubName
 
-Source = str | os.PathLike[str] | Video | PreparedVideo | NDArray[np.uint8] | torch.Tensor | Sequence[NDArray[np.uint8]]
+if TYPE_CHECKING:  # exported models run without PyTorch
+    import torch
+
+    from stresnet.inference.embedding import Embedding
+    from stresnet.inference.engine import Engine
+    from stresnet.inference.explanation import Explanation
+    from stresnet.inference.live import Live, Mode
+    from stresnet.inference.torch_runtime import TorchRuntime
+    from stresnet.model import Checkpoint
+    from stresnet.model.precision import PrecisionChoice
+
+Source: TypeAlias = (
+    "str | os.PathLike[str] | Video | PreparedVideo | NDArray[np.uint8] | torch.Tensor | Sequence[NDArray[np.uint8]]"
+)
 """A video: a file or URL; a segment of one, in seconds, such as ``match.mp4#t=10,20``; a `Video` in memory, such as
 `stresnet.media.read_video` returns; its frames, (T,H,W,3) uint8, RGB; or a prepared video, see `Recognizer.wanted`."""
 
@@ -48,7 +57,7 @@ class Recognizer:
 
     def __init__(
         self,
-        model: str | Path | Checkpoint,
+        model: str | Path | ModelMetadata,
         *,
         device: str | torch.device | None = None,
         precision: PrecisionChoice = "auto",
@@ -64,11 +73,13 @@ class Recognizer:
         OpenMP reads it when torch is imported.
 
         Args:
-            model: a checkpoint file, the folder of a run, or a loaded checkpoint.
-            device: where to run; by default CUDA if available, else the CPU.
+            model: a checkpoint file, the folder of a run, a loaded checkpoint, or an exported model: an `.onnx` file,
+                or an `.xml` file with its `.bin` file beside it.
+            device: where to run; by default CUDA if available, else the CPU. Exported models run on the CPU.
             precision: `fp32`, `bf16`, or `auto`: bf16 where the device computes in it natively.
             compiled: whether to compile the network. It takes up to minutes for the first clip of each size, then saves
-                time on each clip; logits differ from those of the network uncompiled by rounding.
+                time on each clip; logits differ from those of the network uncompiled by rounding. Exported models are
+                compiled already.
             flow_preset: preset of the network's flow method that videos are prepared with, instead of the one of
                 training: `fast` for `tvl1` is about 25 times as fast as OpenCV's, but not the same flow.
             stream: which video stream of each file is read, from 0 on; by default the one that players show.
@@ -79,42 +90,71 @@ class Recognizer:
             FlowSpecError: the network's flow method has no such preset, or the network reads no flow.
             StresnetError: the device is not available.
         """
-        checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(hub.checkpoint_file(Path(model)))
-        if not checkpoint.store_spec:
+        self._scorer = Scorer(open_runtime(model, device, precision, compiled=compiled))
+        self.metadata = self._scorer.metadata
+        """What the model file says about the network."""
+        if not self.metadata.store_spec:
             raise CheckpointError("the checkpoint is an initial model: train it first, with stresnet train --init")
-        self.checkpoint = checkpoint
-        self.store_spec = spec_for(checkpoint, flow_preset, stream)
+        self.store_spec = spec_for(self.metadata, flow_preset, stream)
         """How videos are prepared for this network."""
         self._limits = limits
-        self._scorer = Scorer(checkpoint, device, precision, compiled=compiled)
 
     def __repr__(self) -> str:
-        return f"Recognizer({network_name(self.checkpoint.model.config)}, {len(self.classes)} classes, {self.device})"
+        return f"Recognizer({network_name(self.metadata.config)}, {len(self.classes)} classes, {self.device})"
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names, in the order of the logits."""
-        return self.checkpoint.classes
+        return self.metadata.classes
 
     @property
-    def device(self) -> torch.device:
+    def checkpoint(self) -> Checkpoint:
+        """The network and its metadata.
+
+        Raises:
+            CheckpointError: the model is an exported one, whose network cannot be taken apart.
+        """
+        return self._torch_runtime.metadata
+
+    @property
+    def engine(self) -> Engine:
+        """The network as it computes, for normalised clips.
+
+        Raises:
+            CheckpointError: as `checkpoint`.
+        """
+        return self._torch_runtime.engine
+
+    @property
+    def _torch_runtime(self) -> TorchRuntime:
+        from stresnet.inference.torch_runtime import TorchRuntime
+
+        if not isinstance(self._scorer.runtime, TorchRuntime):
+            raise CheckpointError("an exported model only scores clips: give the .safetensors file it was made from")
+        return self._scorer.runtime
+
+    @property
+    def device(self) -> str | torch.device:
         """The device that the network runs on."""
-        return self._scorer.engine.device
+        return self._scorer.runtime.device
 
     @property
     def numerics(self) -> str:
-        """What the logits depend on in their last digits: the precision, and whether the network is compiled."""
-        engine = self._scorer.engine
-        return f"{engine.precision} compiled" if engine.compiled else engine.precision
+        """What the logits depend on in their last digits: precision, runtime, and whether the network is compiled."""
+        return self._scorer.runtime.numerics
+
+    def digest(self) -> str:
+        """Return a text that is the same only for the same weights."""
+        return self._scorer.runtime.digest()
 
     @property
     def protocol(self) -> Protocol:
         """The test protocol that is used by default: the one that the recipe names, or `dense25`."""
-        return default_protocol(self.checkpoint)
+        return default_protocol(self.metadata)
 
     def wanted(self, protocol: Protocol | None) -> Wanted:
         """Return how to prepare a video for `predict` under a protocol, or without one for `timeline`."""
-        return wanted(self.checkpoint, self.store_spec, protocol)
+        return wanted(self.metadata, self.store_spec, protocol)
 
     def predict(
         self,
@@ -138,7 +178,7 @@ class Recognizer:
             VideoError: the file cannot be read, or is too short for a stack of flow fields.
         """
         protocol = protocol or self.protocol
-        require_protocol(protocol, self.checkpoint)
+        require_protocol(protocol, self.metadata)
         prepared = self._prepared(video, protocol, fps, progress)
         scored = Scored(prepared.meta, self._scorer.score(prepared, protocol, progress))
         return self._prediction(scored, protocol, top)
@@ -157,7 +197,7 @@ class Recognizer:
             fps: frames per second of frames that are given as arrays.
         """
         protocol = protocol or self.protocol
-        require_protocol(protocol, self.checkpoint)
+        require_protocol(protocol, self.metadata)
 
         def prepared(video: Source) -> PreparedVideo:
             return self._prepared(video, protocol, fps)
@@ -198,7 +238,7 @@ class Recognizer:
         meta = prepared.meta
         times_sec, logits = self._scorer.score_steps(prepared, progress)
         duration_sec = float(prepared.times_sec[-1]) + 1 / meta.fps
-        window_sec = window_sec or clip_frames(self.checkpoint) / meta.fps
+        window_sec = window_sec or clip_frames(self.metadata) / meta.fps
         windows_sec, means = windowed(times_sec, logits, duration_sec, window_sec, stride_sec or window_sec / 2)
         return Timeline(self.classes, windows_sec, means, duration_sec, meta.frames, meta.truncated)
 
@@ -228,7 +268,9 @@ class Recognizer:
             ValueError: there is no such mode or protocol, or `stride_frames` is below 1.
             VideoError: the network's flow is that of a codec, which frames do not have.
         """
-        return Live(self.checkpoint, self.store_spec, self._scorer.engine, mode, protocol, stride_frames, top)
+        from stresnet.inference.live import Live
+
+        return Live(self.checkpoint, self.store_spec, self.engine, mode, protocol, stride_frames, top)
 
     def explain(
         self, video: Source, *, label: str | None = None, fps: float = 25.0, progress: Progress | None = None
@@ -246,9 +288,11 @@ class Recognizer:
             CheckpointError: the length of the network's clips is unknown.
             VideoError: the file cannot be read, or is too short for a stack of flow fields.
         """
+        from stresnet.inference.explanation import explain
+
         require_protocol("center", self.checkpoint)
         prepared = self._prepared(video, "center", fps, progress)
-        return explain(self.checkpoint, prepared, label, self.device)
+        return explain(self.checkpoint, prepared, label, self.engine.device)
 
     def embed(
         self,
@@ -271,15 +315,19 @@ class Recognizer:
             FlowSpecError: the video was prepared with another flow.
         """
         protocol = protocol or self.protocol
-        require_protocol(protocol, self.checkpoint)
+        from stresnet.inference.embedding import Embedding
+
+        require_protocol(protocol, self.metadata)
         prepared = self._prepared(video, protocol, fps, progress)
         features = self._features.score(prepared, protocol, progress)
         return Embedding(features.appearance, features.motion)
 
     @cached_property
     def _features(self) -> Scorer:
-        engine = self._scorer.engine
-        return Scorer(headless(self.checkpoint), engine.device, engine.precision, compiled=engine.compiled)
+        from stresnet.inference.embedding import headless
+
+        engine, model = self.engine, headless(self.checkpoint)
+        return Scorer(open_runtime(model, engine.device, engine.precision, compiled=engine.compiled))
 
     def _prepared(
         self,
@@ -289,12 +337,12 @@ class Recognizer:
         progress: Progress | None = None,
     ) -> PreparedVideo:
         source = video if isinstance(video, PreparedVideo) else _opened(video, fps)
-        return prepare_for(self.checkpoint, self.store_spec, source, protocol, progress, self._limits)
+        return prepare_for(self.metadata, self.store_spec, source, protocol, progress, self._limits)
 
     def _prediction(self, scored: Scored, protocol: Protocol, top: int) -> Prediction:
         video, scores = scored
         best = ranked(self.classes, scores.fused, top)
-        flow = self.store_spec.flow.name if reads_flow(self.checkpoint) else None
+        flow = self.store_spec.flow.name if reads_flow(self.metadata) else None
         return Prediction(*best[0], best, scores, protocol, flow, frames=video.frames, truncated=video.truncated)
 
     def score(self, video: PreparedVideo, protocol: Protocol | None = None) -> VideoScores:

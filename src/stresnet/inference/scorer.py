@@ -6,14 +6,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from stresnet.data.clips import Sample, cut_clips
+from stresnet.data.clips import Clip, cut_clips, mirrored
 from stresnet.data.encode_video import frames_around, video_around
 from stresnet.data.prepared_video import PreparedVideo, PreparedVideoMetadata, StoreSpec
 from stresnet.data.sampling import Indices, Protocol
@@ -21,15 +19,12 @@ from stresnet.data.segment import split_fragment
 from stresnet.data.sources import is_url
 from stresnet.errors import FlowSpecError, StresnetError
 from stresnet.flow import FlowSpec
-from stresnet.inference.engine import Engine, default_device
 from stresnet.inference.prediction import VideoScores, mean_video_scores
 from stresnet.inference.protocols import centers, default_protocol, runs, views
+from stresnet.inference.runtime import ClipLogits, Runtime
 from stresnet.media import Video
 from stresnet.media.limits import DEFAULT_LIMITS, Limits
-from stresnet.model import Checkpoint, StreamLogits
-from stresnet.model.checkpoint import first_line
-from stresnet.model.precision import PrecisionChoice, choose_precision
-from stresnet.model.preprocessing import Preprocessing, mirrored
+from stresnet.model.metadata import ModelMetadata
 from stresnet.prefetch import prefetched
 from stresnet.progress import Progress
 from stresnet.weights.fetch import fetch
@@ -46,7 +41,7 @@ class _View(NamedTuple):
     """One crop of a video's clips, ready for the network."""
 
     video: PreparedVideoMetadata
-    clips: Sample
+    clips: Clip
     mirror: bool
     is_last: bool
 
@@ -65,35 +60,35 @@ class Wanted(NamedTuple):
     steps_of: Callable[[int], Indices]
 
 
-def spec_for(checkpoint: Checkpoint, flow_preset: str | None, stream: int | None) -> StoreSpec:
+def spec_for(metadata: ModelMetadata, flow_preset: str | None, stream: int | None) -> StoreSpec:
     """Return how videos are prepared for a network, with another preset of its flow method if one is given.
 
     The stream is not that of training: it is a property of files.
     """
-    spec = StoreSpec.from_dict(checkpoint.store_spec)
+    spec = StoreSpec.from_dict(metadata.store_spec)
     spec = replace(spec, frames=replace(spec.frames, stream=stream))
     if flow_preset is None:
         return spec
-    if not reads_flow(checkpoint):
+    if not reads_flow(metadata):
         raise FlowSpecError(f"flow preset {flow_preset!r} cannot be used: the network has no motion stream")
     return replace(spec, flow=replace(spec.flow, preset=flow_preset))
 
 
-def reads_flow(checkpoint: Checkpoint) -> bool:
-    return "motion" in checkpoint.model.config.streams
+def reads_flow(metadata: ModelMetadata) -> bool:
+    return "motion" in metadata.config.streams
 
 
-def wanted(checkpoint: Checkpoint, spec: StoreSpec, protocol: Protocol | None) -> Wanted:
+def wanted(metadata: ModelMetadata, spec: StoreSpec, protocol: Protocol | None) -> Wanted:
     """Return what a network looks at under a protocol, or without one for a time line."""
-    flow_stack = checkpoint.model.config.flow_stack
-    if not reads_flow(checkpoint):
+    flow_stack = metadata.config.flow_stack
+    if not reads_flow(metadata):
         flow_stack = 0
         spec = replace(spec, flow=FlowSpec(short_side=spec.flow.short_side), flow_stored=False)
-    return Wanted(spec, flow_stack, partial(centers, protocol, checkpoint) if protocol else partial(_steps, checkpoint))
+    return Wanted(spec, flow_stack, partial(centers, protocol, metadata) if protocol else partial(_steps, metadata))
 
 
 def prepare_for(
-    checkpoint: Checkpoint,
+    metadata: ModelMetadata,
     spec: StoreSpec,
     video: str | Path | Video | PreparedVideo,
     protocol: Protocol | None,
@@ -111,7 +106,7 @@ def prepare_for(
         StoreError: the temporary file cannot be written.
         FlowSpecError: it was prepared with another flow.
     """
-    used, flow_stack, looked_at = wanted(checkpoint, spec, protocol)
+    used, flow_stack, looked_at = wanted(metadata, spec, protocol)
     if isinstance(video, PreparedVideo):
         if video.meta.spec != used:
             spec.require_same(video.meta.spec, f"the model and {video.meta.id}")
@@ -123,34 +118,16 @@ def prepare_for(
     return video_around(str(video), file, used, looked_at, flow_stack, progress, segment, limits)
 
 
-def _steps(checkpoint: Checkpoint, frames: int) -> Indices:
-    return np.concatenate([clip for clip, *_ in runs(checkpoint, frames)])
+def _steps(metadata: ModelMetadata, frames: int) -> Indices:
+    return np.concatenate([clip for clip, *_ in runs(metadata, frames)])
 
 
 class Scorer:
-    """A network on a device that scores prepared videos."""
+    """A network that scores prepared videos."""
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        device: str | torch.device | None = None,
-        precision: PrecisionChoice = "auto",
-        *,
-        compiled: bool = False,
-    ) -> None:
-        """Make the network of a checkpoint ready; see `Recognizer` for the arguments.
-
-        Raises:
-            StresnetError: the device is not available.
-        """
-        self.checkpoint = checkpoint
-        try:
-            place = default_device(device)
-            self.engine = Engine(checkpoint.model, place, choose_precision(precision, place), compiled=compiled)
-        except (RuntimeError, AssertionError) as error:  # an unknown name, or a torch without CUDA
-            # for an unknown name torch lists all that it knows
-            reason = "unknown device type" if "Expected one of" in str(error) else first_line(error)
-            raise StresnetError(f"device {str(device)!r} cannot be used ({reason}): use cpu") from error
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.metadata = runtime.metadata
 
     def score(self, video: PreparedVideo, protocol: Protocol, progress: Progress | None = None) -> VideoScores:
         """Return the logits of a prepared video, averaged over views and temporal outputs.
@@ -191,10 +168,10 @@ class Scorer:
         Raises:
             StoreError: the prepared video is damaged.
         """
-        config = self.checkpoint.model.config
-        shown = views(default_protocol(self.checkpoint), self.checkpoint, video.meta)
+        config = self.metadata.config
+        shown = views(default_protocol(self.metadata), self.metadata, video.meta)
         size, stride = config.temporal_pool or (1, 1)
-        scored, parts = [], runs(self.checkpoint, video.meta.frames)
+        scored, parts = [], runs(self.metadata, video.meta.frames)
         steps: list[int] = []
         for done, (clip, first, end) in enumerate(parts):
             if progress:
@@ -207,7 +184,7 @@ class Scorer:
                     video, clip[None], crop, size_px, flow_stack=config.flow_stack, streams=config.streams
                 )
                 for logits in self._outputs(batch, mirror=shown.mirror):
-                    streams += [stream[0].cpu().numpy() for stream in logits if stream is not None]
+                    streams += [stream[0] for stream in logits if stream is not None]
             scored.append(np.mean(streams, 0)[counted])
             steps += clip[outputs[counted]].tolist()
         return video.times_sec[steps], np.concatenate(scored)
@@ -216,11 +193,11 @@ class Scorer:
         self, videos: Iterable[Callable[[], PreparedVideo]], protocol: Protocol, progress: Progress | None = None
     ) -> Generator[_View | StresnetError]:
         """Yield every crop of every video, and in place of the remaining ones of a video the error it raised."""
-        config = self.checkpoint.model.config
+        config = self.metadata.config
         for open_video in videos:
             try:
                 video = open_video()
-                shown = views(protocol, self.checkpoint, video.meta)
+                shown = views(protocol, self.metadata, video.meta)
                 with_flow = video.meta.spec.flow_stored or "motion" not in config.streams
                 activity, crops = "scoring" if with_flow else "computing flow, scoring", len(shown.crops)
                 for done, (crop, size) in enumerate(shown.crops):
@@ -248,20 +225,10 @@ class Scorer:
     def _logits(self, view: _View) -> Iterator[VideoScores]:
         """Yield the logits of a crop and, if wanted, of its mirror, averaged over clips and temporal outputs."""
         for logits in self._outputs(view.clips, mirror=view.mirror):
-            yield VideoScores(*(None if s is None else s.flatten(0, 1).mean(0).cpu().numpy() for s in logits))
+            yield VideoScores(*(None if s is None else s.mean((0, 1)) for s in logits))
 
-    def _outputs(self, clips: Sample, *, mirror: bool) -> Iterator[StreamLogits]:
+    def _outputs(self, clips: Clip, *, mirror: bool) -> Iterator[ClipLogits]:
         """Yield the logits of clips, (B,T′,K) of each stream, and, if wanted, those of their mirrors."""
-        for rgb, flow in network_inputs(self.checkpoint.preprocessing, clips, self.engine.device, mirror=mirror):
-            yield self.engine(rgb, flow)
-
-
-def network_inputs(
-    preprocessing: Preprocessing, clips: Sample, device: torch.device, *, mirror: bool
-) -> Iterator[tuple[Tensor | None, Tensor | None]]:
-    """Yield the frames and flow of a batch of clips as a network reads them, and, if wanted, those of their mirrors."""
-    batch = {name: cast(Tensor, value).to(device) for name, value in clips.items()}
-    inputs = preprocessing.normalize(batch.get("rgb"), batch.get("flow"), batch["flow_scale"])
-    yield inputs
-    if mirror:
-        yield mirrored(*inputs)
+        yield self.runtime(clips)
+        if mirror:
+            yield self.runtime(mirrored(clips))

@@ -1,10 +1,18 @@
-"""The network: its description, its architecture, its inputs and its weights."""
+"""The network: its description, its architecture, its inputs and its weights.
 
-from stresnet.model import forks as forks
-from stresnet.model.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
-from stresnet.model.config import STREAMS, Stream, STResNetConfig
-from stresnet.model.network import StreamLogits, STResNet
-from stresnet.model.preprocessing import Preprocessing
+Names are loaded on first use: what only reads descriptions does not load PyTorch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stresnet.model.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
+    from stresnet.model.config import STREAMS, Stream, STResNetConfig
+    from stresnet.model.network import StreamLogits, STResNet
+    from stresnet.model.preprocessing import Preprocessing
 
 __all__ = [
     "STREAMS",
@@ -18,3 +26,23 @@ __all__ = [
     "load_model",
     "save_checkpoint",
 ]
+
+_HOME = {
+    "STREAMS": "config",
+    "Checkpoint": "checkpoint",
+    "Preprocessing": "preprocessing",
+    "STResNet": "network",
+    "STResNetConfig": "config",
+    "Stream": "config",
+    "StreamLogits": "network",
+    "load_checkpoint": "checkpoint",
+    "load_model": "checkpoint",
+    "save_checkpoint": "checkpoint",
+}
+"""The modules of the names."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, cast
 
 import torch
 from pydantic import ConfigDict, Field, model_validator
@@ -16,52 +15,29 @@ from torch import Tensor
 
 from stresnet.atomic import replacing
 from stresnet.errors import CheckpointError
-from stresnet.model.config import Description, STResNetConfig
+from stresnet.model.config import STResNetConfig
 from stresnet.model.initialization import inflate, without_drawing
+from stresnet.model.metadata import KEY, ModelMetadata, read_text
 from stresnet.model.mismatch import mismatch
 from stresnet.model.network import STResNet
-from stresnet.model.preprocessing import Preprocessing
 
-FORMAT = 2
 Weights = Mapping[str, Tensor]
 
 
-class Checkpoint(Description):
-    """A network with the metadata needed to use it, to reproduce its training and to judge its accuracy."""
+class Checkpoint(ModelMetadata):
+    """A network with its metadata."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
+    # The network knows its config. The default is never used, see `_take_config`.
+    config: STResNetConfig = Field(default=cast(STResNetConfig, None), description="That of the network.")
     model: STResNet = Field(exclude=True, repr=False, description="The network, in evaluation mode.")
-    classes: tuple[str, ...] = Field(description="K action names, in the order of the logits.")
-    preprocessing: Preprocessing = Field(description="How bytes become network input.")
-    store_spec: dict[str, Any] = Field(
-        description="How the training videos were prepared, flow included (`StoreSpec.to_dict`); empty for an "
-        "initial model made from image weights."
-    )
-    stage: str = Field(default="", description="The stage of the recipe that trained it.")
-    recipe: dict[str, Any] = Field(default={}, description="The recipe, as plain values.")
-    training: dict[str, Any] = Field(default={}, description="Store, videos, iterations and minutes.")
-    trained_on: tuple[str, ...] = Field(
-        default=(),
-        description="The content of each training video, see `stresnet.data.copies.identities`; none is a test video.",
-    )
-    test_groups: tuple[str, ...] = Field(default=(), description="Groups held out of training, if any.")
-    scores: tuple[dict[str, Any], ...] = Field(default=(), description="Scores, one entry per evaluation.")
-    version: str = Field(
-        default_factory=lambda: version("stresnet"), description="Version of the library that wrote the file."
-    )
 
-    @model_validator(mode="after")
-    def _check_classes(self) -> Self:
-        if len(self.classes) != self.model.config.num_classes:
-            raise ValueError(
-                f"expected {self.model.config.num_classes} class names, one per logit, not {len(self.classes)}"
-            )
-        return self
-
-    def metadata(self) -> dict[str, Any]:
-        """Return everything but the weights, as plain JSON values."""
-        return {"format": FORMAT, "config": self.model.config.to_dict()} | self.to_dict()
+    @model_validator(mode="before")
+    @classmethod
+    def _take_config(cls, values: dict[str, Any]) -> dict[str, Any]:
+        model = values.get("model")
+        return values | {"config": model.config} if isinstance(model, STResNet) else values
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -75,7 +51,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata={"stresnet": json.dumps(checkpoint.metadata())})
+            save_file(tensors, temporary, metadata={KEY: json.dumps(checkpoint.metadata())})
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be written ({first_line(error)})") from None
 
@@ -90,7 +66,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is a folder: give the .safetensors file in it")
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("stresnet")
+            text = (file.metadata() or {}).get(KEY)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path} does not exist: give the .safetensors file that training wrote, or the folder of a run"
@@ -100,20 +76,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             f"{path} is not a model, or is truncated ({first_line(error)}): give the .safetensors file that training "
             "wrote, or convert it with `stresnet convert`"
         ) from None
-    if text is None:
-        raise CheckpointError(
-            f"{path} holds weights without the metadata of an ST-ResNet: give a file that `stresnet train` wrote"
-        )
-    try:
-        metadata: dict[str, Any] = dict(json.loads(text))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"the metadata of {path} is damaged ({error}): copy the file again") from None
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {metadata.get('format')}, this version of stresnet reads {FORMAT}: update stresnet, or "
-            "train or convert the model again"
-        )
-    return metadata
+    return read_text(text, path)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

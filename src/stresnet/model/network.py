@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stresnet.model import forks as forks
 from stresnet.model.config import LAYERS, UNITS_PER_LAYER, Stream, STResNetConfig
 from stresnet.model.initialization import initialize
 from stresnet.model.layers import EXPANSION, Link, TemporalPool, Unit, batch_norm

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["fp32", "bf16"]
 """float32, or bfloat16 (the range of float32 with 8 bits of precision)."""
@@ -20,6 +21,8 @@ def has_native_bf16(device: torch.device) -> bool:
     These are CPUs with AVX512-BF16, AMX or Arm's BF16, and NVIDIA GPUs from Ampere on. All others emulate it, several
     times slower than float32.
     """
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     mkldnn: Any = torch.backends.mkldnn

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from stresnet.model.config import Description, Number, Whole
+
+if TYPE_CHECKING:  # exported models are described without PyTorch
+    from torch import Tensor
 
 FLOW_ZERO = 128.0
 """The level subtracted from flow bytes (released code)."""
@@ -68,6 +69,8 @@ class Preprocessing(Description):
             flow_scale: (B,2) float32, the factors that resizing and mirroring put on u and v. The zero level is
                 subtracted first, so a factor of −1 negates u exactly (the released code's 255 − u is off by one level).
         """
+        import torch
+
         if rgb is not None:
             mean = torch.tensor(self.rgb_mean, device=rgb.device)
             std = torch.tensor(self.rgb_std, device=rgb.device)
@@ -77,18 +80,3 @@ class Preprocessing(Description):
             levels = flow.movedim(2, -1).contiguous()  # channels last, as conv1 reads it: a quarter of the bytes now
             flow = levels.float().sub_(FLOW_ZERO).mul_(factors).permute(0, 4, 1, 2, 3)
         return rgb, flow
-
-
-def mirrored(rgb: Tensor | None, flow: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Return the network inputs of the mirrored clip: columns flipped and u negated; None stays None.
-
-    Args:
-        rgb: (B,3,T,H,W).
-        flow: (B,2L,T,H,W), u and v interleaved.
-    """
-    if rgb is not None:
-        rgb = rgb.flip(-1)
-    if flow is not None:
-        flow = flow.flip(-1)
-        flow[:, 0::2] *= -1
-    return rgb, flow

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from typing import TYPE_CHECKING
 
 from stresnet.model.config import LAYERS, Architecture, STResNetConfig
-from stresnet.model.initialization import without_drawing
-from stresnet.model.network import STResNet
+
+if TYPE_CHECKING:  # networks are named and described without PyTorch
+    from torch import nn
+
+    from stresnet.model.network import STResNet
 
 
 def network_name(config: Architecture) -> str:
@@ -97,6 +98,10 @@ def flops_of(net: STResNet, steps: int, height_px: int, width_px: int) -> int:
         steps: T.
         height_px, width_px: H, W.
     """
+    import torch
+    from torch import nn
+    from torch.utils.flop_counter import FlopCounterMode
+
     for module in list(net.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):  # not counted, yet half of the time
@@ -110,6 +115,11 @@ def flops_of(net: STResNet, steps: int, height_px: int, width_px: int) -> int:
 
 def on_meta(config: STResNetConfig) -> STResNet:
     """Return a network on the meta device, whose weights have shapes but no values."""
+    import torch
+
+    from stresnet.model.initialization import without_drawing
+    from stresnet.model.network import STResNet
+
     with torch.device("meta"), without_drawing():
         return STResNet(config).eval()
 

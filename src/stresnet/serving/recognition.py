@@ -93,7 +93,7 @@ class Models:
             raise ProblemError("invalid-request", f"no protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
         chosen = chosen or recognizer.protocol
         try:
-            require_protocol(chosen, recognizer.checkpoint)
+            require_protocol(chosen, recognizer.metadata)
         except StresnetError as error:
             raise ProblemError("invalid-request", str(error)) from error
         return Question(model, chosen, top, timeline, segment)
@@ -103,9 +103,9 @@ class Models:
         return [
             {
                 "name": name,
-                "network": network_name(one.checkpoint.model.config),
-                "streams": list(one.checkpoint.model.config.streams),
-                "flow": one.store_spec.flow.name if "motion" in one.checkpoint.model.config.streams else None,
+                "network": network_name(one.metadata.config),
+                "streams": list(one.metadata.config.streams),
+                "flow": one.store_spec.flow.name if "motion" in one.metadata.config.streams else None,
                 "protocol": one.protocol,
                 "precision": one.numerics,
                 "classes": list(one.classes),

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from stresnet.data.class_notes import training_findings
-from stresnet.data.clips import CenteredClips, Sample, TrainingClips
 from stresnet.data.copies import identities
 from stresnet.data.store import Entries, Store
+from stresnet.data.training_clips import CenteredClips, Sample, TrainingClips
 from stresnet.data.workers import usable_cores
 from stresnet.errors import RecipeError
 from stresnet.model import Checkpoint, save_checkpoint

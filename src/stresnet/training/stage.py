@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from stresnet.data.clips import Sample
+from stresnet.data.training_clips import Sample
 from stresnet.errors import CheckpointError, RecipeError
 from stresnet.model import Preprocessing, StreamLogits, STResNet
 from stresnet.recipes import Optimisation, Stage

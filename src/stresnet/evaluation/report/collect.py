@@ -13,7 +13,7 @@ from stresnet.evaluation.report.content import Example, LearningCurve
 from stresnet.evaluation.scores import Scores, ScoreTable
 from stresnet.flow import dequantize_flow
 from stresnet.inference.prediction import ranked
-from stresnet.model import Checkpoint
+from stresnet.model.metadata import ModelMetadata
 from stresnet.training import Run
 
 EXAMPLE_FRAMES = 48
@@ -80,17 +80,17 @@ def collect_curves(run: Run | None) -> Mapping[str, LearningCurve]:
     return curves
 
 
-def collect_facts(store: Store, entries: Entries, checkpoint: Checkpoint, split: str) -> dict[str, str]:
+def collect_facts(store: Store, entries: Entries, metadata: ModelMetadata, split: str) -> dict[str, str]:
     """Return the facts that identify an evaluation: data, flow, recipe, software and machine."""
     flow = store.spec.flow
     facts = {
-        "Videos": f"{len(entries)} scored (split {split}), {checkpoint.training.get('videos', '?')} used for training",
+        "Videos": f"{len(entries)} scored (split {split}), {metadata.training.get('videos', '?')} used for training",
         "Classes": f"{len(store.classes)}, {len(entries.distinct('label'))} of them with videos",
         "Flow": f"{flow.method} ({flow.preset}) at {flow.short_side} px short side, ±{flow.bound_px:g} px/frame",
-        "Recipe": str(checkpoint.recipe.get("name", "unknown")),
-        "Software": f"stresnet {checkpoint.version}, torch {torch.__version__}",
+        "Recipe": str(metadata.recipe.get("name", "unknown")),
+        "Software": f"stresnet {metadata.version}, torch {torch.__version__}",
         "Machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
     }
-    if checkpoint.test_groups:
-        facts["Test groups"] = ", ".join(checkpoint.test_groups)
+    if metadata.test_groups:
+        facts["Test groups"] = ", ".join(metadata.test_groups)
     return facts

@@ -1,0 +1,1 @@
+"""Export networks to other runtimes, check each export against PyTorch, and quantise."""
