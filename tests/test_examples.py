@@ -13,7 +13,7 @@ import pytest
 
 from helpers.tiny import Command
 from stresnet.data.store import Store
-from stresnet.studies import load_study
+from stresnet.training import Run
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 TINY: dict[str, Any] = {
@@ -29,6 +29,11 @@ TINY: dict[str, Any] = {
     ],
     "WORKERS": 1,
 }
+
+
+@pytest.fixture(name="trained")
+def _trained(request: pytest.FixtureRequest) -> Run:
+    return request.getfixturevalue("run")  # a name that the function below takes
 
 
 def run(script: str, *arguments: object) -> str:
@@ -54,10 +59,11 @@ def test_an_own_data_set_feeds_the_network(videos: Path) -> None:
     assert re.fullmatch(r"epoch 1: loss \d+\.\d{3}\n", printed)
 
 
-def test_the_cells_of_the_study_are_distinct_and_change_the_last_stage_only() -> None:
-    study, recipes = load_study(EXAMPLES / "study-jhmdb.yaml")
-    assert len({recipe.model_dump_json() for name, recipe in recipes.items() if name}) == len(study.cells)
-    assert {recipe.stages[:-1] for recipe in recipes.values()} == {recipes[""].stages[:-1]}
+def test_features_give_neighbours_and_a_probe(trained: Run, videos: Path, tmp_path: Path, command: Command) -> None:
+    out = tmp_path / "features.parquet"
+    assert command("predict", trained.model_file("appearance"), videos / "train", "--embed", out)[0] == 0
+    printed = run("features.py", out)
+    assert re.fullmatch(r"nearest neighbour of the same class: [0-8] of 8\nlinear probe: [0-4] of 4\n", printed)
 
 
 def test_the_cells_of_the_notebook_run_in_order(

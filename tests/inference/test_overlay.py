@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.tiny import Command, one_line
+from stresnet.flow import FlowSpec
 from stresnet.inference.overlay import write_overlay
 from stresnet.inference.timeline import Timeline
 from stresnet.media import read_video, write_video
@@ -60,10 +61,22 @@ def test_an_overlay_of_a_segment(tmp_path: Path, video: Path) -> None:
     assert (len(drawn.frames), drawn.times_sec[0]) == (20, 0)
 
 
+def test_the_flow_is_drawn_on_request(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    texture = rng.integers(0, 256, (16, 80, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    video, out = tmp_path / "a.mp4", tmp_path / "out.mp4"
+    write_video(video, [texture[:, 2 * k : 2 * k + 480] for k in range(40)], fps=10)  # all moves left
+    write_overlay(out, video, timeline(), flow=FlowSpec(preset="ultrafast", short_side=64))
+    inset = read_video(out).frames[:, 4:28, -110:-10].astype(int)
+    red, green, blue = inset.mean((0, 1, 2))
+    assert min(green, blue) > red + 5  # cyan and blue are to the left
+    assert len(inset) == 40
+
+
 def test_predict_draws(command: Command, run: Run, video: Path, tmp_path: Path) -> None:
     out, picture = tmp_path / "out.mp4", tmp_path / "out.png"
     model = run.model_file("appearance")
-    code, printed, err = command("predict", model, video, "--overlay", out, "--timeline", picture)
+    code, printed, err = command("predict", model, video, "--overlay", out, "--timeline", picture, "--overlay-flow")
     assert code == 0, err
     assert printed
     assert len(read_video(out).frames) == 40

@@ -60,6 +60,7 @@ OverlayFile = Annotated[
         "--overlay", help="Write the video to this MP4 with its running label and time line drawn.", show_default=False
     ),
 ]
+OverlayFlow = Annotated[bool, typer.Option("--overlay-flow", help="Draw the flow into the overlay's corner.")]
 ExplainFolder = Annotated[
     Path | None,
     typer.Option(
@@ -97,6 +98,7 @@ def predict(
     smooth_sec: options.SmoothSec = 0,
     min_score: options.MinScore = 0,
     overlay: OverlayFile = None,
+    overlay_flow: OverlayFlow = False,
     explain: ExplainFolder = None,
     explain_class: ExplainClass = None,
     embed: EmbeddingFile = None,
@@ -138,7 +140,8 @@ def predict(
             shown = within_video(bar, name)
             line = recognizer.timeline(name, window_sec=window_sec, stride_sec=stride_sec, progress=shown)
         line = line.smoothed(smooth_sec)
-        write_timeline_files(name, line, min_score, timeline, overlay, as_json=as_json or as_json_lines)
+        flow = recognizer.store_spec.flow if overlay_flow else None
+        write_timeline_files(name, line, min_score, timeline, overlay, flow, as_json=as_json or as_json_lines)
         return
     if explain:
         write_explanations(recognizer, videos, explain, explain_class, as_json=as_json, as_json_lines=as_json_lines)

@@ -15,6 +15,7 @@ from stresnet.errors import StresnetError
 if TYPE_CHECKING:
     from stresnet.data.sampling import Protocol
     from stresnet.data.sources import NamedVideo
+    from stresnet.flow import FlowSpec
     from stresnet.inference.recognizer import Recognizer
     from stresnet.inference.timeline import Timeline
     from stresnet.progress import Progress
@@ -36,7 +37,14 @@ def require_timeline_files(timeline: Path | None, overlay: Path | None) -> None:
 
 
 def write_timeline_files(
-    video: str, line: Timeline, min_score: float, timeline: Path | None, overlay: Path | None, *, as_json: bool
+    video: str,
+    line: Timeline,
+    min_score: float,
+    timeline: Path | None,
+    overlay: Path | None,
+    flow: FlowSpec | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Write the time line of a video, and the video with it, and print the segments."""
     from stresnet.inference.overlay import write_overlay
@@ -46,7 +54,8 @@ def write_timeline_files(
         write_timeline(timeline, line, title=video, min_score=min_score)
     if overlay:
         with Bar(transient=True) as bar:
-            write_overlay(overlay, video, line, min_score=min_score, progress=within_video(bar, video))
+            shown = within_video(bar, video)
+            write_overlay(overlay, video, line, min_score=min_score, flow=flow, progress=shown)
     _show_timeline(line, video, min_score, as_json=as_json)
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from itertools import chain, dropwhile, takewhile
+from itertools import chain, dropwhile, repeat, takewhile, tee
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from stresnet.data.segment import Segment, split_fragment
 from stresnet.data.sources import is_url
 from stresnet.errors import ScoreError
+from stresnet.flow import FlowSpec
+from stresnet.flow.estimate import iter_flow
+from stresnet.flow.show.colors import flow_to_rgb
 from stresnet.inference.timeline import Timeline, TimelineSegment
 from stresnet.inference.timeline_colors import colors_of
 from stresnet.media import Frame, FrameReader, iter_frames, write_frames
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 _MIN_WIDTH = 480
 _PANEL, _TEXT, _LINE = 56, 22, 12
 """Pixels of the panel, of its text and of the time line, for a video of `_MIN_WIDTH` px."""
+_FULL_SPEED = 1 / 16
+"""Speed that is drawn in full colour, in short sides of the picture per frame."""
 _BACKGROUND, _FOREGROUND, _DIM = (24, 24, 24), (240, 240, 240), (90, 90, 90)
 
 
@@ -46,6 +52,7 @@ def write_overlay(
     timeline: Timeline,
     *,
     min_score: float = 0.0,
+    flow: FlowSpec | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write a video as MP4 with its time line below the picture; its times and its sound are kept.
@@ -57,10 +64,12 @@ def write_overlay(
         video: the file, or segment of one, whose time line it is.
         timeline: what to draw.
         min_score: see `Timeline.segments`.
+        flow: draw the flow so estimated in the top right corner.
         progress: called before every frame.
 
     Raises:
         VideoError: the video cannot be read, or the file cannot be written.
+        FlowSpecError: the flow is that of a codec, which pictures do not have.
     """
     file, segment = split_fragment(video)
     file = str(fetch(file)) if is_url(file) else file
@@ -71,12 +80,16 @@ def write_overlay(
     first = next(frames)
 
     def drawn() -> Iterator[Frame]:
-        for done, frame in enumerate(chain([first], frames)):
+        shown, seen = tee(chain([first], frames))
+        insets = _insets(seen, flow, panel.width // 4) if flow else repeat(None)
+        for done, (frame, inset) in enumerate(zip(shown, insets, strict=False)):
             if progress:
                 progress("drawing", done, timeline.frames)
             time_sec = frame.time_sec - first.time_sec
-            enlarged = frame.rgb.repeat(factor, 0).repeat(factor, 1)
-            yield Frame(np.concatenate([enlarged, panel.at(time_sec)]), time_sec)
+            picture = frame.rgb.repeat(factor, 0).repeat(factor, 1)
+            if inset is not None:
+                picture[: inset.shape[0], -inset.shape[1] :] = inset
+            yield Frame(np.concatenate([picture, panel.at(time_sec)]), time_sec)
 
     write_frames(path, drawn(), fps=reader.info.fps, sound_of=file, sound_from_sec=first.time_sec)
 
@@ -86,12 +99,31 @@ def _frames_of(reader: FrameReader, segment: Segment) -> Iterator[Frame]:
     return takewhile(lambda frame: not segment.ends_by(frame.time_sec), frames)
 
 
+def _insets(frames: Iterator[Frame], spec: FlowSpec, width: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield a picture of the flow from each frame to the next; the last one again at the end."""
+    small = (_resized(frame.rgb, spec.short_side) for frame in frames)
+    picture = None
+    for field in iter_flow(small, spec):
+        drawn = flow_to_rgb(field, spec.short_side * _FULL_SPEED)
+        picture = cv2.resize(drawn, (width, drawn.shape[0] * width // drawn.shape[1])).astype(np.uint8)
+        yield picture
+    if picture is not None:
+        yield picture
+
+
+def _resized(picture: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
+    height, width = picture.shape[:2]
+    factor = short_side / min(height, width)
+    size = round(width * factor), round(height * factor)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 class _Panel:
     """Draws what is below the picture."""
 
     def __init__(self, timeline: Timeline, segments: Sequence[TimelineSegment], width: int) -> None:
         self._timeline, self._segments = timeline, segments
-        self._width, self._scale = width, width / _MIN_WIDTH
+        self.width, self._scale = width, width / _MIN_WIDTH
         self._font = _font(round(_TEXT * self._scale))
         self._colors = colors_of(timeline, segments)
         self._borders = (timeline.centers_sec[1:] + timeline.centers_sec[:-1]) / 2
@@ -103,7 +135,7 @@ class _Panel:
         if (label, percent) not in self._texts:
             self._texts = {(label, percent): self._drawn(label, percent)}  # the last one serves many frames
         panel = self._texts[label, percent].copy()
-        x = min(self._width - 1, int(self._width * time_sec / self._timeline.duration_sec))
+        x = min(self.width - 1, int(self.width * time_sec / self._timeline.duration_sec))
         half = max(1, round(self._scale))
         panel[-round((_LINE + 6) * self._scale) :, max(0, x - half) : x + half] = _FOREGROUND
         return panel
@@ -120,16 +152,16 @@ class _Panel:
         from PIL import Image, ImageDraw
 
         height, line = (round(part * self._scale) for part in (_PANEL, _LINE))
-        picture = Image.new("RGB", (self._width, height), _BACKGROUND)
+        picture = Image.new("RGB", (self.width, height), _BACKGROUND)
         draw = ImageDraw.Draw(picture)
         margin = round(8 * self._scale)
         middle = (height - line) // 2
         if label:
             draw.text((margin, middle), label, _FOREGROUND, self._font, anchor="lm")
-            draw.text((self._width - margin, middle), f"{percent} %", _FOREGROUND, self._font, anchor="rm")
-            draw.rectangle((0, 0, self._width * percent // 100, round(4 * self._scale)), self._colors[label])
-        draw.rectangle((0, height - line, self._width, height), _DIM)
-        per_sec = self._width / self._timeline.duration_sec
+            draw.text((self.width - margin, middle), f"{percent} %", _FOREGROUND, self._font, anchor="rm")
+            draw.rectangle((0, 0, self.width * percent // 100, round(4 * self._scale)), self._colors[label])
+        draw.rectangle((0, height - line, self.width, height), _DIM)
+        per_sec = self.width / self._timeline.duration_sec
         for segment in self._segments:
             span = (segment.start_sec * per_sec, height - line, segment.end_sec * per_sec, height)
             draw.rectangle(span, self._colors[segment.label])
