@@ -19,6 +19,7 @@ from helpers.video_files import encode, ramp
 from stresnet.errors import VideoError
 from stresnet.inference.recognizer import Recognizer
 from stresnet.inference.timeline_files import timeline_text
+from stresnet.media import Limits
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +163,23 @@ def test_a_decoder_that_takes_too_much_memory_or_time_is_ended(recognizer: Recog
     with service({"m": recognizer}, decoded_bytes=1 << 10) as running:
         problem(running.predict(large), 500, "internal-error")
     assert decoders() == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [
+        (Limits(frame_pixels=32 * 48 - 1), "frames of 48×32 px; expected at most 1535 px"),
+        (Limits(frames=39), "more than 39 frames"),
+        (Limits(seconds=1.5), "longer than 1.5 s"),
+    ],
+)
+def test_videos_beyond_the_limits_are_refused(
+    recognizer: Recognizer, video: Path, limits: Limits, sentence: str
+) -> None:
+    with service({"m": recognizer}, limits=limits) as running:
+        said = problem(running.predict(video), 422, "unusable-video")
+        assert said.startswith("short.mp4: ")
+        assert sentence in said
 
 
 def test_more_requests_than_may_wait_are_told_to_come_back(recognizer: Recognizer, long_video: Path) -> None:

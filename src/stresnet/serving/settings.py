@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from stresnet.data.workers import usable_cores
 from stresnet.media import Limits
 
+_LIMITS = Limits(frame_pixels=1 << 25, frames=500_000, seconds=21_600.0, streams=32, attachment_bytes=16 << 20)
+
 
 class Settings(BaseModel):
     """The limits of a service; the defaults suit short clips from strangers.
@@ -33,7 +35,9 @@ class Settings(BaseModel):
     max_seconds: float = Field(300.0, gt=0)
     decoder_bytes: int = Field(2 << 30, ge=1)
     decoded_bytes: int = Field(4 << 30, ge=1)
-    limits: Limits = Limits(frame_pixels=1 << 25, frames=500_000, streams=32, attachment_bytes=16 << 20)
+    limits: Limits = Limits(
+        frame_pixels=1 << 25, frames=500_000, seconds=21_600.0, streams=32, attachment_bytes=16 << 20
+    )
     streams: int = Field(4, ge=0)
     kept_jobs: int = Field(200, ge=1)
     kept_seconds: float = Field(600.0, gt=0)
