@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from stresnet.errors import CheckpointError, RecipeError
 from stresnet.model import Preprocessing, STResNet
 from stresnet.model.checkpoint import read_metadata
 from stresnet.training import Run, train
+from stresnet.training.run import validation_note
 from stresnet.training.stage import StageTraining
 
 
@@ -267,3 +269,20 @@ def test_a_damaged_resume_file_is_named(copy: Path, run: Run, store: Store) -> N
         with pytest.raises(CheckpointError, match=r"last.ckpt is damaged: delete it") as error:
             train(store, copy, run.recipe, resume=True, workers=0)
         assert "\n" not in str(error.value)
+
+
+def test_a_stage_that_is_ahead_on_the_validation_videos_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, tiny_recipe({"appearance": {"optimisation": {"keep": "best"}}, "motion": {}}))
+    curves = {"appearance": [0.25, 0.5, 0.25], "motion": [0.75, math.nan, 0.375]}
+    monkeypatch.setattr(Run, "finished", lambda run: list(run.recipe.stages))
+    monkeypatch.setattr(Run, "curves", lambda run, stage: {"val_accuracy": curves[stage]})
+    assert validation_note(run) == (
+        "on the validation videos Appearance is right on 50.0%, Motion, whose model the run is, on 37.5%: compare them "
+        "with stresnet evaluate"
+    )
+    curves["motion"] = [0.5]
+    assert validation_note(run) == ""
+    curves["appearance"] = curves["motion"] = []
+    assert validation_note(run) == ""

@@ -108,6 +108,7 @@ def train(
     from stresnet.recipes import load_recipe
     from stresnet.recipes.adjust import adjust
     from stresnet.training import train as run_train
+    from stresnet.training.run import validation_note
 
     for name, value in (("--epochs", epochs), ("--lr", lr), ("--extend", extend)):
         if value is not None and not 0 < value < math.inf:
@@ -141,6 +142,8 @@ def train(
             val_fraction=val_fraction,
             progress=bar,
         )
+    if text := validation_note(done):
+        note(text)
     names = ", ".join(s.name for s in done.finished())
     console.print(f"trained: {names}; model: {done.folder / 'model.safetensors'}", soft_wrap=True)
 

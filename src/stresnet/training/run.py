@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,6 +108,26 @@ class Run:
                         rows.setdefault(int(values["epoch"]), {}).update(values)
         names = sorted({name for row in rows.values() for name in row})
         return {name: [rows[e].get(name, float("nan")) for e in sorted(rows)] for name in names}
+
+
+def validation_note(run: Run) -> str:
+    """Return a sentence if a stage is ahead of the last one on the validation videos; an empty text if none is.
+
+    It takes the accuracy at the weights that each stage keeps, of one clip from the middle of each video.
+    """
+    found = {}
+    for stage in run.finished():
+        if values := [v for v in run.curves(stage.name).get("val_accuracy", []) if not math.isnan(v)]:
+            found[stage.title or stage.name] = max(values) if stage.optimisation.keep == "best" else values[-1]
+    if not found:
+        return ""
+    best, last = max(found, key=found.__getitem__), list(found)[-1]
+    if found[best] <= found[last]:
+        return ""
+    return (
+        f"on the validation videos {best} is right on {found[best]:.1%}, {last}, whose model the run is, on "
+        f"{found[last]:.1%}: compare them with stresnet evaluate"
+    )
 
 
 @contextmanager
