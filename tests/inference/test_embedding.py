@@ -27,6 +27,28 @@ def test_classified_features_are_the_logits(run: Run, store: Store) -> None:
     assert repr(features) == "Embedding(appearance: 128, motion: 128)"
 
 
+def test_features_of_windows_are_classified_as_the_time_line_is(
+    command: Command, run: Run, store: Store, tmp_path: Path
+) -> None:
+    recognizer = Recognizer(run.model_file("st-resnet"))
+    video, out = store.select("test")[0].record.path, tmp_path / "windows.parquet"
+    line = recognizer.timeline(video, window_sec=0.4, stride_sec=0.2)
+    found = recognizer.embed_windows(video, window_sec=0.4, stride_sec=0.2)
+    assert [(start, end) for start, end, _ in found] == [tuple(window) for window in line.windows_sec.tolist()]
+    streams = [getattr(recognizer.checkpoint.model, stream).fc for stream in ("appearance", "motion")]
+    for (_, _, features), expected in zip(found, line.logits, strict=True):
+        seen = (torch.from_numpy(features.appearance), torch.from_numpy(features.motion))
+        logits = torch.stack([fc(x) for fc, x in zip(streams, seen, strict=True)]).mean(0)
+        np.testing.assert_allclose(logits.detach().numpy(), expected, rtol=1e-4, atol=1e-4)
+    options = ["--window-sec", "0.4", "--stride-sec", "0.2"]
+    assert command("predict", run.folder, video, "--embed", out, *options)[0] == 0
+    rows = pq.read_table(out).to_pylist()
+    assert [(row["start"], row["end"]) for row in rows] == [(start, end) for start, end, _ in found]
+    np.testing.assert_allclose(np.float32(rows[0]["motion"]), found[0][2].motion, rtol=1e-5)
+    (motion, *_) = Recognizer(run.model_file("motion")).embed_windows(video)
+    assert motion[2].appearance is None
+
+
 def test_predict_writes_features(command: Command, run: Run, store: Store, tmp_path: Path) -> None:
     videos = [entry.record.path for entry in store.select("test")[:2]]
     out = tmp_path / "features.parquet"

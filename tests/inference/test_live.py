@@ -57,7 +57,8 @@ def results(live: Live, video: Video) -> list[LiveResult]:
 def offline(recognizer: Recognizer, video: Video) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Return the times and logits of the steps of a time line."""
     prepared = prepare_for(recognizer.checkpoint, recognizer.store_spec, video, None)
-    return recognizer._scorer.score_steps(prepared)
+    steps = recognizer._scorer.score_steps(prepared)
+    return steps.times_sec, steps.fused
 
 
 def assert_same(found: list[LiveResult], times: NDArray[np.float64], logits: NDArray[np.float32]) -> None:

@@ -108,13 +108,14 @@ def test_every_step_is_scored_once_as_in_one_long_clip(run: Run, long_video: Pat
     assert scored.tolist() == list(range(scored[0], scored[-1] + 1, 3))
     recognizer = Recognizer(checkpoint)
     prepared = prepare_for(checkpoint, recognizer.store_spec, long_video, None)
-    times, logits = recognizer._scorer.score_steps(prepared)
+    steps = recognizer._scorer.score_steps(prepared)
+    times, logits = steps.times_sec, steps.fused
     assert times.tolist() == prepared.times_sec[scored].tolist()
     whole = recognizer._scorer
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stresnet.inference.protocols.LONG_STEPS", 1000)
         assert len(runs(checkpoint, 130)) == 1
-        _, at_once = whole.score_steps(prepared)
+        at_once = whole.score_steps(prepared).fused
     np.testing.assert_allclose(logits, at_once, rtol=0, atol=2e-5 * np.abs(at_once).max())
 
 

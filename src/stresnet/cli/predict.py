@@ -147,7 +147,8 @@ def predict(
         write_explanations(recognizer, videos, explain, explain_class, as_json=as_json, as_json_lines=as_json_lines)
         return
     if embed:
-        write_features(recognizer, videos, embed, given[0] if given else recognizer.protocol)
+        windows = None if window_sec is None else (window_sec, stride_sec)
+        write_features(recognizer, videos, embed, given[0] if given else recognizer.protocol, windows)
         return
     with ExitStack() as stack:
         bar = stack.enter_context(Bar(transient=True))

@@ -107,24 +107,35 @@ def write_explanations(
     exit_with_failures(failed)
 
 
-def write_features(recognizer: Recognizer, videos: Sequence[NamedVideo], out: Path, protocol: Protocol) -> None:
-    """Write the features of each video, and name the failures."""
-    from stresnet.inference.embedding_file import write_embeddings
+def write_features(
+    recognizer: Recognizer,
+    videos: Sequence[NamedVideo],
+    out: Path,
+    protocol: Protocol,
+    windows_sec: tuple[float, float | None] | None,
+) -> None:
+    """Write the features of each video, or of windows of a length and stride in it, and name the failures."""
+    from stresnet.inference.embedding_file import Row, write_embeddings
 
     failed: list[tuple[str, str]] = []
-    found = []
+    rows: list[Row] = []
     with Bar() as bar:
         for done, video in enumerate(videos):
             bar("computing features", done, len(videos))
             try:
                 if video.problem:
                     raise StresnetError(video.problem)
-                found.append((video.name, recognizer.embed(video.name, protocol=protocol)))
+                if windows_sec is None:
+                    rows.append((video.name, None, recognizer.embed(video.name, protocol=protocol)))
+                else:
+                    window_sec, stride_sec = windows_sec
+                    found = recognizer.embed_windows(video.name, window_sec=window_sec, stride_sec=stride_sec)
+                    rows += [(video.name, (start, end), features) for start, end, features in found]
             except StresnetError as error:
                 failed.append((video.name, str(error)))
-    if found:
-        write_embeddings(out, found)
-        errors.print(f"features of {len(found)} video(s): {out}", soft_wrap=True)
+    if rows:
+        write_embeddings(out, rows)
+        errors.print(f"{len(rows)} row(s) of features: {out}", soft_wrap=True)
     exit_with_failures(failed)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,21 +12,23 @@ from stresnet.atomic import replacing
 from stresnet.errors import ScoreError
 from stresnet.inference.embedding import Embedding
 
+Row = tuple[str, tuple[float, float] | None, Embedding]
+"""A video, the start and end of a window in seconds, or None for the whole video, and the features."""
 
-def write_embeddings(path: Path, videos: Iterable[tuple[str, Embedding]]) -> None:
-    """Write the features of videos to a Parquet file: `video`, and a list of floats for each stream.
+
+def write_embeddings(path: Path, rows: Sequence[Row]) -> None:
+    """Write features to a Parquet file: `video`, a list of floats for each stream, and `start` and `end` of windows.
 
     Raises:
-        ScoreError: there are none, or the file cannot be written.
+        ScoreError: the file cannot be written.
     """
-    rows = []
-    for video, features in videos:
+    values = []
+    for video, window, features in rows:
         streams = {"appearance": features.appearance, "motion": features.motion}
-        rows.append({"video": video} | {name: values for name, values in streams.items() if values is not None})
-    if not rows:
-        raise ScoreError(f"{path}: there are no features to write")
+        times = {} if window is None else dict(zip(("start", "end"), window, strict=True))
+        values.append({"video": video, **times, **{name: f for name, f in streams.items() if f is not None}})
     try:
         with replacing(path) as temporary:
-            pq.write_table(pa.Table.from_pylist(rows), temporary)
+            pq.write_table(pa.Table.from_pylist(values), temporary)
     except OSError as error:
         raise ScoreError(f"{path} cannot be written ({error.strerror or error})") from error

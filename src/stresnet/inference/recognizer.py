@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from stresnet.data.prepared_video import PreparedVideo
 from stresnet.data.sampling import Protocol
@@ -19,9 +14,10 @@ from stresnet.inference.prediction import Prediction, VideoScores, ranked
 from stresnet.inference.protocols import clip_frames, default_protocol, require_protocol
 from stresnet.inference.runtime import open_runtime
 from stresnet.inference.scorer import Scored, Scorer, Wanted, prepare_for, reads_flow, spec_for, wanted
-from stresnet.inference.timeline import Timeline, windowed
-from stresnet.media import Video, video_in_memory
+from stresnet.inference.source import Source, opened
+from stresnet.inference.timeline import Timeline, require_lengths, windowed
 from stresnet.media.limits import DEFAULT_LIMITS, Limits
+from stresnet.model.config import STREAMS
 from stresnet.model.metadata import ModelMetadata
 from stresnet.model.profile import network_name
 from stresnet.progress import Progress
@@ -38,12 +34,6 @@ if TYPE_CHECKING:  # exported models run without PyTorch
     from stresnet.inference.torch_runtime import TorchRuntime
     from stresnet.model import Checkpoint
     from stresnet.model.precision import PrecisionChoice
-
-Source: TypeAlias = (
-    "str | os.PathLike[str] | Video | PreparedVideo | NDArray[np.uint8] | torch.Tensor | Sequence[NDArray[np.uint8]]"
-)
-"""A video: a file or URL; a segment of one, in seconds, such as ``match.mp4#t=10,20``; a `Video` in memory, such as
-`stresnet.media.read_video` returns; its frames, (T,H,W,3) uint8, RGB; or a prepared video, see `Recognizer.wanted`."""
 
 
 class Recognizer:
@@ -231,16 +221,19 @@ class Recognizer:
             ValueError: a length is not a positive number.
             VideoError: the file cannot be read, or is too short for a stack of flow fields.
         """
-        for name, value in (("window_sec", window_sec), ("stride_sec", stride_sec)):
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be a positive number of seconds, not {value}")
+        require_lengths(window_sec, stride_sec)
         prepared = self._prepared(video, None, fps, progress)
-        meta = prepared.meta
-        times_sec, logits = self._scorer.score_steps(prepared, progress)
-        duration_sec = float(prepared.times_sec[-1]) + 1 / meta.fps
-        window_sec = window_sec or clip_frames(self.metadata) / meta.fps
-        windows_sec, means = windowed(times_sec, logits, duration_sec, window_sec, stride_sec or window_sec / 2)
-        return Timeline(self.classes, windows_sec, means, duration_sec, meta.frames, meta.truncated)
+        steps, meta = self._scorer.score_steps(prepared, progress), prepared.meta
+        lengths = self._lengths_sec(prepared, window_sec, stride_sec)
+        windows_sec, means = windowed(steps.times_sec, steps.fused, *lengths)
+        return Timeline(self.classes, windows_sec, means, lengths[0], meta.frames, meta.truncated)
+
+    def _lengths_sec(
+        self, video: PreparedVideo, window_sec: float | None, stride_sec: float | None
+    ) -> tuple[float, float, float]:
+        """Return the lengths of a video and of windows, and their stride, in seconds."""
+        window_sec = window_sec or clip_frames(self.metadata) / video.meta.fps
+        return float(video.times_sec[-1]) + 1 / video.meta.fps, window_sec, stride_sec or window_sec / 2
 
     def live(
         self,
@@ -322,6 +315,35 @@ class Recognizer:
         features = self._features.score(prepared, protocol, progress)
         return Embedding(features.appearance, features.motion)
 
+    def embed_windows(
+        self,
+        video: Source | PreparedVideo,
+        *,
+        window_sec: float | None = None,
+        stride_sec: float | None = None,
+        fps: float = 25.0,
+        progress: Progress | None = None,
+    ) -> list[tuple[float, float, Embedding]]:
+        """Return the start and end of windows that slide over a long video, in seconds, and the features of each.
+
+        The windows are those of `timeline`, to which the arguments and errors belong; features are means over the steps
+        in a window.
+        """
+        from stresnet.inference.embedding import Embedding
+
+        require_lengths(window_sec, stride_sec)
+        prepared = self._prepared(video, None, fps, progress)
+        steps = self._features.score_steps(prepared, progress)
+        lengths = self._lengths_sec(prepared, window_sec, stride_sec)
+        found = {}
+        for stream in self.metadata.config.streams:
+            windows_sec, found[stream] = windowed(steps.times_sec, getattr(steps, stream), *lengths)
+        appearance, motion = (found.get(stream, [None] * len(windows_sec)) for stream in STREAMS)
+        return [
+            (float(start), float(end), Embedding(of_frames, of_flow))
+            for (start, end), of_frames, of_flow in zip(windows_sec, appearance, motion, strict=True)
+        ]
+
     @cached_property
     def _features(self) -> Scorer:
         from stresnet.inference.embedding import headless
@@ -336,7 +358,7 @@ class Recognizer:
         fps: float,
         progress: Progress | None = None,
     ) -> PreparedVideo:
-        source = video if isinstance(video, PreparedVideo) else _opened(video, fps)
+        source = video if isinstance(video, PreparedVideo) else opened(video, fps)
         return prepare_for(self.metadata, self.store_spec, source, protocol, progress, self._limits)
 
     def _prediction(self, scored: Scored, protocol: Protocol, top: int) -> Prediction:
@@ -414,14 +436,3 @@ class Recognizer:
         """Upload the model to the Hugging Face hub and return the commit's URL. See `stresnet.weights.hub.push`."""
         options: dict[str, Any] = {"private": private, "token": token, "branch": branch, "create_pr": create_pr}
         return hub.push(repo_id, self.checkpoint, commit_message=commit_message, license=license, **options)
-
-
-def _opened(video: Source, fps: float) -> str | Path | Video | PreparedVideo:
-    """Return a path, or a video in memory or prepared.
-
-    Raises:
-        VideoError: it is neither a path nor frames.
-    """
-    if isinstance(video, Video | PreparedVideo | str):
-        return video
-    return Path(video) if isinstance(video, os.PathLike) else video_in_memory(video, fps)

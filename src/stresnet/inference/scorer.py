@@ -19,7 +19,7 @@ from stresnet.data.segment import split_fragment
 from stresnet.data.sources import is_url
 from stresnet.errors import FlowSpecError, StresnetError
 from stresnet.flow import FlowSpec
-from stresnet.inference.prediction import VideoScores, mean_video_scores
+from stresnet.inference.prediction import Scores, VideoScores, mean_scores, mean_video_scores
 from stresnet.inference.protocols import centers, default_protocol, runs, views
 from stresnet.inference.runtime import ClipLogits, Runtime
 from stresnet.media import Video
@@ -35,6 +35,25 @@ class Scored(NamedTuple):
 
     video: PreparedVideoMetadata
     scores: VideoScores
+
+
+class StepScores(NamedTuple):
+    """The logits of the time steps of a video.
+
+    Attributes:
+        times_sec: (M,) float64, seconds since the first frame.
+        appearance: (M,K) float32; None if the stream is switched off.
+        motion: (M,K) float32; None if the stream is switched off.
+    """
+
+    times_sec: NDArray[np.float64]
+    appearance: Scores | None
+    motion: Scores | None
+
+    @property
+    def fused(self) -> Scores:
+        """The mean over the streams, (M,K) float32."""
+        return mean_scores([stream for stream in (self.appearance, self.motion) if stream is not None])
 
 
 class _View(NamedTuple):
@@ -158,12 +177,8 @@ class Scorer:
         finally:
             views_ahead.close()
 
-    def score_steps(
-        self, video: PreparedVideo, progress: Progress | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Return the times of steps over a whole video, (M,) in seconds, and their logits, (M,K) float32.
-
-        The logits are means over the streams and over the crops and mirrors of the network's own protocol.
+    def score_steps(self, video: PreparedVideo, progress: Progress | None = None) -> StepScores:
+        """Return the logits of steps over a whole video: means over the crops and mirrors of the network's protocol.
 
         Raises:
             StoreError: the prepared video is damaged.
@@ -171,23 +186,27 @@ class Scorer:
         config = self.metadata.config
         shown = views(default_protocol(self.metadata), self.metadata, video.meta)
         size, stride = config.temporal_pool or (1, 1)
-        scored, parts = [], runs(self.metadata, video.meta.frames)
         steps: list[int] = []
+        scored: dict[str, list[Scores]] = {stream: [] for stream in config.streams}
+        parts = runs(self.metadata, video.meta.frames)
         for done, (clip, first, end) in enumerate(parts):
             if progress:
                 progress("scoring", done, len(parts))
             outputs = np.arange((size - 1) // 2, len(clip) - size // 2, stride)  # the step in the middle of each
             counted = (first <= outputs) & (outputs < end)
-            streams: list[NDArray[np.float32]] = []
-            for crop, size_px in shown.crops:
-                batch = cut_clips(
-                    video, clip[None], crop, size_px, flow_stack=config.flow_stack, streams=config.streams
+            shown_logits = [
+                logits
+                for crop, size_px in shown.crops
+                for logits in self._outputs(
+                    cut_clips(video, clip[None], crop, size_px, flow_stack=config.flow_stack, streams=config.streams),
+                    mirror=shown.mirror,
                 )
-                for logits in self._outputs(batch, mirror=shown.mirror):
-                    streams += [stream[0] for stream in logits if stream is not None]
-            scored.append(np.mean(streams, 0)[counted])
+            ]
+            for stream, found in scored.items():
+                found.append(np.mean([getattr(logits, stream)[0] for logits in shown_logits], 0)[counted])
             steps += clip[outputs[counted]].tolist()
-        return video.times_sec[steps], np.concatenate(scored)
+        whole = {stream: np.concatenate(found) for stream, found in scored.items()}
+        return StepScores(video.times_sec[steps], whole.get("appearance"), whole.get("motion"))
 
     def _views(
         self, videos: Iterable[Callable[[], PreparedVideo]], protocol: Protocol, progress: Progress | None = None

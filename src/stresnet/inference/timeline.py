@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,6 +112,17 @@ class Timeline:
 
     def __repr__(self) -> str:
         return f"Timeline({len(self.logits)} windows over {self.duration_sec:.1f} s, {len(self.classes)} classes)"
+
+
+def require_lengths(window_sec: float | None, stride_sec: float | None) -> None:
+    """Raise unless the lengths of windows that are given make sense.
+
+    Raises:
+        ValueError: they do not.
+    """
+    for name, value in (("window_sec", window_sec), ("stride_sec", stride_sec)):
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive number of seconds, not {value}")
 
 
 def windowed(
