@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from helpers.counting import count_calls
 from stresnet.data.catalog import VideoRecord
@@ -59,7 +58,8 @@ class RandomScorer(SplitScorer):
 
 
 MODEL: Any = SimpleNamespace(
-    checkpoint=SimpleNamespace(model=torch.nn.Linear(2, 2), preprocessing="", recipe="", stage=""),
+    metadata=SimpleNamespace(preprocessing="", recipe="", stage=""),
+    digest=lambda: "weights",
     classes=CLASSES[::-1],
     numerics="fp32",
 )

@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import get_worker_info
 
 from helpers.tiny import tiny_recipe
-from stresnet.data.clips import TrainingClips
 from stresnet.data.store import Store
+from stresnet.data.training_clips import TrainingClips
 from stresnet.errors import StresnetError
 from stresnet.recipes import Stage
 from stresnet.training import train

@@ -109,8 +109,9 @@ class Decoders:
         with tempfile.TemporaryFile() as sink:
             with self._started(order) as (process, pipe):
                 assert process.pid is not None
-                for file in (upload, sink):
-                    send_handle(pipe, file.fileno(), process.pid)
+                with suppress(BrokenPipeError):  # it has ended since, which the conversation finds
+                    for file in (upload, sink):
+                        send_handle(pipe, file.fileno(), process.pid)
                 upload.flush()  # what asking for its number has moved from memory to the disk
                 # Also ends one that stops in the middle of a message.
                 timer = threading.Timer(interruption.left, process.kill)
