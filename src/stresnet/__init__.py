@@ -5,8 +5,7 @@ Everything but the error classes is loaded on first use, so that ``import stresn
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stresnet.errors import (
     CheckpointError,
@@ -20,6 +19,7 @@ from stresnet.errors import (
     UnreachableError,
     VideoError,
 )
+from stresnet.lazy import lazy
 
 if TYPE_CHECKING:
     from stresnet.data.prepare import prepare
@@ -60,25 +60,21 @@ __all__ = [
 ]
 
 _MODULES = {
-    "FlowSpec": "stresnet.flow",
-    "Prediction": "stresnet.inference.prediction",
-    "Recognizer": "stresnet.inference.recognizer",
-    "STResNet": "stresnet.model",
-    "STResNetConfig": "stresnet.model",
-    "estimate_flow": "stresnet.flow",
-    "evaluate": "stresnet.evaluation",
-    "load_recipe": "stresnet.recipes",
-    "prepare": "stresnet.data.prepare",
-    "read_video": "stresnet.media",
-    "train": "stresnet.training",
+    "FlowSpec": "flow",
+    "Prediction": "inference.prediction",
+    "Recognizer": "inference.recognizer",
+    "STResNet": "model",
+    "STResNetConfig": "model",
+    "estimate_flow": "flow",
+    "evaluate": "evaluation",
+    "load_recipe": "recipes",
+    "prepare": "data.prepare",
+    "read_video": "media",
+    "train": "training",
 }
 """The modules of the names that are loaded on first use."""
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'stresnet' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = lazy(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

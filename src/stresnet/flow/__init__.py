@@ -5,8 +5,9 @@ Names are loaded on first use: OpenCV takes a noticeable time to import, and `Fl
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from stresnet.lazy import lazy
 
 if TYPE_CHECKING:
     from stresnet.flow.codec import clipped_share as clipped_share
@@ -42,8 +43,4 @@ _HOME = {
 }
 __all__ = list(_HOME)
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy(__name__, _HOME)

@@ -5,8 +5,9 @@ Names are loaded on first use: what only reads descriptions does not load PyTorc
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from stresnet.lazy import lazy
 
 if TYPE_CHECKING:
     from stresnet.model.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
@@ -41,8 +42,4 @@ _HOME = {
 }
 """The modules of the names."""
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazy(__name__, _HOME)
